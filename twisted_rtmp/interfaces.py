@@ -1,0 +1,142 @@
+"""
+What an embedding application may plug in: decisions and sinks of media.
+
+This module imports no other module of the package, except for typing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IAddress
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from twisted_rtmp.streams import LiveStream
+    from twisted_rtmp.wire.messages import Message
+
+
+class Refused(Exception):
+    """
+    Raised by an L{IAuthorizer}: the peer may not do what it asked for.
+
+    @ivar description: one sentence for the person at the other end; it is
+        sent to the peer and logged.
+    """
+
+    def __init__(self, description: str = "Not allowed.") -> None:
+        super().__init__(description)
+        self.description = description
+
+
+@dataclass(frozen=True)
+class ConnectRequest:
+    """
+    A peer's C{connect}.
+
+    @ivar application: the application's name without query, without slashes
+        at its ends; may be empty.
+    @ivar query: what followed the C{?} in the application or the tcUrl.
+    @ivar address: the peer's address.
+    @ivar properties: the whole command object as it came.
+    """
+
+    application: str
+    query: str
+    address: IAddress | None
+    properties: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class StreamRequest:
+    """
+    A peer's C{publish} or C{play}.
+
+    @ivar application: see L{ConnectRequest}.
+    @ivar name: the stream's name without its query; may be empty.
+    @ivar query: what followed the C{?} in the name, such as C{"token=1"}.
+    @ivar address: the peer's address.
+    @ivar connect: the connection's L{ConnectRequest}.
+    """
+
+    application: str
+    name: str
+    query: str = field(repr=False)
+    address: IAddress | None
+    connect: ConnectRequest = field(repr=False)
+
+
+class IAuthorizer(Interface):
+    """
+    Decides who may connect, publish and play.
+
+    Each method may answer at once or with a Deferred or coroutine.  It allows
+    by returning L{None}; it refuses by raising L{Refused}.  Nothing else of
+    that connection is looked at until the answer is there, and the peer has
+    been told nothing: encoders take an error after C{Publish.Start} for a
+    network failure and try again for ever.
+    """
+
+    def connect(request: ConnectRequest) -> Awaitable[None] | None:
+        """Decide on a peer's C{connect}."""
+
+    def publish(request: StreamRequest) -> Awaitable[str | None] | str | None:
+        """
+        Decide on a peer's C{publish}.
+
+        @return: L{None}, or another name under which the stream is to be
+            known (so that the key which the encoder uses stays private).
+        """
+
+    def play(request: StreamRequest) -> Awaitable[str | None] | str | None:
+        """
+        Decide on a peer's C{play}.
+
+        @return: L{None}, or the name of the stream to play instead.
+        """
+
+
+class IMediaSink(Interface):
+    """
+    Takes the media of one live stream: a recorder, a child process, a player
+    or an application's own object.
+
+    A sink that cannot keep up asks the stream for an
+    L{IPushProducer<twisted.internet.interfaces.IPushProducer>} with
+    L{LiveStream.throttle<twisted_rtmp.streams.LiveStream.throttle>} and pauses
+    it: then the encoder is slowed down by TCP.
+    """
+
+    def mediaReceived(message: Message) -> None:
+        """
+        Take one audio, video or data message.
+
+        Never blocks.  The message is shared by all sinks and must not be
+        changed.  Metadata and sequence headers come first, also when the sink
+        was added in the middle of the stream.
+        """
+
+    def streamEnded() -> Deferred[None] | None:
+        """
+        The stream is over, or the sink was taken off it; no message follows.
+
+        @return: L{None}, or a Deferred that fires when all is stored; it
+            never fails.
+        """
+
+
+class ISinkFactory(Interface):
+    """Gives each stream that begins a sink."""
+
+    sinkName = Attribute("""A word for log lines, such as C{"recording"}.""")
+
+    def openSink(stream: LiveStream) -> Any:
+        """
+        A stream begins.
+
+        @return: an L{IMediaSink}, or L{None} if the stream is not wanted.
+        """

@@ -1,0 +1,3 @@
+"""
+Live streams: one publisher, many sinks.
+"""
