@@ -6,7 +6,21 @@ Imports the standard library only.
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import Enum, IntEnum
+from typing import Final, Literal
+
+
+class NeedData(Enum):
+    """The type of L{NEED_DATA}."""
+
+    NEED_DATA = "need data"
+
+    def __repr__(self) -> str:
+        return "NEED_DATA"
+
+
+#: What a parser returns when it has no complete value yet: feed it more.
+NEED_DATA: Final[Literal[NeedData.NEED_DATA]] = NeedData.NEED_DATA
 
 #: The version byte of plain RTMP.  RTMP 1.0, 5.2.2.
 RTMP_VERSION = 3
