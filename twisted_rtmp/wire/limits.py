@@ -50,3 +50,7 @@ class WireLimits:
     chunkStreams: int = MAX_CHUNK_STREAMS
     amfDepth: int = MAX_AMF_DEPTH
     amfValues: int = MAX_AMF_VALUES
+
+
+#: The bounds of a connection that was given none.
+DEFAULT_WIRE_LIMITS = WireLimits()

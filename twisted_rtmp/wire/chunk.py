@@ -1,0 +1,563 @@
+"""
+The chunk stream: bytes to messages and back.  RTMP 1.0, section 5.3.
+
+Imports the standard library and its own package's constants, errors, limits
+and messages.
+
+The grammar, with the sizes in bytes::
+
+    chunk          = basic header (1, 2 or 3), message header (11, 7, 3 or 0),
+                     [extended timestamp (4)], data
+    basic header   = format (2 bits), chunk stream id (6 bits; 0: one more
+                     byte plus 64; 1: two more, little-endian, plus 64)
+    format 0       = timestamp (3), length (3), type (1), message stream id
+                     (4, little-endian)
+    format 1       = timestamp delta (3), length (3), type (1)
+    format 2       = timestamp delta (3)
+    format 3       = nothing: the next piece of a message, or a message like
+                     the one before
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Literal
+
+from twisted_rtmp.wire.constants import (
+    DEFAULT_CHUNK_SIZE,
+    EXTENDED_TIMESTAMP,
+    FIRST_CHUNK_STREAM_ID,
+    LAST_CHUNK_STREAM_ID,
+    MAX_MESSAGE_LENGTH,
+    NEED_DATA,
+    MessageType,
+    NeedData,
+)
+from twisted_rtmp.wire.errors import ChunkError, LimitError, UsageError
+from twisted_rtmp.wire.limits import DEFAULT_WIRE_LIMITS, WireLimits
+from twisted_rtmp.wire.messages import Message
+
+_WRAP = 1 << 32
+_HALF = 1 << 31
+
+#: Fewer whole chunks in a row than this are taken one by one: a run costs
+#: about 1.5 us before its first byte, a chunk 0.5 us.
+_SHORTEST_RUN = 4
+
+# Timestamp, length and type: high byte and low half of each 24-bit field.
+_FORMAT_1 = Struct(">BHBHB")
+_UNSIGNED_32 = Struct(">I")
+_SET_CHUNK_SIZE: int = MessageType.SET_CHUNK_SIZE
+_ABORT: int = MessageType.ABORT
+_AUDIO: int = MessageType.AUDIO
+_VIDEO: int = MessageType.VIDEO
+
+
+def nearest(timestamp: int, reference: int) -> int:
+    """
+    Unwrap a 32-bit timestamp: of all numbers that are the same modulo 2^32,
+    the one nearest to a reference.
+
+    @param timestamp: milliseconds, 32 bits.
+    @param reference: milliseconds, unwrapped.
+    """
+    return reference + ((timestamp - reference + _HALF) & 0xFFFFFFFF) - _HALF
+
+
+class _ChunkStream:
+    """
+    What the reader remembers of one chunk stream.
+
+    @ivar id: its chunk stream id.
+    @ivar timestamp: of the newest message, in unwrapped milliseconds.
+    @ivar delta: what a format 3 header that opens a message adds to it.
+    @ivar extended: the extended timestamp field of the newest header, or
+        empty if it had none.
+    @ivar length: the newest message's, in bytes.
+    @ivar missing: bytes of the open message that have not come; 0 if no
+        message is open.
+    @ivar partial: the bytes of the open message that have come.
+    """
+
+    __slots__ = (
+        "delta",
+        "extended",
+        "id",
+        "length",
+        "missing",
+        "partial",
+        "streamId",
+        "timestamp",
+        "typeId",
+    )
+
+    def __init__(self, id: int) -> None:  # noqa: A002
+        self.id = id
+        self.timestamp = 0
+        self.delta = 0
+        self.extended = b""
+        self.length = 0
+        self.typeId = 0
+        self.streamId = 0
+        self.missing = 0
+        self.partial = bytearray()
+
+
+class ChunkReader:
+    """
+    Reassembles messages from chunks, however the bytes are cut.
+
+    Feed it, then take messages until it needs data.  Set Chunk Size and Abort
+    take effect here and are not returned.
+
+    Chunk data moves into its message as it comes, so between two reads the
+    accumulator holds at most one unfinished header (18 bytes); and nothing is
+    allocated for a length that a header only announces.
+
+    @ivar chunkSize: bytes of data a chunk, as the peer has set it, but never
+        more than the largest message, which makes no difference.
+    @ivar unfinished: bytes of all unfinished messages together.
+    @ivar dropped: messages that were given up unfinished: by an Abort, or by
+        a new message header amid the old message.
+    @ivar droppedBytes: what had come of those.
+    @ivar assumed: chunk streams opened without a message stream id (librtmp's
+        pings, some edges): it was taken to be 0.
+    """
+
+    def __init__(self, limits: WireLimits = DEFAULT_WIRE_LIMITS) -> None:
+        self._limits = limits
+        self.chunkSize = DEFAULT_CHUNK_SIZE
+        self.unfinished = 0
+        self.dropped = 0
+        self.droppedBytes = 0
+        self.assumed = 0
+        self._streams: dict[int, _ChunkStream] = {}
+        # The newest audio or video timestamp of the connection: what a chunk
+        # stream's first timestamp is unwrapped by.
+        self._clock: int | None = None
+        self._data = b""
+        self._at = 0
+        # The chunk stream in whose chunk the accumulator begins, and how many
+        # bytes of that chunk are to come.
+        self._current: _ChunkStream | None = None
+        self._left = 0
+
+    def feed(self, data: bytes) -> None:
+        """Add what a read brought, of any length."""
+        rest = self._data[self._at :]
+        self._data = rest + data if rest else data
+        self._at = 0
+
+    @property
+    def pending(self) -> int:
+        """Bytes that were fed and not looked at."""
+        return len(self._data) - self._at
+
+    def nextMessage(self) -> Message | Literal[NeedData.NEED_DATA]:
+        """
+        The next whole message.
+
+        @raise ChunkError: the chunk stream cannot be followed any further.
+        @raise LimitError: the peer wants more than its limits allow.
+        """
+        while True:
+            stream = self._current
+            if stream is None:
+                stream = self._readHeader()
+                if stream is None:
+                    return NEED_DATA
+            payload = self._readData(stream)
+            if payload is None:
+                if self._current is None:
+                    continue
+                return NEED_DATA
+            typeId = stream.typeId
+            timestamp = stream.timestamp
+            if typeId == _VIDEO or typeId == _AUDIO:
+                self._clock = timestamp
+            elif typeId == _SET_CHUNK_SIZE:
+                self._setChunkSize(payload)
+                continue
+            elif typeId == _ABORT:
+                self._abort(payload)
+                continue
+            return Message(typeId, timestamp, stream.streamId, payload)
+
+    def _readHeader(self) -> _ChunkStream | None:
+        """
+        Take a basic and a message header, if they are whole.
+
+        @return: the chunk stream, which is L{_current} now; or L{None}.
+        """
+        data = self._data
+        at = self._at
+        have = len(data) - at
+        if not have:
+            return None
+        basic = data[at]
+        at += 1
+        csid = basic & 63
+        if csid < 2:
+            if have < 2 + csid:
+                return None
+            if csid:
+                csid = 64 + data[at] + (data[at + 1] << 8)
+                at += 2
+            else:
+                csid = 64 + data[at]
+                at += 1
+        headerFormat = basic >> 6
+        stream = self._streams.get(csid)
+        if headerFormat == 3:
+            if stream is None:
+                raise ChunkError(
+                    f"chunk stream {csid} opens with a format 3 header, which tells"
+                    " neither length nor type",
+                    section="RTMP 1.0, 5.3.1.2.4",
+                    got=csid,
+                )
+            if stream.extended:
+                length = self._repeatedExtended(stream.extended, at)
+                if length is None:
+                    return None
+                at += length
+            if not stream.missing:
+                stream.timestamp += stream.delta
+                stream.missing = stream.length
+        else:
+            if headerFormat == 2:
+                size = 3
+            elif headerFormat == 1:
+                size = 7
+            else:
+                size = 11
+            if len(data) - at < size:
+                return None
+            if size == 3:
+                field = (data[at] << 16) | (data[at + 1] << 8) | data[at + 2]
+            else:
+                high, low, longHigh, longLow, typeId = _FORMAT_1.unpack_from(data, at)
+                field = (high << 16) | low
+            header = at
+            at += size
+            extended = b""
+            if field == EXTENDED_TIMESTAMP:
+                extended = data[at : at + 4]
+                if len(extended) < 4:
+                    return None
+                at += 4
+                field = int.from_bytes(extended, "big")
+            if stream is None:
+                stream = self._openStream(csid, headerFormat)
+                fresh = True
+            else:
+                fresh = False
+                if stream.missing:
+                    self._drop(stream)
+            if size != 3:
+                length = (longHigh << 16) | longLow
+                if length > self._limits.messageSize:
+                    raise LimitError(
+                        f"a message of {length} bytes is over the limit of"
+                        f" {self._limits.messageSize}",
+                        section="RTMP 1.0, 6.1.1",
+                        limit=self._limits.messageSize,
+                        got=length,
+                    )
+                stream.length = length
+                stream.typeId = typeId
+            stream.extended = extended
+            # After a format 0 header the timestamp itself is the delta that a
+            # format 3 header adds: RTMP 1.0, 5.3.1.2.4.
+            stream.delta = field if field < _HALF else field - _WRAP
+            if size == 11:
+                stream.streamId = int.from_bytes(
+                    data[header + 7 : header + 11], "little"
+                )
+            if size == 11 or fresh:
+                reference = self._clock if fresh else stream.timestamp
+                stream.timestamp = (
+                    field if reference is None else nearest(field, reference)
+                )
+            else:
+                stream.timestamp += stream.delta
+            stream.missing = stream.length
+        self._at = at
+        self._current = stream
+        missing = stream.missing
+        self._left = missing if missing < self.chunkSize else self.chunkSize
+        return stream
+
+    def _openStream(self, csid: int, headerFormat: int) -> _ChunkStream:
+        """Begin to remember a chunk stream."""
+        if headerFormat == 2:
+            raise ChunkError(
+                f"chunk stream {csid} opens with a format 2 header, which tells"
+                " neither length nor type",
+                section="RTMP 1.0, 5.3.1.2.3",
+                got=csid,
+            )
+        if len(self._streams) >= self._limits.chunkStreams:
+            raise LimitError(
+                f"more than {self._limits.chunkStreams} chunk streams",
+                section="RTMP 1.0, 5.3.1.1",
+                limit=self._limits.chunkStreams,
+                got=len(self._streams) + 1,
+            )
+        if headerFormat == 1:
+            self.assumed += 1
+        stream = self._streams[csid] = _ChunkStream(csid)
+        return stream
+
+    def _repeatedExtended(self, extended: bytes, at: int) -> int | None:
+        """
+        Whether a format 3 header repeats the extended timestamp.
+
+        The specification says so, and ffmpeg, GStreamer and nginx-rtmp do it;
+        OBS before 31 and writers of Flash's time leave the field out, librtmp
+        only where a message begins.  So four bytes that equal the last
+        extended timestamp are one, and any others are data.
+
+        @return: 4, 0, or L{None} if more data is needed to tell.
+        """
+        found = self._data[at : at + 4]
+        if found == extended:
+            return 4
+        # Data may end short of four bytes: do not wait for what never comes.
+        return None if extended.startswith(found) else 0
+
+    def _readData(self, stream: _ChunkStream) -> bytes | None:
+        """
+        Take what there is of the current chunk, and of whole chunks after it.
+
+        @return: the message's payload if it is whole, or L{None}.
+        """
+        data = self._data
+        at = self._at
+        left = self._left
+        end = at + left
+        partial = stream.partial
+        if end <= len(data):
+            self._at = end
+            self._current = None
+            missing = stream.missing - left
+            stream.missing = missing
+            if not missing:
+                if not partial:
+                    return data[at:end]
+                self.unfinished -= len(partial)
+                partial += data[at:end]
+                payload = bytes(partial)
+                partial.clear()
+                return payload
+            partial += data[at:end]
+            self._grow(left)
+            if missing > _SHORTEST_RUN * self.chunkSize:
+                self._readRun(stream)
+            return None
+        have = len(data) - at
+        if have:
+            self._at = len(data)
+            self._left = left - have
+            stream.missing -= have
+            partial += data[at:] if at else data
+            self._grow(have)
+        return None
+
+    def _readRun(self, stream: _ChunkStream) -> None:
+        """
+        Take the whole chunks that follow one another for the same message.
+
+        They all have the same format 3 header, so every n-th byte is known:
+        strided slices compare and delete these bytes without a loop.  At
+        128-byte chunks that is 6 times as fast as taking each by itself.
+        """
+        data = self._data
+        at = self._at
+        if at == len(data):
+            return
+        basic = data[at]
+        csid = basic & 63
+        if basic < 0xC0:
+            return
+        size = csid + 2 if csid < 2 else 1
+        header = data[at : at + size]
+        if size > 1:
+            csid = 64 + int.from_bytes(header[1:], "little")
+        if csid != stream.id:
+            return
+        header += stream.extended
+        chunkSize = self.chunkSize
+        stride = len(header) + chunkSize
+        # The message's last chunk is left to the ordinary path.
+        count = min((len(data) - at) // stride, (stream.missing - 1) // chunkSize)
+        if count < _SHORTEST_RUN:
+            return
+        window = bytearray(data[at : at + count * stride])
+        for i in range(len(header)):
+            column = window[i::stride]
+            count = min(count, len(column) - len(column.lstrip(header[i : i + 1])))
+        if not count:
+            return
+        del window[count * stride :]
+        for width in range(stride, chunkSize, -1):
+            del window[::width]
+        stream.partial += window
+        stream.missing -= len(window)
+        self._at = at + count * stride
+        self._grow(len(window))
+
+    def _grow(self, size: int) -> None:
+        """Count bytes into unfinished messages, and keep their bound."""
+        self.unfinished += size
+        if self.unfinished > self._limits.unfinishedBytes:
+            raise LimitError(
+                f"{self.unfinished} bytes of unfinished messages are over the limit"
+                f" of {self._limits.unfinishedBytes}",
+                limit=self._limits.unfinishedBytes,
+                got=self.unfinished,
+            )
+
+    def _drop(self, stream: _ChunkStream) -> None:
+        """Give up a chunk stream's unfinished message."""
+        size = len(stream.partial)
+        self.dropped += 1
+        self.droppedBytes += size
+        self.unfinished -= size
+        stream.partial.clear()
+        stream.missing = 0
+
+    def _setChunkSize(self, payload: bytes) -> None:
+        """RTMP 1.0, 5.4.1: 31 bits, of which the first must be zero."""
+        if len(payload) < 4:
+            raise ChunkError(
+                "Set Chunk Size is shorter than 4 bytes",
+                section="RTMP 1.0, 5.4.1",
+                got=len(payload),
+            )
+        size = _UNSIGNED_32.unpack_from(payload)[0]
+        if not 0 < size < _HALF:
+            raise ChunkError(
+                f"a chunk size of {size} bytes is not from 1 to {_HALF - 1}",
+                section="RTMP 1.0, 5.4.1",
+                limit=_HALF - 1,
+                got=size,
+            )
+        self.chunkSize = min(size, max(self._limits.messageSize, 1))
+
+    def _abort(self, payload: bytes) -> None:
+        """RTMP 1.0, 5.4.2; for a chunk stream without a message, nothing."""
+        if len(payload) < 4:
+            raise ChunkError(
+                "Abort is shorter than 4 bytes",
+                section="RTMP 1.0, 5.4.2",
+                got=len(payload),
+            )
+        stream = self._streams.get(_UNSIGNED_32.unpack_from(payload)[0])
+        if stream is not None and stream.missing:
+            self._drop(stream)
+
+
+class ChunkWriter:
+    """
+    Cuts messages into chunks that every known reader takes alike.
+
+    Format 0 for a chunk stream's first message, for another message stream
+    and whenever time goes back; format 1 for all others; format 3 only for
+    the next piece of a message, with the extended timestamp repeated.  Never
+    a format 2 or 3 header for a new message: peers differ on what these mean.
+    It costs at most 7 bytes a message.
+    """
+
+    def __init__(self) -> None:
+        self._chunkSize = DEFAULT_CHUNK_SIZE
+        # By chunk stream id: the newest timestamp and message stream id.
+        self._last: dict[int, tuple[int, int]] = {}
+
+    @property
+    def chunkSize(self) -> int:
+        """Bytes of data a chunk.  Set it right after telling the peer."""
+        return self._chunkSize
+
+    @chunkSize.setter
+    def chunkSize(self, size: int) -> None:
+        if not 0 < size < _HALF:
+            raise UsageError(f"a chunk size of {size} bytes is not legal")
+        self._chunkSize = size
+
+    def encode(
+        self, csid: int, typeId: int, timestamp: int, streamId: int, payload: bytes
+    ) -> bytes:
+        """
+        One message as chunks.
+
+        @param csid: the chunk stream id, 2 to 65599.
+        @param timestamp: milliseconds; wraps at 2^32 here.
+        @param streamId: the message stream id.
+        @raise UsageError: a number or the payload does not fit its field.
+        """
+        last = self._last.get(csid)
+        if last is not None and last[1] == streamId and timestamp >= last[0]:
+            delta = timestamp - last[0]
+        else:
+            delta = None
+        if delta is not None and delta < _HALF:
+            chunks = encodeMessage(
+                csid, typeId, delta, None, payload, self._chunkSize
+            )
+        else:
+            chunks = encodeMessage(
+                csid, typeId, timestamp, streamId, payload, self._chunkSize
+            )
+        self._last[csid] = (timestamp, streamId)
+        return chunks
+
+
+def encodeMessage(
+    csid: int,
+    typeId: int,
+    timestamp: int,
+    streamId: int | None,
+    payload: bytes,
+    chunkSize: int,
+) -> bytes:
+    """
+    One message as chunks: the first of format 0, or of format 1 if no message
+    stream id is given, the others of format 3.
+
+    @param timestamp: milliseconds: absolute in format 0, else the delta.
+    @param chunkSize: bytes of data a chunk.
+    @raise UsageError: a number or the payload does not fit its field.
+    """
+    length = len(payload)
+    if length > MAX_MESSAGE_LENGTH:
+        raise UsageError(f"a message of {length} bytes does not fit 24 bits")
+    if 2 <= csid < 64:
+        basic = bytes((csid,))
+    elif 64 <= csid < 320:
+        basic = bytes((0, csid - 64))
+    elif FIRST_CHUNK_STREAM_ID <= csid <= LAST_CHUNK_STREAM_ID:
+        basic = bytes((1, (csid - 64) & 255, (csid - 64) >> 8))
+    else:
+        raise UsageError(f"{csid} is no chunk stream id")
+    timestamp &= 0xFFFFFFFF
+    if timestamp >= EXTENDED_TIMESTAMP:
+        extended = _UNSIGNED_32.pack(timestamp)
+        timestamp = EXTENDED_TIMESTAMP
+    else:
+        extended = b""
+    fields = _FORMAT_1.pack(
+        timestamp >> 16, timestamp & 0xFFFF, length >> 16, length & 0xFFFF, typeId
+    )
+    if streamId is None:
+        first = bytes((basic[0] | 0x40,)) + basic[1:] + fields + extended
+    else:
+        first = basic + fields + streamId.to_bytes(4, "little") + extended
+    if length <= chunkSize:
+        return first + payload
+    next_ = bytes((basic[0] | 0xC0,)) + basic[1:] + extended
+    pieces = [first, payload[:chunkSize]]
+    for at in range(chunkSize, length, chunkSize):
+        pieces.append(next_)
+        pieces.append(payload[at : at + chunkSize])
+    return b"".join(pieces)
