@@ -6,6 +6,18 @@ Imports the standard library and its own package's constants, errors and AMF.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+from twisted_rtmp.wire.errors import MessageError
+
+#: Type, length, time and message stream id of a message in an aggregate: the
+#: layout of an FLV tag's header, bytes.
+_SUBMESSAGE_HEADER_SIZE = 11
+
+#: The size of the message before, which follows each, bytes.
+_BACK_POINTER_SIZE = 4
+
 
 class Message:
     """
@@ -56,3 +68,132 @@ class Message:
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class Command:
+    """
+    A command message: a remote procedure call.  RTMP 1.0, 7.1.1.
+
+    @ivar name: such as C{"connect"}.
+    @ivar transactionId: what a reply repeats; 0 asks for none.
+    @ivar arguments: all values behind the transaction id; the first of them
+        is the command object or L{None}.
+    @ivar streamId: the message stream that it came on.
+    @ivar amf3: whether it came as message type 17.
+    """
+
+    __slots__ = ("amf3", "arguments", "name", "streamId", "transactionId")
+
+    def __init__(
+        self,
+        name: str,
+        transactionId: float,
+        arguments: list[Any],
+        streamId: int = 0,
+        amf3: bool = False,
+    ) -> None:
+        self.name = name
+        self.transactionId = transactionId
+        self.arguments = arguments
+        self.streamId = streamId
+        self.amf3 = amf3
+
+    def argument(self, index: int, default: Any = None) -> Any:
+        """The argument at an index, or a default if the peer sent fewer."""
+        return self.arguments[index] if index < len(self.arguments) else default
+
+    def __repr__(self) -> str:
+        return f"<Command {self.name!a} {self.transactionId:g} on {self.streamId}>"
+
+
+class UserControl:
+    """
+    A user control message.  RTMP 1.0, 7.1.7.
+
+    @ivar eventType: see L{UserControlType<constants.UserControlType>}.
+    @ivar value: its first 32-bit field: a message stream id, mostly.
+    @ivar extra: its second one (Set Buffer Length has milliseconds there).
+    """
+
+    __slots__ = ("eventType", "extra", "value")
+
+    def __init__(self, eventType: int, value: int, extra: int | None = None) -> None:
+        self.eventType = eventType
+        self.value = value
+        self.extra = extra
+
+    def __repr__(self) -> str:
+        return f"<UserControl {self.eventType} {self.value} {self.extra}>"
+
+
+class HandshakeDone:
+    """
+    The handshake is complete; chunks follow.
+
+    @ivar digest: whether it was the digest handshake.
+    """
+
+    __slots__ = ("digest",)
+
+    def __init__(self, digest: bool) -> None:
+        self.digest = digest
+
+
+class PassedOver:
+    """
+    The first message of its type that means nothing to us.
+
+    @ivar typeId: its message type id.
+    """
+
+    __slots__ = ("typeId",)
+
+    def __init__(self, typeId: int) -> None:
+        self.typeId = typeId
+
+
+#: What a connection tells its user about.
+Event = Message | Command | UserControl | HandshakeDone | PassedOver
+
+
+def splitAggregate(aggregate: Message) -> Iterator[Message]:
+    """
+    The messages inside an aggregate message, one at a time.  RTMP 1.0, 7.1.6.
+
+    Their times are relative to the first one, which has the aggregate's time.
+    The last back pointer may be missing (Red5, Wowza relays).
+
+    @raise MessageError: a message runs past the aggregate.
+    """
+    payload = aggregate.payload
+    at = 0
+    first: int | None = None
+    while len(payload) - at >= _SUBMESSAGE_HEADER_SIZE:
+        typeId = payload[at] & 31
+        size = int.from_bytes(payload[at + 1 : at + 4], "big")
+        time = int.from_bytes(payload[at + 4 : at + 7], "big") | payload[at + 7] << 24
+        at += _SUBMESSAGE_HEADER_SIZE
+        if len(payload) - at < size:
+            raise MessageError(
+                f"a message of {size} bytes runs past its aggregate message",
+                section="RTMP 1.0, 7.1.6",
+                limit=len(payload) - at,
+                got=size,
+            )
+        if first is None:
+            first = time
+        offset = ((time - first + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
+        yield Message(
+            typeId,
+            aggregate.timestamp + offset,
+            aggregate.streamId,
+            payload[at : at + size],
+        )
+        at += size + _BACK_POINTER_SIZE
+    if at < len(payload):
+        raise MessageError(
+            "an aggregate message ends amid a message header",
+            section="RTMP 1.0, 7.1.6",
+            limit=_SUBMESSAGE_HEADER_SIZE,
+            got=len(payload) - at,
+        )
