@@ -1,0 +1,292 @@
+"""
+Runs a factory as a Twisted service: listens, and stops without losing anything.
+
+L{RTMPService} is for any application.  L{ServerProcess} is for a process that
+is nothing but this server: it deals with signals, descriptors and the exit
+status.  Nothing here knows about command lines.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, NamedTuple
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IReactorCore,
+    IReactorFromThreads,
+    IStreamServerEndpoint,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+if TYPE_CHECKING:
+    from twisted_rtmp.factory import RTMPFactory
+    from twisted_rtmp.recording import Recordings
+
+#: Open files that the process asks for where its hard limit allows more.
+#: Containers set hard limits up to 2^30, and child processes may walk the
+#: whole range to close it; 16,384 connections with a recording and a pipe each
+#: need about 50,000.
+MAX_DESCRIPTORS = 1 << 20
+
+#: macOS refuses a soft limit above this (OPEN_MAX), whatever its hard limit.
+MACOS_DESCRIPTORS = 10_240
+
+
+class Listener(NamedTuple):
+    """
+    Something to listen on.
+
+    @ivar description: what people read of it: the endpoint as it was given.
+    @ivar endpoint: the endpoint itself.
+    """
+
+    description: str
+    endpoint: IStreamServerEndpoint
+
+
+class CannotListen(Exception, SystemExit):
+    """
+    An endpoint did not open, so that there is nothing to serve.
+
+    As an L{Exception} it makes twistd remove its pid file and tell a waiting
+    parent; as a L{SystemExit} it then ends the process without a traceback.
+    The log has the message.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = 1
+
+
+class RTMPService(Service):
+    """
+    Listens with one factory on any number of endpoints.
+
+    L{stopService} stops listening, closes every connection, and fires when
+    every stream's media is stored.
+
+    @ivar factory: the factory, for its streams and connections.
+    @ivar addresses: where it listens, once it does.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorCore,
+        factory: RTMPFactory,
+        listeners: Sequence[Listener],
+        *,
+        recordings: Recordings | None = None,
+        listenFailed: Callable[[], object] | None = None,
+    ) -> None:
+        """
+        @param reactor: the log says that it listens when this one runs.
+        @param factory: builds the protocols; it is stopped with the service.
+        @param listeners: what to listen on.
+        @param recordings: stopped last, if there are any.
+        @param listenFailed: called when an endpoint fails that does not know
+            at once; without it the failure is only logged.
+        """
+        self.factory = factory
+        self.addresses: list[IAddress] = []
+        self._reactor = reactor
+        self._listeners = listeners
+        self._recordings = recordings
+        self._listenFailed = listenFailed
+        self._opening: list[Deferred[None]] = []
+        self._ports: list[IListeningPort] = []
+
+    def privilegedStartService(self) -> None:
+        """
+        Listen, while twistd still has the rights to use low ports.
+
+        @raise CannotListen: an endpoint is not to be had.
+        """
+        Service.privilegedStartService(self)
+        self._listen()
+
+    def startService(self) -> None:
+        """
+        Listen, unless L{privilegedStartService} has been called.
+
+        @raise CannotListen: an endpoint is not to be had.
+        """
+        Service.startService(self)
+        if not self._opening:
+            self._listen()
+
+    def _listen(self) -> None:
+        failures: list[str] = []
+        atOnce = True
+
+        def opened(port: IListeningPort, description: str) -> None:
+            self._ports.append(port)
+            self.addresses.append(port.getHost())
+            # Not before signals are dealt with: who reads the line may act on it.
+            self._reactor.callWhenRunning(self._logListening, port, description)
+
+        def failed(failure: Failure, description: str) -> None:
+            if failure.check(CancelledError):
+                return
+            message = f"{description}: {failure.getErrorMessage()}"
+            failures.append(message)
+            self._log.critical("Cannot listen on {message}", message=message)
+            if not atOnce and self._listenFailed is not None:
+                self._listenFailed()
+
+        for description, endpoint in self._listeners:
+            opening = maybeDeferred(endpoint.listen, self.factory)
+            self._opening.append(
+                opening.addCallbacks(
+                    opened,
+                    failed,
+                    callbackArgs=(description,),
+                    errbackArgs=(description,),
+                )
+            )
+        atOnce = False
+        if failures:
+            for port in self._ports:
+                port.stopListening()
+            raise CannotListen("Cannot listen on " + "; ".join(failures))
+
+    def _logListening(self, port: IListeningPort, description: str) -> None:
+        address = port.getHost()
+        if isinstance(address, IPv4Address):
+            where = f"{address.host}:{address.port}"
+        elif isinstance(address, IPv6Address):
+            where = f"[{address.host}]:{address.port}"
+        elif isinstance(address, UNIXAddress):
+            where = os.fsdecode(address.name or b"")
+        else:
+            where = str(address)
+        self._log.info(
+            "Listening on {where} ({description})", where=where, description=description
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop listening, end every connection and stream, store everything.
+
+        @return: fires when all that is done; it never fails, but logs.
+        """
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        for opening in self._opening:
+            opening.cancel()
+        ports = self._ports
+        self._opening, self._ports, self.addresses = [], [], []
+        for step in self._steps(ports):
+            await maybeDeferred(step).addErrback(
+                lambda failure: self._log.failure("While stopping:", failure)
+            )
+
+    def _steps(
+        self, ports: Sequence[IListeningPort]
+    ) -> Iterator[Callable[[], Deferred[None] | None]]:
+        for port in ports:
+            yield port.stopListening
+        yield self.factory.stop
+        if self._recordings is not None:
+            yield self._recordings.stop
+
+
+class IProcessReactor(IReactorCore, IReactorFromThreads):
+    """What L{ServerProcess} needs of a reactor."""
+
+
+class ServerProcess(Service):
+    """
+    Makes a process behave as a server should.
+
+    It raises the soft limit of open files, keeps a file-size limit from killing
+    the process, and on SIGINT and SIGTERM leaves with status 0 when every
+    service has stopped (twistd would die by the signal, which to systemd,
+    containers and shells looks like a crash or an interruption).
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: IProcessReactor) -> None:
+        self._reactor = reactor
+        self._leaving = False
+
+    def privilegedStartService(self) -> None:
+        Service.privilegedStartService(self)
+        self._raiseDescriptors()
+
+    def startService(self) -> None:
+        Service.startService(self)
+        # Python ignores it since 1.5, an embedding program may not: a write
+        # past the limit is to fail with EFBIG instead.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        self._takeSignals()
+        # The reactor takes SIGTERM when it starts.
+        self._reactor.callWhenRunning(self._takeSignals)
+
+    def leave(self) -> None:
+        """Stop the reactor, and with it every service; any number of times."""
+        if not self._leaving:
+            self._leaving = True
+            self._reactor.callFromThread(self._reactor.stop)
+
+    def fail(self) -> None:
+        """Leave, with a status that says that something went wrong."""
+        atexit.register(_exitWithFailure)
+        self.leave()
+
+    def _takeSignals(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._signalled)
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        self._reactor.callFromThread(self._announce, name)
+        self.leave()
+
+    def _announce(self, name: str) -> None:
+        self._log.info("Received {name}, finishing", name=name)
+
+    def _raiseDescriptors(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MACOS_DESCRIPTORS if sys.platform == "darwin" else MAX_DESCRIPTORS
+        if hard != resource.RLIM_INFINITY:
+            wanted = min(wanted, hard)
+        if soft == resource.RLIM_INFINITY or soft >= wanted:
+            return
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError) as error:
+            self._log.warn(
+                "The limit of open files stays at {soft}: {error}",
+                soft=soft,
+                error=error,
+            )
+        else:
+            self._log.info(
+                "Raised the limit of open files from {soft} to {wanted}",
+                soft=soft,
+                wanted=wanted,
+            )
+
+
+def _exitWithFailure() -> None:
+    """Replace the status with which the interpreter would end: twistd has none."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

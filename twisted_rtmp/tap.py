@@ -1,0 +1,502 @@
+"""
+The C{twistd rtmp} command: its options, and the service they describe.
+
+Must not import a reactor, and decides nothing: each option becomes an argument
+of the class that acts on it.
+"""
+
+from __future__ import annotations
+
+import getopt
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.endpoints import serverFromString
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError
+
+from twisted_rtmp import __version__
+from twisted_rtmp.auth import AllowList
+from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.interfaces import ISinkFactory
+from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.pipes import PipeSinks
+from twisted_rtmp.recording import Recordings
+from twisted_rtmp.service import IProcessReactor, Listener, RTMPService, ServerProcess
+from twisted_rtmp.streams import TakeOver
+from twisted_rtmp.wire.constants import MAX_MESSAGE_LENGTH
+from twisted_rtmp.wire.limits import WireLimits
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorCore, IStreamServerEndpoint
+
+#: The port IANA has registered for RTMP (macromedia-fcs).
+RTMP_PORT = 1935
+
+#: Connections that the system accepts before the server gets to them.  Twisted
+#: asks for 50, and a second's burst of encoders after a network came back is
+#: thousands; the system cuts the number to its own bound (net.core.somaxconn,
+#: 4096 on Linux since 5.4, 128 on macOS).
+LISTEN_BACKLOG = 1024
+
+_T = TypeVar("_T")
+
+_SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_TIME_UNITS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def parsePort(text: str) -> int:
+    """
+    Read a TCP port.
+
+    @raise ValueError: it is none.
+    """
+    if not (text.isascii() and text.isdecimal() and int(text) <= 0xFFFF):
+        raise ValueError("a port is a number from 0 to 65535")
+    return int(text)
+
+
+def parseCount(text: str) -> int:
+    """
+    Read a number of things, at least one.
+
+    @raise ValueError: it is none.
+    """
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise ValueError("this is a whole number from 1 up")
+    return int(text)
+
+
+def parseSize(text: str) -> int:
+    """
+    Read a size such as C{500M}, in bytes; the units are powers of 1024.
+
+    @raise ValueError: it is none.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
+    size = int(float(match[1]) * _SIZE_UNITS[match[2].upper()]) if match else 0
+    if size < 1:
+        raise ValueError("a size is a number of bytes, or such as 500M or 2G")
+    return size
+
+
+def parseDuration(text: str) -> float:
+    """
+    Read a time such as C{30m}, in seconds.
+
+    @raise ValueError: it is none, or nothing.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhd]?)", text)
+    seconds = float(match[1]) * _TIME_UNITS[match[2]] if match else 0.0
+    if not seconds > 0:
+        raise ValueError("a time is a number of seconds, or such as 30m or 1h")
+    return seconds
+
+
+def parseTakeOver(text: str) -> TakeOver:
+    """
+    Read what happens to a name that two want.
+
+    @raise ValueError: it is none of the three.
+    """
+    names = {"silent": TakeOver.WHEN_SILENT}
+    names |= {"never": TakeOver.NEVER, "always": TakeOver.ALWAYS}
+    if text not in names:
+        raise ValueError("this is one of silent, never, always")
+    return names[text]
+
+
+def endpointFromString(
+    reactor: IReactorCore, description: str
+) -> IStreamServerEndpoint:
+    """
+    Make an endpoint whose backlog is L{LISTEN_BACKLOG}, if it has one and its
+    description does not say another.
+
+    @raise Exception: whatever the endpoint's own parser raises.
+    """
+    if not re.search(r"(?<!\\):backlog=", description):
+        try:
+            return _parsed(reactor, f"{description}:backlog={LISTEN_BACKLOG}")
+        except (TypeError, ValueError):
+            pass  # it takes no backlog, had it by position, or is wrong anyway
+    return _parsed(reactor, description)
+
+
+def _parsed(reactor: IReactorCore, description: str) -> IStreamServerEndpoint:
+    endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    return endpoint
+
+
+def _of(option: str, parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Make a parser whose errors name their option."""
+
+    def coerce(text: str) -> _T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise UsageError(f"--{option} {text!r}: {error}.") from None
+
+    return coerce
+
+
+def _parameter(
+    option: str,
+    parse: Callable[[str], object],
+    default: object,
+    doc: str,
+    short: str | None = None,
+) -> list[object]:
+    """Make an entry of C{optParameters}."""
+    return [option, short, default, doc, _of(option, parse)]
+
+
+# Option, parser, field of ServerLimits, what it says.
+_SERVER_LIMITS: list[tuple[str, Callable[[str], object], str, str]] = [
+    ("max-connections", parseCount, "connections", "Connections at once."),
+    ("max-net-streams", parseCount, "netStreams", "Message streams a connection."),
+    (
+        "max-queued-replies",
+        parseSize,
+        "queuedReplyBytes",
+        "Bytes queued for a peer that does not read its replies.",
+    ),
+    (
+        "handshake-timeout",
+        parseDuration,
+        "handshakeSeconds",
+        "Seconds from accept to the end of the handshake.",
+    ),
+    (
+        "connect-timeout",
+        parseDuration,
+        "connectSeconds",
+        "Seconds from the handshake to connect.",
+    ),
+    (
+        "idle-timeout",
+        parseDuration,
+        "idleSeconds",
+        "Seconds a connection may neither publish nor play.",
+    ),
+    (
+        "publisher-idle",
+        parseDuration,
+        "publisherIdleSeconds",
+        "Seconds a publisher may send no audio or video.",
+    ),
+    (
+        "drain-timeout",
+        parseDuration,
+        "drainSeconds",
+        "Seconds a peer may leave what is queued for it.",
+    ),
+    (
+        "silent-seconds",
+        parseDuration,
+        "silentSeconds",
+        "Seconds without media after which a publisher's name may be taken over.",
+    ),
+    (
+        "stop-timeout",
+        parseDuration,
+        "stopSeconds",
+        "Seconds that finishing everything may take.",
+    ),
+]
+
+# The same for WireLimits.
+_WIRE_LIMITS: list[tuple[str, Callable[[str], object], str, str]] = [
+    ("max-message", parseSize, "messageSize", "Bytes of one message."),
+    (
+        "max-unfinished",
+        parseSize,
+        "unfinishedBytes",
+        "Bytes of all unfinished messages of a connection.",
+    ),
+    (
+        "max-chunk-streams",
+        parseCount,
+        "chunkStreams",
+        "Chunk streams a connection.",
+    ),
+]
+
+
+class Options(UsageOptions):
+    """
+    What C{twistd rtmp} can be told.
+
+    After parsing, C{self["listeners"]}, C{self["limits"]} and
+    C{self["authorizer"]} hold the finished parts.
+    """
+
+    synopsis = "[options]"
+    longdesc = (
+        "Takes streams from RTMP encoders and records each in an FLV file."
+        "  Sizes are bytes, or such as 500M or 2G; times are seconds, or such as"
+        " 30m or 1h."
+    )
+
+    optFlags = [  # noqa: RUF012  usage.Options reads them from the class
+        ["no-record", None, "Do not record."],
+        ["once", None, "Leave when the first stream has ended."],
+    ]
+
+    optParameters = [  # noqa: RUF012
+        _parameter(
+            "port",
+            parsePort,
+            RTMP_PORT,
+            "TCP port to listen on, on all IPv4 addresses; 0 lets the system choose"
+            " one.  Not used when --listen is given.",
+            "p",
+        ),
+        ["record", None, "recordings", "Directory for recordings."],
+        [
+            "record-name",
+            None,
+            None,
+            "Names of recordings: strftime fields (UTC), {app} and {stream}.",
+        ],
+        _parameter(
+            "rotate-seconds",
+            parseDuration,
+            None,
+            "Begin a new file after this time, at a key frame.",
+        ),
+        _parameter(
+            "rotate-size",
+            parseSize,
+            None,
+            "Begin a new file after this size, at a key frame.",
+        ),
+        _parameter(
+            "record-min-free",
+            parseSize,
+            None,
+            "Stop recording while the disk has less than this free.",
+        ),
+        _parameter(
+            "record-fsync",
+            parseDuration,
+            None,
+            "Force recordings to the disk this often.",
+        ),
+        [
+            "pipe",
+            None,
+            None,
+            "Run this for each stream, fed its FLV; {app} and {stream} are replaced.",
+        ],
+        _parameter(
+            "takeover",
+            parseTakeOver,
+            "silent",
+            "When a second publisher wants a name: silent (it gets it once the first"
+            " has gone silent), never, or always.",
+        ),
+        *(
+            _parameter(option, parse, getattr(limits, field), doc)
+            for limits, table in (
+                (ServerLimits(), _SERVER_LIMITS),
+                (WireLimits(), _WIRE_LIMITS),
+            )
+            for option, parse, field, doc in table
+        ),
+    ]
+
+    def __init__(self) -> None:
+        UsageOptions.__init__(self)
+        self._given: Counter[str] = Counter()
+        self._descriptions: list[str] = []
+        self._applications: list[str] = []
+        self._streamKeys: dict[str, str] = {}
+
+    def opt_listen(self, description: str) -> None:
+        """
+        Listen on this Twisted endpoint, such as tcp6:1935 or
+        ssl:443:privateKey=key.pem:certKey=cert.pem.  May be given several times.
+        """
+        if description in self._descriptions:
+            raise UsageError(f"--listen {description}: given twice.")
+        self._descriptions.append(description)
+
+    def opt_application(self, application: str) -> None:
+        """Only this application may be published to.  May be given several times."""
+        self._applications.append(application.strip("/"))
+
+    def opt_stream_key(self, key: str) -> None:
+        """
+        Only a stream of this name may be published.  May be given several times.
+        Other users of the machine can see it: prefer --stream-key-file.
+        """
+        if not key:
+            raise UsageError("--stream-key: a key cannot be empty.")
+        self._streamKeys[key] = key
+
+    def opt_stream_key_file(self, path: str) -> None:
+        """
+        Read stream keys from this file, one a line; a second word on the line is
+        the name under which the stream is known.
+        """
+        try:
+            with open(path, encoding="utf-8") as file:
+                keys = _readKeys(file)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--stream-key-file: {error}") from None
+        if not keys:
+            raise UsageError(f"--stream-key-file {path}: there is no key in it.")
+        self._streamKeys.update(keys)
+
+    def opt_version(self) -> NoReturn:
+        """Print the version and leave."""
+        print(f"twisted_rtmp {__version__}")  # noqa: T201
+        raise SystemExit(0)
+
+    def parseOptions(self, options: list[str] | None = None) -> None:
+        """
+        Parse, and note which options were given.
+
+        @raise UsageError: something is wrong; the message is one line.
+        """
+        try:
+            given, _ = getopt.getopt(options or [], self.shortOpt, self.longOpt)
+        except getopt.error:
+            given = []  # the parser proper raises it again
+        names = [name.lstrip("-") for name, _ in given]
+        self._given = Counter(self.synonyms.get(name, name) for name in names)
+        UsageOptions.parseOptions(self, options)
+
+    def postOptions(self) -> None:
+        """
+        Check what depends on more than one option, and build the parts.
+
+        @raise UsageError: something is wrong; the message is one line.
+        """
+        repeatable = {"listen", "application", "stream-key", "stream-key-file"}
+        for name, times in self._given.items():
+            if times > 1 and name not in repeatable:
+                raise UsageError(f"--{name}: given {times} times.")
+        self._checkRecording()
+        self["limits"] = self._limits()
+        self["listeners"] = self._listeners()
+        self["authorizer"] = None
+        if self._applications or self._streamKeys:
+            self["authorizer"] = AllowList(self._applications, self._streamKeys)
+
+    def _checkRecording(self) -> None:
+        if self["no-record"]:
+            for name in self._given:
+                if name.startswith(("record", "rotate")):
+                    raise UsageError(f"--no-record and --{name}: which of them?")
+            return
+        # twistd changes its directory before the service starts.
+        self["record"] = os.path.abspath(self["record"])
+        folder = self["record"]
+        while not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        if not os.path.isdir(folder):
+            raise UsageError(f"--record {self['record']}: {folder} is no directory.")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UsageError(f"--record {self['record']}: {folder} is not writable.")
+
+    def _limits(self) -> ServerLimits:
+        if self["max-message"] > MAX_MESSAGE_LENGTH:
+            raise UsageError(
+                f"--max-message: RTMP has messages up to {MAX_MESSAGE_LENGTH} bytes."
+            )
+        if self["max-unfinished"] < self["max-message"]:
+            if "max-unfinished" in self._given:
+                raise UsageError("--max-unfinished: less than --max-message.")
+            standard = WireLimits()
+            self["max-unfinished"] = self["max-message"] + (
+                standard.unfinishedBytes - standard.messageSize
+            )
+        return ServerLimits(
+            wire=WireLimits(
+                **{field: self[option] for option, _, field, _ in _WIRE_LIMITS}
+            ),
+            **{field: self[option] for option, _, field, _ in _SERVER_LIMITS},
+        )
+
+    def _listeners(self) -> list[Listener]:
+        # twistd's own --reactor has been dealt with by now.
+        from twisted.internet import reactor
+
+        listeners = []
+        for description in self._descriptions or [f"tcp:{self['port']}"]:
+            try:
+                endpoint = endpointFromString(reactor, description)
+            except (ValueError, TypeError, LookupError, ImportError) as error:
+                raise UsageError(f"--listen {description}: {error}") from None
+            except OSError as error:
+                raise UsageError(f"--listen {description}: {error}") from None
+            listeners.append(Listener(description, endpoint))
+        return listeners
+
+
+def _readKeys(lines: Iterable[str]) -> dict[str, str]:
+    """Read keys with their public names; empty lines and # comments are none."""
+    keys = {}
+    for line in lines:
+        words = line.split()
+        if words and not words[0].startswith("#"):
+            keys[words[0]] = words[-1] if len(words) == 2 else words[0]
+    return keys
+
+
+def makeService(options: Options) -> IService:
+    """
+    Build what the options say.
+
+    @return: the server, and what a process of its own needs around it.
+    """
+    from twisted.internet import reactor
+
+    recordings = None
+    sinkFactories: list[ISinkFactory] = []
+    if not options["no-record"]:
+        arguments = _recordingOptions(options)
+        recordings = Recordings(reactor, options["record"], **arguments)
+        sinkFactories.append(recordings)
+    if options["pipe"]:
+        sinkFactories.append(PipeSinks(reactor, options["pipe"]))
+    factory = RTMPFactory(
+        reactor,
+        authorizer=options["authorizer"],
+        sinkFactories=sinkFactories,
+        limits=options["limits"],
+        takeOver=options["takeover"],
+    )
+    process = ServerProcess(cast(IProcessReactor, reactor))
+    if options["once"]:
+        factory.streamEnded.append(lambda stream: process.leave())
+    server = RTMPService(
+        reactor,
+        factory,
+        options["listeners"],
+        recordings=recordings,
+        listenFailed=process.fail,
+    )
+    service = MultiService()
+    parts: tuple[Service, ...] = (process, server)
+    for part in parts:
+        part.setServiceParent(service)
+    return service
+
+
+def _recordingOptions(options: Options) -> dict[str, Any]:
+    """Pick what was given: the recorder knows its own defaults."""
+    arguments = {
+        "name": options["record-name"],
+        "rotateSeconds": options["rotate-seconds"],
+        "rotateBytes": options["rotate-size"],
+        "minFree": options["record-min-free"],
+        "fsyncSeconds": options["record-fsync"],
+    }
+    return {name: value for name, value in arguments.items() if value is not None}
