@@ -634,12 +634,12 @@ def encodeDouble(value: float) -> bytes:
     """
     A number's 8 bytes.
 
-    @raise UsageError: it is an integer beyond what a double can hold.
+    @raise UsageError: it is no number, or beyond what a double can hold.
     """
     try:
         return _DOUBLE.pack(value)
-    except OverflowError:
-        raise UsageError("AMF cannot write an integer beyond 1.8e308") from None
+    except (struct.error, OverflowError):
+        raise UsageError("AMF cannot write this as a number") from None
 
 
 def checkedName(name: AMFValue) -> str:
