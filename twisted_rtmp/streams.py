@@ -1,3 +1,271 @@
 """
 Live streams: one publisher, many sinks.
+
+Imports C{twisted_rtmp.wire}, the ledger and the interfaces; no protocol.
 """
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.ledger import Ledger
+from twisted_rtmp.names import printable
+from twisted_rtmp.wire import amf0, media
+from twisted_rtmp.wire.constants import MessageType
+from twisted_rtmp.wire.errors import ProtocolError
+from twisted_rtmp.wire.messages import Message
+
+#: A step between two timestamps of a track that is counted as a gap, in
+#: milliseconds.  A camera at one frame a second has none.
+GAP_MILLISECONDS = 2000
+
+_AUDIO: int = MessageType.AUDIO
+_VIDEO: int = MessageType.VIDEO
+
+
+class TakeOver(Enum):
+    """What happens when a second publisher comes for a stream's name."""
+
+    WHEN_SILENT = "silent"  # it is refused, unless the first has gone silent
+    NEVER = "never"  # it is refused
+    ALWAYS = "always"  # the first one is closed
+
+
+class Publisher(Protocol):
+    """What a stream knows of the peer that publishes it."""
+
+    def pauseProducing(self) -> None:
+        """Read nothing from the peer for now."""
+
+    def resumeProducing(self) -> None:
+        """Go on reading."""
+
+
+@implementer(IPushProducer)
+class Throttle:
+    """
+    One sink's hold on a stream's publisher.
+
+    The publisher is paused as long as any throttle of the stream is.
+    """
+
+    def __init__(self, stream: LiveStream) -> None:
+        self._stream = stream
+
+    def pauseProducing(self) -> None:
+        self._stream.hold(self)
+
+    def resumeProducing(self) -> None:
+        self._stream.release(self)
+
+    def stopProducing(self) -> None:
+        """The consumer is gone: it must not hold the publisher."""
+        self._stream.release(self)
+
+
+class LiveStream:
+    """
+    What one publisher sends, on its way to the stream's sinks.
+
+    @ivar application: the application's name; may be empty.
+    @ivar name: the stream's own name; may be empty.
+    @ivar ledger: what came, what was stored and what was lost.
+    @ivar metadata: the newest C{onMetaData} message, or L{None}.
+    @ivar label: application and name for log lines.
+    @ivar throttled: whether a sink holds the publisher.
+    """
+
+    log = Logger()
+
+    def __init__(self, application: str, name: str, publisher: Publisher) -> None:
+        self.application = application
+        self.name = name
+        self.ledger = Ledger()
+        self.metadata: Message | None = None
+        self.label = printable(f"{application}/{name}")
+        self._publisher = publisher
+        self._holds: set[Throttle] = set()
+        self._sinks: list[IMediaSink] = []
+        self._sinkNames: dict[IMediaSink, str] = {}
+        # The newest sequence header of each kind, in the order in which the
+        # kinds first came.
+        self._headers: dict[tuple[int, int], Message] = {}
+        self._lastVideo: int | None = None
+        self._lastAudio: int | None = None
+        self._told: set[str] = set()
+
+    # From the publisher
+
+    def messageReceived(self, message: Message) -> None:
+        """
+        Take an audio, video or data message from the publisher.
+
+        The hot path: once a message.
+        """
+        typeId = message.typeId
+        timestamp = message.timestamp
+        if typeId == _VIDEO:
+            flags = message.flags = media.videoFlags(message.payload)
+            last = self._lastVideo
+            self._lastVideo = timestamp
+        elif typeId == _AUDIO:
+            flags = message.flags = media.audioFlags(message.payload)
+            last = self._lastAudio
+            self._lastAudio = timestamp
+        else:
+            self._dataReceived(message)
+            return
+        self.ledger.received.count(message)
+        if last is not None and not 0 <= timestamp - last <= GAP_MILLISECONDS:
+            if timestamp < last:
+                self.ledger.backwardSteps += 1
+            else:
+                self.ledger.gaps += 1
+        if flags & (media.MALFORMED | media.SEQUENCE_HEADER | media.METADATA):
+            if flags & media.MALFORMED:
+                self._discard("malformed", f"{len(message.payload)} bytes")
+                return
+            kind = flags & (media.SEQUENCE_HEADER | media.METADATA)
+            self._headers[typeId, kind] = message
+        for sink in self._sinks:
+            try:
+                sink.mediaReceived(message)
+            except Exception:  # an application's sink must not end the stream
+                self._sinkFailed(sink)
+
+    def _dataReceived(self, message: Message) -> None:
+        """Metadata, cue points, captions: kept if well-formed, passed on."""
+        self.ledger.received.count(message)
+        try:
+            values = amf0.decode(message.payload)
+            if values and values[0] == "@setDataFrame":
+                message.payload = message.payload[
+                    amf0.decodeFirst(message.payload)[1] :
+                ]
+                del values[0]
+        except ProtocolError as error:
+            self._discard("malformed data", str(error))
+            return
+        if not values or not isinstance(values[0], str):
+            self._discard("malformed data", "it begins with no name")
+            return
+        if values[0] == "onMetaData":
+            self.metadata = message
+        elif values[0] == "@clearDataFrame":
+            self.metadata = None
+            return
+        for sink in self._sinks:
+            try:
+                sink.mediaReceived(message)
+            except Exception:  # an application's sink must not end the stream
+                self._sinkFailed(sink)
+
+    def _discard(self, reason: str, detail: str) -> None:
+        """Book a message as lost; log the first of its reason."""
+        self.ledger.discard(reason)
+        if reason not in self._told:
+            self._told.add(reason)
+            self.log.warn(
+                "{stream}: a message is discarded as {reason} ({detail}); further"
+                " ones are counted only",
+                stream=self.label,
+                reason=reason,
+                detail=detail,
+            )
+
+    def _sinkFailed(self, sink: IMediaSink) -> None:
+        """Take a sink off that raised; its error goes to the log."""
+        self.log.failure(
+            "{stream}: its {sink} failed and is taken off",
+            stream=self.label,
+            sink=self._sinkNames[sink],
+        )
+        self._remove(sink)
+
+    # To the sinks
+
+    def headers(self) -> list[Message]:
+        """
+        What a decoder needs before the first frame: the newest metadata, then
+        the newest sequence header of each kind.
+        """
+        first = [] if self.metadata is None else [self.metadata]
+        return first + list(self._headers.values())
+
+    def addSink(self, sink: IMediaSink, name: str = "sink") -> None:
+        """
+        Pass the stream's messages on to a sink, its headers first.
+
+        @param name: a word for log lines.
+        """
+        # A new list, since a sink may be added or removed by another one.
+        self._sinks = [*self._sinks, sink]
+        self._sinkNames[sink] = name
+        for message in self.headers():
+            sink.mediaReceived(message)
+
+    def removeSink(self, sink: IMediaSink) -> Deferred[None]:
+        """
+        Take a sink off and end it.
+
+        @return: fires when it has stored what it got.
+        """
+        if sink not in self._sinkNames:
+            return succeed(None)
+        self._remove(sink)
+        return self._endSink(sink)
+
+    def _remove(self, sink: IMediaSink) -> None:
+        self._sinks = [other for other in self._sinks if other is not sink]
+        del self._sinkNames[sink]
+
+    def _endSink(self, sink: IMediaSink) -> Deferred[None]:
+        ended: Deferred[None] = maybeDeferred(sink.streamEnded)
+        ended.addErrback(
+            lambda failure: self.log.failure(
+                "{stream}: a sink did not end well", failure, stream=self.label
+            )
+        )
+        return ended
+
+    def end(self) -> Deferred[None]:
+        """
+        The publisher has gone: end every sink.
+
+        @return: fires when all of them have stored what they got.
+        """
+        sinks = self._sinks
+        self._sinks = []
+        self._sinkNames.clear()
+        waiting = DeferredList([self._endSink(sink) for sink in sinks])
+        return waiting.addCallback(lambda _: None)
+
+    # Back to the publisher
+
+    def throttle(self) -> IPushProducer:
+        """A producer by which one sink can slow the encoder down."""
+        return Throttle(self)
+
+    @property
+    def throttled(self) -> bool:
+        return bool(self._holds)
+
+    def hold(self, throttle: Throttle) -> None:
+        """Pause the publisher for a throttle."""
+        if not self._holds:
+            self._publisher.pauseProducing()
+        self._holds.add(throttle)
+
+    def release(self, throttle: Throttle) -> None:
+        """Let the publisher go on, if no other throttle holds it."""
+        if throttle in self._holds:
+            self._holds.remove(throttle)
+            if not self._holds:
+                self._publisher.resumeProducing()

@@ -1,0 +1,270 @@
+"""
+The factory: what a server's connections share.
+
+Imports the protocol and what is below it; it listens nowhere itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+
+from twisted_rtmp.interfaces import IAuthorizer, ISinkFactory
+from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.protocol import NetStream, RTMPProtocol
+from twisted_rtmp.streams import LiveStream, TakeOver
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
+
+__all__ = ["CHUNK_SIZE", "Counters", "RTMPFactory"]
+
+#: The chunk size that is announced and sent, in bytes.  ffmpeg takes it over
+#: for its own sending; large chunks cost both ends least.  Precedents:
+#: gortmplib 65536, node-media-server 65535, SRS 60000.
+CHUNK_SIZE = 65_536
+
+#: The least time between two log lines on newcomers turned away, in seconds.
+TURNED_AWAY_LOG_SECONDS = 10.0
+
+
+class Counters:
+    """
+    What a server's connections came to.
+
+    @ivar accepted: connections, all in all.
+    @ivar turnedAway: connections closed at once, at the limit of their number.
+    @ivar refused: connect and publish commands refused.
+    @ivar violations: connections closed for a protocol error.
+    @ivar cut: connections closed at a deadline.
+    @ivar strayMessages: media messages of peers that published nothing.
+    @ivar takenOver: publishers closed in favour of a newcomer.
+    """
+
+    __slots__ = (
+        "accepted",
+        "cut",
+        "refused",
+        "strayMessages",
+        "takenOver",
+        "turnedAway",
+        "violations",
+    )
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.turnedAway = 0
+        self.refused = 0
+        self.violations = 0
+        self.cut = 0
+        self.strayMessages = 0
+        self.takenOver = 0
+
+
+class RTMPFactory(ServerFactory):
+    """
+    Builds a protocol a connection, and knows all live streams.
+
+    @ivar clock: what all deadlines are counted by.
+    @ivar connections: the open ones.
+    @ivar streams: the live ones, by application and name.
+    @ivar streamEnded: called with each stream whose publisher has gone and
+        whose sinks have stored what they got.
+    @ivar counters: see L{Counters}.
+    """
+
+    log = Logger()
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        *,
+        authorizer: IAuthorizer | None = None,
+        sinkFactories: Sequence[ISinkFactory] = (),
+        limits: ServerLimits | None = None,
+        takeOver: TakeOver = TakeOver.WHEN_SILENT,
+        chunkSize: int = CHUNK_SIZE,
+    ) -> None:
+        """
+        @param authorizer: who may connect, publish and play; without one,
+            everybody.
+        @param sinkFactories: each gives every stream a sink, or none.
+        @param takeOver: what happens to a second publisher of a name.
+        @param chunkSize: of what is sent, in bytes.
+        """
+        self.clock = reactor
+        self.authorizer = authorizer
+        self.limits = limits or ServerLimits()
+        self.chunkSize = chunkSize
+        self.connections: set[RTMPProtocol] = set()
+        self.streams: dict[tuple[str, str], LiveStream] = {}
+        self.streamEnded: list[Callable[[LiveStream], None]] = []
+        self.counters = Counters()
+        self._sinkFactories = list(sinkFactories)
+        self._takeOver = takeOver
+        self._publishers: dict[LiveStream, NetStream] = {}
+        self._started: dict[LiveStream, float] = {}
+        self._ending: set[Deferred[None]] = set()
+        self._stopping = False
+        self._toldTurnedAway: float | None = None
+        self._allClosed: Deferred[None] | None = None
+
+    # Connections
+
+    def buildProtocol(self, addr: IAddress | None) -> RTMPProtocol | None:
+        if self._stopping or len(self.connections) >= self.limits.connections:
+            self._turnAway()
+            return None
+        self.counters.accepted += 1
+        return RTMPProtocol(self, addr)
+
+    def _turnAway(self) -> None:
+        """Count a newcomer that there is no room for; log now and then."""
+        self.counters.turnedAway += 1
+        now = self.clock.seconds()
+        told = self._toldTurnedAway
+        if not self._stopping and (
+            told is None or now - told >= TURNED_AWAY_LOG_SECONDS
+        ):
+            self._toldTurnedAway = now
+            self.log.warn(
+                "a connection is turned away: {limit} are open ({count} so far)",
+                limit=self.limits.connections,
+                count=self.counters.turnedAway,
+            )
+
+    def connectionOpened(self, protocol: RTMPProtocol) -> None:
+        """A protocol has its transport."""
+        self.connections.add(protocol)
+
+    def connectionClosed(self, protocol: RTMPProtocol) -> None:
+        """A protocol has lost its transport."""
+        self.connections.discard(protocol)
+        if not self.connections and self._allClosed is not None:
+            allClosed, self._allClosed = self._allClosed, None
+            allClosed.callback(None)
+
+    # Streams
+
+    def publish(
+        self, application: str, name: str, publisher: NetStream
+    ) -> LiveStream | None:
+        """
+        Begin a live stream.
+
+        @return: the stream, or L{None} if its name is taken.
+        """
+        key = (application, name)
+        present = self.streams.get(key)
+        if present is not None:
+            if not self._mayTakeOver(present):
+                return None
+            self.counters.takenOver += 1
+            old = self._publishers[present]
+            self.log.warn(
+                "{stream} is taken over by {new} from {old}",
+                stream=present.label,
+                new=publisher.protocol.peer,
+                old=old.protocol.peer,
+            )
+            old.protocol.takenOver(old)
+        stream = LiveStream(application, name, publisher)
+        self.streams[key] = stream
+        self._publishers[stream] = publisher
+        self._started[stream] = self.clock.seconds()
+        for sinkFactory in self._sinkFactories:
+            sink = sinkFactory.openSink(stream)
+            if sink is not None:
+                stream.addSink(sink, sinkFactory.sinkName)
+        return stream
+
+    def _mayTakeOver(self, stream: LiveStream) -> bool:
+        """Whether a newcomer may have a live stream's name."""
+        if self._takeOver is TakeOver.WHEN_SILENT:
+            silent = self.clock.seconds() - self._publishers[stream].heard
+            return silent >= self.limits.silentSeconds and not stream.throttled
+        return self._takeOver is TakeOver.ALWAYS
+
+    def unpublish(self, stream: LiveStream) -> None:
+        """A live stream's publisher has gone: end the stream."""
+        del self.streams[stream.application, stream.name]
+        del self._publishers[stream]
+        seconds = self.clock.seconds() - self._started.pop(stream)
+        ended = stream.end()
+        self._ending.add(ended)
+
+        def finished(_: None) -> None:
+            self._ending.discard(ended)
+            self.log.info(
+                "{stream} ended after {seconds:.1f} s: {summary}",
+                stream=stream.label,
+                seconds=seconds,
+                summary=stream.ledger.summary(),
+            )
+            for hook in list(self.streamEnded):
+                hook(stream)
+
+        ended.addCallback(finished)
+
+    # The end
+
+    def stop(self) -> Deferred[None]:
+        """
+        Close every connection, end every stream, and take no new ones.
+
+        @return: fires when all is stored and closed; after
+            L{ServerLimits.stopSeconds} in any case.
+        """
+        self._stopping = True
+        for protocol in list(self.connections):
+            protocol.close()
+        waiting: list[Deferred[None]] = []
+        for ended in self._ending:
+            waiting.append(_after(ended))
+        if self.connections:
+            self._allClosed = Deferred()
+            waiting.append(self._allClosed)
+        stopped: Deferred[None] = Deferred()
+        timer: IDelayedCall = self.clock.callLater(
+            self.limits.stopSeconds, self._abortAll, stopped
+        )
+
+        def done(_: object) -> None:
+            if timer.active():
+                timer.cancel()
+                stopped.callback(None)
+
+        DeferredList(waiting).addCallback(done)
+        return stopped
+
+    def _abortAll(self, stopped: Deferred[None]) -> None:
+        """The time to stop is over."""
+        self._allClosed = None
+        left = list(self.connections)
+        if left or self._ending:
+            self.log.warn(
+                "stopping: {connections} connections are aborted, {sinks} streams"
+                " have not stored everything",
+                connections=len(left),
+                sinks=len(self._ending),
+            )
+        for protocol in left:
+            protocol.transport.abortConnection()
+        stopped.callback(None)
+
+
+def _after(deferred: Deferred[None]) -> Deferred[None]:
+    """A Deferred of one's own that fires after another one."""
+    mine: Deferred[None] = Deferred()
+
+    def passOn(result: None) -> None:
+        mine.callback(None)
+
+    deferred.addCallback(passOn)
+    return mine

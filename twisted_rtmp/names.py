@@ -1,0 +1,83 @@
+"""
+The names of applications and streams, as peers spell them.
+
+Imports the standard library only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: Characters of a peer's text that one log line shows.
+SHOWN_CHARACTERS = 100
+
+#: The instance name that Flash Media Server gives to what has none; encoders
+#: configured for it append it to the application.
+DEFAULT_INSTANCE = "_definst_"
+
+
+def printable(text: str) -> str:
+    """
+    A peer's text for a log line: one line, printable, and short.
+
+    Anything else is escaped as Python does it, so that nothing that comes
+    from the network can forge a line or steer a terminal.
+    """
+    cut = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+    if cut.isascii() and cut.isprintable():
+        return cut
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
+        for c in cut.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    )
+
+
+def splitQuery(text: str) -> tuple[str, str]:
+    """A name and what follows its first C{?}, without the C{?}."""
+    name, _, query = text.partition("?")
+    return name, query
+
+
+def applicationOf(properties: dict[str, Any]) -> tuple[str, str]:
+    """
+    The application, and its query, that a C{connect} asks for.
+
+    Encoders put a query into C{app} or leave it in C{tcUrl} alone, append a
+    slash or C{_definst_}, or send only a C{tcUrl}.
+
+    @param properties: the command object.
+    @return: the name without slashes at its ends, and the query; both may be
+        empty.
+    """
+    app = properties.get("app")
+    url = properties.get("tcUrl") or properties.get("tcurl")
+    urlPath, urlQuery = _pathOf(url) if isinstance(url, str) else ("", "")
+    if not isinstance(app, str):
+        app = urlPath
+    name, query = splitQuery(app.strip().strip("\"'"))
+    parts = [part for part in name.split("/") if part]
+    if parts and parts[-1] == DEFAULT_INSTANCE:
+        del parts[-1]
+    return "/".join(parts), query or urlQuery
+
+
+def _pathOf(url: str) -> tuple[str, str]:
+    """Path and query of a URL, without parsing what stands before them."""
+    rest = url.strip().strip("\"'").partition("://")[2]
+    path, query = splitQuery(rest.partition("/")[2])
+    return path, query
+
+
+def streamOf(argument: Any) -> tuple[str, str]:
+    """
+    The stream's name, and its query, that a C{publish} or C{play} asks for.
+
+    @param argument: the command's first argument behind the command object;
+        cameras send numbers, and some encoders nothing at all.
+    """
+    if isinstance(argument, float):
+        argument = f"{argument:g}"
+    if not isinstance(argument, str):
+        return "", ""
+    name, query = splitQuery(argument)
+    return name.strip().strip("/"), query
