@@ -588,6 +588,14 @@ def test_referencesDoNotNest():
     assert amf0.decode(chained(30) + strict(strict(reference(1))))
 
 
+def test_referenceIsAsDeepAsTheDeepestBranch():
+    # Not as the last: 31 levels, the deep branch first.
+    data = strict(strict(b"\x0a\x00\x00\x00\x01" * 29 + b"\x05", strict()))
+    assert amf0.decode(data + strict(reference(0)))
+    with pytest.raises(LimitError, match="deeper than 32"):
+        amf0.decode(data + strict(strict(reference(0))))
+
+
 def test_referencesDoNotMultiplyBytes():
     mebibyte = b"\x0c\x00\x10\x00\x00" + bytes(MIB)
     data = strict(strict(mebibyte), *repeat(reference(1), 6))

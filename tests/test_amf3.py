@@ -7,6 +7,7 @@ import math
 import random
 import struct
 import sys
+import tracemalloc
 from enum import IntEnum
 from itertools import count, repeat
 
@@ -401,6 +402,15 @@ def test_values(each, head):
     assert (caught.value.limit, caught.value.got) == (10_000, 10_001)
 
 
+def test_valuesOfAllVectors():
+    vector = b"\x0d" + u29(5_000 << 1 | 1) + b"\x00" + bytes(4 * 5_000)
+    assert amf3.decode(vector)
+    with pytest.raises(LimitError):
+        amf3.decode(vector * 2)
+    with pytest.raises(LimitError):
+        amf3.decode(vector + b"\x0d\x00")  # the same by reference
+
+
 def test_valuesOfPairs():
     def dictionary(pairs):
         return b"\x11" + u29(pairs << 1 | 1) + b"\x00" + b"\x01\x01" * pairs
@@ -561,6 +571,39 @@ def test_referencesDoNotMultiplyNames(first, again):
     assert len(amf3.decode(first + again * 135)) == 136
     with pytest.raises(LimitError, match="stand for more"):
         amf3.decode(first + again * 140)
+
+
+def test_referencesToReferencesDoNotMultiplyBytes():
+    # 1 MiB; twice that; twice or three times that.
+    data = array(b"\x0c" + MEBIBYTE) + array(reference(0), reference(0))
+    values = amf3.decode(data + array(reference(2), reference(2)))
+    assert len(amf3.encode(values)) < 8 * MIB
+    with pytest.raises(LimitError, match="stand for more"):
+        amf3.decode(data + array(*repeat(reference(2), 3)))
+
+
+def test_traitsOfReferencesDoNotMultiplyNames():
+    # A class of 9 members, whose names are one long string.
+    long = b"\x06" + text("n" * 60_000)
+    first = b"\x0a" + u29(9 << 4 | 3) + b"\x01" + b"\x00" * 9 + b"\x01" * 9
+    again = b"\x0a\x01" + b"\x01" * 9
+    assert amf3.decode(long + first + again * 14)
+    with pytest.raises(LimitError, match="stand for more"):
+        amf3.decode(long + first + again * 15)
+
+
+def test_namesAreNotCollectedBeyondTheLimit():
+    members = 2_000_000
+    data = b"\x06\x03a\x0a" + u29(members << 4 | 3) + b"\x01" + bytes(members)
+    data += b"\x01" * members
+    tracemalloc.start()
+    try:
+        with pytest.raises(LimitError):
+            amf3.decode(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20_000
 
 
 SHAPES = {
