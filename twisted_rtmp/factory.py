@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.internet.protocol import ServerFactory
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from twisted_rtmp.interfaces import IAuthorizer, ISinkFactory
@@ -66,7 +66,7 @@ class Counters:
         self.takenOver = 0
 
 
-class RTMPFactory(ServerFactory):
+class RTMPFactory(Factory[RTMPProtocol]):
     """
     Builds a protocol a connection, and knows all live streams.
 
@@ -224,9 +224,7 @@ class RTMPFactory(ServerFactory):
         self._stopping = True
         for protocol in list(self.connections):
             protocol.close()
-        waiting: list[Deferred[None]] = []
-        for ended in self._ending:
-            waiting.append(_after(ended))
+        waiting = [_after(ended) for ended in self._ending]
         if self.connections:
             self._allClosed = Deferred()
             waiting.append(self._allClosed)

@@ -134,9 +134,9 @@ class ISinkFactory(Interface):
 
     sinkName = Attribute("""A word for log lines, such as C{"recording"}.""")
 
-    def openSink(stream: LiveStream) -> Any:
+    def openSink(stream: LiveStream) -> IMediaSink | None:
         """
         A stream begins.
 
-        @return: an L{IMediaSink}, or L{None} if the stream is not wanted.
+        @return: its sink, or L{None} if the stream is not wanted.
         """

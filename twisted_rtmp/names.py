@@ -27,7 +27,7 @@ def printable(text: str) -> str:
     if cut.isascii() and cut.isprintable():
         return cut
     return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
+        c if c.isprintable() else ascii(c)[1:-1]
         for c in cut.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     )
 
@@ -68,7 +68,7 @@ def _pathOf(url: str) -> tuple[str, str]:
     return path, query
 
 
-def streamOf(argument: Any) -> tuple[str, str]:
+def streamOf(argument: object) -> tuple[str, str]:
     """
     The stream's name, and its query, that a C{publish} or C{play} asks for.
 

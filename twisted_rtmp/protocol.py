@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
-from twisted.internet.interfaces import IPushProducer, ITCPTransport
+from twisted.internet.interfaces import (
+    IConsumer,
+    IPushProducer,
+    ITCPTransport,
+    ITransport,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -58,6 +63,13 @@ ENHANCED_PROPERTIES = frozenset(
 
 #: Commands that are replies to ours: they are not answered.
 REPLIES = frozenset(("_result", "_error", "onStatus", "onBWDone", "close"))
+
+
+class IStreamTransport(ITransport, IConsumer, IPushProducer):
+    """What the transports of TCP, TLS and UNIX sockets have in common."""
+
+    def abortConnection() -> None:
+        """Close at once, whatever is queued."""
 
 
 class Phase(Enum):
@@ -133,6 +145,7 @@ class RTMPProtocol(Protocol):
 
     log = Logger()
     factory: RTMPFactory
+    transport: IStreamTransport
 
     def __init__(self, factory: RTMPFactory, address: IAddress | None) -> None:
         self.factory = factory
@@ -168,6 +181,7 @@ class RTMPProtocol(Protocol):
         else:
             self.peer = f"{host}:{getattr(address, 'port', 0)}"
         transport = self.transport
+        # A UNIX socket's transport has neither.
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
@@ -266,8 +280,10 @@ class RTMPProtocol(Protocol):
                 if event.__class__ is Message:
                     netStream = publishing.get(event.streamId)
                     if netStream is not None:
+                        live = netStream.live
+                        assert live is not None
                         netStream.heard = self._heard
-                        netStream.live.messageReceived(event)
+                        live.messageReceived(event)
                     else:
                         self._strayMessage(event)
                     continue
@@ -297,11 +313,8 @@ class RTMPProtocol(Protocol):
         if self._phase is Phase.CLOSING:
             return self._since + limits.drainSeconds, ""
         if (Hold.REPLIES, None) in self._holds:
-            return (
-                self._heldSince + limits.drainSeconds,
-                f"it has taken none of what is queued for it for"
-                f" {limits.drainSeconds:g} s",
-            )
+            when = self._heldSince + limits.drainSeconds
+            return when, f"it takes no replies for {limits.drainSeconds:g} s"
         if self._phase is Phase.HANDSHAKE:
             return (
                 self._since + limits.handshakeSeconds,
@@ -487,9 +500,10 @@ class RTMPProtocol(Protocol):
         if message.typeId in (8, 9) or self._publishing:
             if len(self._publishing) == 1:
                 # node-media-server's client sends media on message stream 0.
-                for netStream in self._publishing.values():
-                    netStream.heard = self._heard
-                    cast("LiveStream", netStream.live).messageReceived(message)
+                [netStream] = self._publishing.values()
+                assert netStream.live is not None
+                netStream.heard = self._heard
+                netStream.live.messageReceived(message)
                 return
             if not self._unpublished:
                 self.log.warn(
@@ -501,7 +515,7 @@ class RTMPProtocol(Protocol):
 
     # Replies
 
-    def _reply(self, command: Command, *values: Any) -> None:
+    def _reply(self, command: Command, *values: object) -> None:
         """Answer a command, if it asks for an answer."""
         if command.transactionId:
             self._connection.sendCommand(
@@ -509,7 +523,7 @@ class RTMPProtocol(Protocol):
             )
 
     def _sendStatus(
-        self, streamId: int, level: str, code: str, description: str, **more: Any
+        self, streamId: int, level: str, code: str, description: str, **more: object
     ) -> None:
         """Tell the peer of a stream's state, on the stream's own message id."""
         self._connection.sendCommand(
@@ -531,8 +545,9 @@ class RTMPProtocol(Protocol):
             properties = {}
         application, query = applicationOf(properties)
         request = ConnectRequest(application, query, self._address, properties)
+        authorizer = self.factory.authorizer
         self._ask(
-            self.factory.authorizer and self.factory.authorizer.connect,
+            None if authorizer is None else authorizer.connect,
             request,
             lambda _: self._connectAllowed(command, request),
             lambda refusal: self._connectRefused(command, request, refusal),
@@ -717,8 +732,9 @@ class RTMPProtocol(Protocol):
             self._address,
             cast("ConnectRequest", self._request),
         )
+        authorizer = self.factory.authorizer
         self._ask(
-            self.factory.authorizer and self.factory.authorizer.publish,
+            None if authorizer is None else authorizer.publish,
             request,
             lambda renamed: self._publishAllowed(netStream, renamed),
             lambda refusal: self._publishRefused(
@@ -751,9 +767,7 @@ class RTMPProtocol(Protocol):
         self.log.info("{peer} publishes {stream}", peer=self.peer, stream=live.label)
 
     def _publishRefused(self, netStream: NetStream, code: str, why: str) -> None:
-        """
-        Tell why, then close: OBS shows it and does not come again.
-        """
+        """Tell why, then close: OBS shows it and does not come again."""
         self.factory.counters.refused += 1
         self._sendStatus(netStream.id, "error", code, why)
         self.log.warn(
@@ -811,7 +825,7 @@ _COMMANDS: dict[str, Callable[[RTMPProtocol, Command], None]] = {
 }
 
 
-def _isStreamId(value: Any) -> bool:
+def _isStreamId(value: object) -> TypeGuard[float]:
     """Whether an AMF number can be a message stream id."""
     return isinstance(value, (int, float)) and 0 <= value < 1 << 32
 

@@ -7,7 +7,7 @@ Imports C{twisted_rtmp.wire}, the ledger and the interfaces; no protocol.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IPushProducer
@@ -134,10 +134,15 @@ class LiveStream:
                 return
             kind = flags & (media.SEQUENCE_HEADER | media.METADATA)
             self._headers[typeId, kind] = message
+        self._passOn(message)
+
+    def _passOn(self, message: Message) -> None:
+        """Give a message to every sink."""
         for sink in self._sinks:
             try:
                 sink.mediaReceived(message)
-            except Exception:  # an application's sink must not end the stream
+            # An application's sink must not end the stream.
+            except Exception:  # noqa: PERF203
                 self._sinkFailed(sink)
 
     def _dataReceived(self, message: Message) -> None:
@@ -161,11 +166,7 @@ class LiveStream:
         elif values[0] == "@clearDataFrame":
             self.metadata = None
             return
-        for sink in self._sinks:
-            try:
-                sink.mediaReceived(message)
-            except Exception:  # an application's sink must not end the stream
-                self._sinkFailed(sink)
+        self._passOn(message)
 
     def _discard(self, reason: str, detail: str) -> None:
         """Book a message as lost; log the first of its reason."""
@@ -227,7 +228,7 @@ class LiveStream:
         del self._sinkNames[sink]
 
     def _endSink(self, sink: IMediaSink) -> Deferred[None]:
-        ended: Deferred[None] = maybeDeferred(sink.streamEnded)
+        ended: Deferred[None] = maybeDeferred(cast("Any", sink.streamEnded))
         ended.addErrback(
             lambda failure: self.log.failure(
                 "{stream}: a sink did not end well", failure, stream=self.label

@@ -147,7 +147,7 @@ class Connection:
                 if message is None:
                     continue
             typeId = message.typeId
-            if typeId == _VIDEO or typeId == _AUDIO:
+            if typeId == _VIDEO or typeId == _AUDIO:  # noqa: SIM109 - twice as fast
                 return message
             event = self._dispatch(message)
             if event is not None:
@@ -310,7 +310,7 @@ class Connection:
         self,
         name: str,
         transactionId: float,
-        *arguments: Any,
+        *arguments: object,
         streamId: int = 0,
         csid: int = COMMAND_CHUNK_STREAM,
         amf3: bool = False,
@@ -327,7 +327,7 @@ class Connection:
         else:
             self._send(csid, MessageType.COMMAND_AMF0, payload, streamId)
 
-    def sendData(self, *values: Any, streamId: int, csid: int) -> None:
+    def sendData(self, *values: object, streamId: int, csid: int) -> None:
         """Send a data message, at time 0."""
         self._send(csid, MessageType.DATA_AMF0, amf0.encode(*values), streamId)
 
