@@ -8,6 +8,7 @@ own package's constants, errors, limits and AMF values.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -398,9 +399,10 @@ class AMF3Reader(BoundedReader):
     def _readTrue(self) -> bool:
         return True
 
-    def _readInteger(self) -> int:
+    def _readInteger(self) -> float:
+        """AMF3, 3.6; a float as all numbers are, so that callers need no two types."""
         value = self._readU29()
-        return value - (1 << 29) if value > MAX_INTEGER else value
+        return float(value - (1 << 29) if value > MAX_INTEGER else value)
 
     def _readLeaf(self, read: Callable[[int], Any]) -> AMFValue:
         """
@@ -742,14 +744,20 @@ class AMF3Writer:
     def _writeBoolean(self, value: bool, depth: int) -> None:
         self.out.append(Marker.TRUE if value else Marker.FALSE)
 
-    def _writeInteger(self, value: int, depth: int) -> None:
-        if MIN_INTEGER <= value <= MAX_INTEGER:
-            self.out.append(Marker.INTEGER)
-            self._writeU29(value & 0x1FFFFFFF)
-        else:
-            self._writeDouble(value, depth)
+    def _writeNumber(self, value: float, depth: int) -> None:
+        """
+        AMF3, 3.6 and 3.7.
 
-    def _writeDouble(self, value: float, depth: int) -> None:
+        ActionScript too takes the shorter form by the value, not by the type.
+        """
+        if (
+            MIN_INTEGER <= value <= MAX_INTEGER
+            and value == int(value)
+            and (value or math.copysign(1.0, value) > 0)  # -0.0 is a double
+        ):
+            self.out.append(Marker.INTEGER)
+            self._writeU29(int(value) & 0x1FFFFFFF)
+            return
         self.out.append(Marker.DOUBLE)
         self.out += encodeDouble(value)
 
@@ -833,8 +841,8 @@ class AMF3Writer:
         Undefined: _writeUndefined,
         type(None): _writeNull,
         bool: _writeBoolean,
-        int: _writeInteger,
-        float: _writeDouble,
+        int: _writeNumber,
+        float: _writeNumber,
         str: _writeString,
         XMLDocument: _writeXMLDocument,
         XML: _writeXML,

@@ -1,7 +1,7 @@
 """
 Values of AMF that Python has no type of its own for.
 
-The others are plain: a number is a L{float} (an AMF3 integer an L{int}), a
+The others are plain: a number is a L{float} (in AMF3's integer type too), a
 Boolean a L{bool}, a string a L{str}, null is L{None}, an anonymous object a
 L{dict}, an array without names a L{list}, an AMF3 ByteArray L{bytes}.
 
