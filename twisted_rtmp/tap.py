@@ -97,17 +97,16 @@ def parseDuration(text: str) -> float:
     return seconds
 
 
-def parseTakeOver(text: str) -> TakeOver:
+def parseTakeOver(text: str) -> str:
     """
-    Read what happens to a name that two want.
+    Read what happens to a name that two want: a value of L{TakeOver}.
 
     @raise ValueError: it is none of the three.
     """
-    names = {"silent": TakeOver.WHEN_SILENT}
-    names |= {"never": TakeOver.NEVER, "always": TakeOver.ALWAYS}
+    names = [member.value for member in TakeOver]
     if text not in names:
-        raise ValueError("this is one of silent, never, always")
-    return names[text]
+        raise ValueError("this is one of " + ", ".join(names))
+    return text
 
 
 def endpointFromString(
@@ -296,7 +295,7 @@ class Options(UsageOptions):
         _parameter(
             "takeover",
             parseTakeOver,
-            "silent",
+            TakeOver.WHEN_SILENT.value,
             "When a second publisher wants a name: silent (it gets it once the first"
             " has gone silent), never, or always.",
         ),
@@ -471,7 +470,7 @@ def makeService(options: Options) -> IService:
         authorizer=options["authorizer"],
         sinkFactories=sinkFactories,
         limits=options["limits"],
-        takeOver=options["takeover"],
+        takeOver=TakeOver(options["takeover"]),
     )
     process = ServerProcess(cast(IProcessReactor, reactor))
     if options["once"]:
