@@ -311,6 +311,7 @@ class Options(UsageOptions):
 
     def __init__(self) -> None:
         UsageOptions.__init__(self)
+        self._parsing = False
         self._given: Counter[str] = Counter()
         self._descriptions: list[str] = []
         self._applications: list[str] = []
@@ -369,7 +370,19 @@ class Options(UsageOptions):
             given = []  # the parser proper raises it again
         names = [name.lstrip("-") for name, _ in given]
         self._given = Counter(self.synonyms.get(name, name) for name in names)
+        self._parsing = True
         UsageOptions.parseOptions(self, options)
+        self._parsing = False
+
+    def getUsage(self, width: int | None = None) -> str:
+        """
+        Tell all options; or, after an error, where they are told: twistd prints
+        this in front of the message, which is not to be lost in a page of text.
+        """
+        if self._parsing and "help" not in self._given:
+            return "See twistd rtmp --help.\n"
+        usage: str = UsageOptions.getUsage(self, width)
+        return usage
 
     def postOptions(self) -> None:
         """
@@ -431,12 +444,21 @@ class Options(UsageOptions):
         for description in self._descriptions or [f"tcp:{self['port']}"]:
             try:
                 endpoint = endpointFromString(reactor, description)
-            except (ValueError, TypeError, LookupError, ImportError) as error:
-                raise UsageError(f"--listen {description}: {error}") from None
-            except OSError as error:
-                raise UsageError(f"--listen {description}: {error}") from None
+            except Exception as error:  # parsers are plugins, which raise anything
+                raise UsageError(f"--listen {description}: {_said(error)}") from error
             listeners.append(Listener(description, endpoint))
         return listeners
+
+
+def _said(error: Exception) -> str:
+    """Put an endpoint parser's error into words for whoever wrote the endpoint."""
+    text = str(error)
+    if isinstance(error, LookupError):
+        return f"there is nothing of that index or name ({text})."
+    if isinstance(error, ImportError):
+        return f"{text} (TLS: pip install 'twisted-rtmp[tls]')."
+    # Python begins with the name of a function of Twisted's.
+    return re.sub(r"^[\w.]+\(\) ", "", text) or type(error).__name__
 
 
 def _readKeys(lines: Iterable[str]) -> dict[str, str]:
