@@ -156,6 +156,7 @@ class RTMPProtocol(Protocol):
         self._limits = factory.limits
         self._connection = Connection(Role.SERVER, factory.limits.wire)
         self._phase = Phase.HANDSHAKE
+        self._dispatching = True
         self._request: ConnectRequest | None = None
         self._netStreams: dict[int, NetStream] = {}
         self._lastStreamId = 0
@@ -241,12 +242,14 @@ class RTMPProtocol(Protocol):
         if not self._holds and self._phase is not Phase.CLOSED:
             self.transport.pauseProducing()
         self._holds.add((reason, holder))
+        self._setDispatching()
 
     def release(self, reason: Hold, holder: object = None) -> None:
         """End a hold; with the last one, reading goes on."""
         if (reason, holder) not in self._holds:
             return
         self._holds.remove((reason, holder))
+        self._setDispatching()
         if self._phase is Phase.CLOSED:
             return
         if reason is Hold.SINK:
@@ -258,13 +261,12 @@ class RTMPProtocol(Protocol):
             self.transport.resumeProducing()
         self._run()
 
-    @property
-    def _mayDispatch(self) -> bool:
-        return (
-            self._decision is None
+    def _setDispatching(self) -> None:
+        """Note whether events may be dispatched: asked once a message."""
+        self._dispatching = (
+            self._phase not in (Phase.CLOSING, Phase.CLOSED)
+            and self._decision is None
             and (Hold.REPLIES, None) not in self._holds
-            and self._phase is not Phase.CLOSING
-            and self._phase is not Phase.CLOSED
         )
 
     def _run(self) -> None:
@@ -273,7 +275,7 @@ class RTMPProtocol(Protocol):
         nextEvent = connection.nextEvent
         publishing = self._publishing
         try:
-            while self._mayDispatch:
+            while self._dispatching:
                 event = nextEvent()
                 if event is NEED_DATA:
                     break
@@ -306,6 +308,7 @@ class RTMPProtocol(Protocol):
             raise AssertionError(f"{self._phase} does not lead to {phase}")
         self._phase = phase
         self._since = self._clock.seconds()
+        self._setDispatching()
 
     def _deadline(self) -> tuple[float, str]:
         """When this connection is to be cut, in the clock's time, and why."""
@@ -418,6 +421,7 @@ class RTMPProtocol(Protocol):
 
         def decided(result: _T | Failure) -> None:
             self._decision = None
+            self._setDispatching()
             if self._phase in (Phase.CLOSING, Phase.CLOSED):
                 if isinstance(result, Failure):
                     result.trap(Refused, CancelledError)
@@ -436,6 +440,7 @@ class RTMPProtocol(Protocol):
                 self._run()
 
         self._decision = deferred
+        self._setDispatching()
         deferred.addBoth(decided)
         if self._decision is not None:
             self.hold(Hold.DECISION)

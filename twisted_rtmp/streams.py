@@ -26,6 +26,9 @@ from twisted_rtmp.wire.messages import Message
 #: milliseconds.  A camera at one frame a second has none.
 GAP_MILLISECONDS = 2000
 
+#: What sets a message apart from the frames that are only passed on.
+_NOTEWORTHY = media.MALFORMED | media.SEQUENCE_HEADER | media.METADATA
+
 _AUDIO: int = MessageType.AUDIO
 _VIDEO: int = MessageType.VIDEO
 
@@ -90,6 +93,7 @@ class LiveStream:
         self.ledger = Ledger()
         self.metadata: Message | None = None
         self.label = printable(f"{application}/{name}")
+        self._received = self.ledger.received
         self._publisher = publisher
         self._holds: set[Throttle] = set()
         self._sinks: list[IMediaSink] = []
@@ -111,24 +115,33 @@ class LiveStream:
         """
         typeId = message.typeId
         timestamp = message.timestamp
+        received = self._received
         if typeId == _VIDEO:
             flags = message.flags = media.videoFlags(message.payload)
             last = self._lastVideo
             self._lastVideo = timestamp
+            if flags & media.CODED:
+                received.video += 1
+            else:
+                received.headers += 1
         elif typeId == _AUDIO:
             flags = message.flags = media.audioFlags(message.payload)
             last = self._lastAudio
             self._lastAudio = timestamp
+            if flags & media.CODED:
+                received.audio += 1
+            else:
+                received.headers += 1
         else:
             self._dataReceived(message)
             return
-        self.ledger.received.count(message)
+        received.size += len(message.payload)
         if last is not None and not 0 <= timestamp - last <= GAP_MILLISECONDS:
             if timestamp < last:
                 self.ledger.backwardSteps += 1
             else:
                 self.ledger.gaps += 1
-        if flags & (media.MALFORMED | media.SEQUENCE_HEADER | media.METADATA):
+        if flags & _NOTEWORTHY:
             if flags & media.MALFORMED:
                 self._discard("malformed", f"{len(message.payload)} bytes")
                 return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import Any, Literal
+from typing import Literal
 
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.chunk import ChunkReader, ChunkWriter
@@ -47,8 +47,7 @@ CONTROL_CHUNK_STREAM = 2
 #: connection (SRS 7.0 had to learn it).
 COMMAND_CHUNK_STREAM = 3
 
-_AUDIO: int = MessageType.AUDIO
-_VIDEO: int = MessageType.VIDEO
+_FRAMES = (int(MessageType.VIDEO), int(MessageType.AUDIO))
 _MEDIA = frozenset((MessageType.AUDIO, MessageType.VIDEO, MessageType.DATA_AMF0))
 
 
@@ -128,30 +127,24 @@ class Connection:
         if self._error is not None:
             raise self._error
         try:
-            return self._nextEvent()
+            if self._handshake is not None:
+                return self._shakeHands(self._handshake)
+            while True:
+                message: Message | Literal[NeedData.NEED_DATA] | None
+                if self._aggregate is None:
+                    message = self.reader.nextMessage()
+                else:
+                    message = self._nextOfAggregate(self._aggregate)
+                if message is None:
+                    continue
+                if message is NEED_DATA or message.typeId in _FRAMES:
+                    return message
+                event = self._dispatch(message)
+                if event is not None:
+                    return event
         except ProtocolError as error:
             self._error = error
             raise
-
-    def _nextEvent(self) -> Event | Literal[NeedData.NEED_DATA]:
-        if self._handshake is not None:
-            return self._shakeHands(self._handshake)
-        while True:
-            message: Message | Literal[NeedData.NEED_DATA] | None
-            if self._aggregate is None:
-                message = self.reader.nextMessage()
-                if message is NEED_DATA:
-                    return NEED_DATA
-            else:
-                message = self._nextOfAggregate(self._aggregate)
-                if message is None:
-                    continue
-            typeId = message.typeId
-            if typeId == _VIDEO or typeId == _AUDIO:  # noqa: SIM109 - twice as fast
-                return message
-            event = self._dispatch(message)
-            if event is not None:
-                return event
 
     def _shakeHands(
         self, handshake: ServerHandshake | ClientHandshake

@@ -15,7 +15,7 @@ class RTMPError(Exception):
 
 
 class UsageError(RTMPError):
-    """This side asked for something that the protocol does not allow."""
+    """Our own side asked for something that the protocol does not allow."""
 
 
 class ProtocolError(RTMPError):

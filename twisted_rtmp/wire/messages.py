@@ -98,7 +98,7 @@ class Command:
         self.streamId = streamId
         self.amf3 = amf3
 
-    def argument(self, index: int, default: object = None) -> Any:
+    def argument(self, index: int, default: Any = None) -> Any:  # noqa: ANN401
         """The argument at an index, or a default if the peer sent fewer."""
         return self.arguments[index] if index < len(self.arguments) else default
 
