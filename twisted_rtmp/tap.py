@@ -26,6 +26,7 @@ from twisted_rtmp.interfaces import ISinkFactory
 from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.pipes import PipeSinks
 from twisted_rtmp.recording import Recordings
+from twisted_rtmp.recording.names import DEFAULT_NAME, RecordName
 from twisted_rtmp.service import IProcessReactor, Listener, RTMPService, ServerProcess
 from twisted_rtmp.streams import TakeOver
 from twisted_rtmp.wire.constants import MAX_MESSAGE_LENGTH
@@ -259,7 +260,7 @@ class Options(UsageOptions):
         [
             "record-name",
             None,
-            None,
+            DEFAULT_NAME,
             "Names of recordings: strftime fields (UTC), {app} and {stream}.",
         ],
         _parameter(
@@ -347,8 +348,10 @@ class Options(UsageOptions):
         try:
             with open(path, encoding="utf-8") as file:
                 keys = _readKeys(file)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--stream-key-file: {error}") from None
+        except UnicodeDecodeError:
+            raise UsageError(f"--stream-key-file {path}: it is not UTF-8.") from None
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--stream-key-file {path}: {error}.") from None
         if not keys:
             raise UsageError(f"--stream-key-file {path}: there is no key in it.")
         self._streamKeys.update(keys)
@@ -395,6 +398,8 @@ class Options(UsageOptions):
             if times > 1 and name not in repeatable:
                 raise UsageError(f"--{name}: given {times} times.")
         self._checkRecording()
+        if self["pipe"] is not None and not self["pipe"].strip():
+            raise UsageError("--pipe: a command is needed.")
         self["limits"] = self._limits()
         self["listeners"] = self._listeners()
         self["authorizer"] = None
@@ -407,6 +412,12 @@ class Options(UsageOptions):
                 if name.startswith(("record", "rotate")):
                     raise UsageError(f"--no-record and --{name}: which of them?")
             return
+        try:
+            RecordName(self["record-name"])
+        except ValueError as error:
+            raise UsageError(f"--record-name: {error}.") from None
+        if not self["record"]:
+            raise UsageError("--record: a directory is needed, or --no-record.")
         # twistd changes its directory before the service starts.
         self["record"] = os.path.abspath(self["record"])
         folder = self["record"]
@@ -462,12 +473,21 @@ def _said(error: Exception) -> str:
 
 
 def _readKeys(lines: Iterable[str]) -> dict[str, str]:
-    """Read keys with their public names; empty lines and # comments are none."""
-    keys = {}
-    for line in lines:
+    """
+    Read keys with their public names; empty lines and # comments are none.
+
+    @raise ValueError: a line is wrong; the message does not show it.
+    """
+    keys: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
         words = line.split()
-        if words and not words[0].startswith("#"):
-            keys[words[0]] = words[-1] if len(words) == 2 else words[0]
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) > 2:
+            raise ValueError(f"line {number} has more than a key and a name")
+        if words[0] in keys:
+            raise ValueError(f"the key in line {number} is there twice")
+        keys[words[0]] = words[-1]
     return keys
 
 

@@ -1,0 +1,359 @@
+"""The options of twistd rtmp, and what they build."""
+
+import os
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.application.service import IService
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.usage import UsageError
+from zope.interface.verify import verifyObject
+
+from twisted_rtmp import tap
+from twisted_rtmp.auth import AllowList
+from twisted_rtmp.interfaces import (
+    ConnectRequest,
+    IAuthorizer,
+    Refused,
+    StreamRequest,
+)
+from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.service import RTMPService
+from twisted_rtmp.streams import TakeOver
+from twisted_rtmp.tap import (
+    LISTEN_BACKLOG,
+    Options,
+    endpointFromString,
+    makeService,
+    parseDuration,
+    parseSize,
+)
+from twisted_rtmp.wire.limits import WireLimits
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A directory without anything in it."""
+    monkeypatch.chdir(tmp_path)
+
+
+def parse(*arguments):
+    options = Options()
+    options.parseOptions(list(arguments))
+    return options
+
+
+def refused(*arguments):
+    with pytest.raises(UsageError) as caught:
+        parse(*arguments)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1", 1),
+        ("500M", 500 * 2**20),
+        ("2G", 2 * 2**30),
+        ("2GiB", 2 * 2**30),
+        ("64kb", 65536),
+        ("1.5K", 1536),
+        ("1T", 2**40),
+    ],
+)
+def test_sizes(text, size):
+    assert parseSize(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "M", "5X", "1e9", "0.1", "1 G", "٣"])
+def test_noSizes(text):
+    with pytest.raises(ValueError, match="a size is"):
+        parseSize(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        *[("90", 90), ("0.5", 0.5), ("250ms", 0.25), ("30m", 1800), ("1h", 3600)],
+        *[("2d", 172800), ("5s", 5)],
+    ],
+)
+def test_durations(text, seconds):
+    assert parseDuration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "h", "1w", "inf", "nan", "1e3"])
+def test_noDurations(text):
+    with pytest.raises(ValueError, match="a time is"):
+        parseDuration(text)
+
+
+# Wrong options: one line, which names the option
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--port", "70000"],
+        ["--port", "-1"],
+        ["--port", "1935x"],
+        ["--port", "1", "--port", "2"],
+        ["--port=1", "-p2"],
+        ["--listen", "tcp:0", "--listen", "tcp:0"],
+        ["--listen", "nonsense:1"],
+        ["--listen", "tcp:x"],
+        ["--listen", "tcp:1:bogus=2"],
+        ["--listen", "tcp"],
+        ["--listen", "ssl:0:privateKey=missing.pem"],
+        ["--listen", "systemd:domain=INET:index=0"],
+        ["--listen", "systemd:domain=INET:name=missing"],
+        ["--record-name", "{nonsense}"],
+        ["--record-name", "../{stream}"],
+        ["--record-name", ""],
+        ["--rotate-size", "5X"],
+        ["--rotate-seconds", "0"],
+        ["--record-min-free", "much"],
+        ["--record-fsync", "often"],
+        ["--max-message", "16M"],
+        ["--max-message", "0"],
+        ["--max-unfinished", "1M"],
+        ["--max-connections", "0"],
+        ["--handshake-timeout", "soon"],
+        ["--takeover", "maybe"],
+        ["--stream-key", ""],
+        ["--stream-key-file", "missing"],
+        ["--record", "somewhere", "--no-record"],
+        ["--record", ""],
+        ["--pipe", ""],
+    ],
+    ids=" ".join,
+)
+def test_wrongOptions(arguments):
+    names = [word.lstrip("-").partition("=")[0] for word in arguments]
+    message = refused(*arguments)
+    assert any(f"--{name}" in message for name in names if name), message
+
+
+@pytest.mark.parametrize("arguments", [["--bogus"], ["extra"], ["--once=3"]])
+def test_unknownOptions(arguments):
+    refused(*arguments)
+
+
+def test_theHelpStandsAside():
+    options = Options()
+    with pytest.raises(UsageError):
+        options.parseOptions(["--port", "x"])
+    assert len(str(options).splitlines()) <= 4
+    assert "--rotate-size" in str(parse())
+
+
+def test_aFileWhereTheRecordDirectoryShouldBe(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "no directory" in refused("--record", "file")
+    assert "no directory" in refused("--record", "file/below")
+
+
+@pytest.mark.parametrize("folder", ["closed", "closed/below/that"])
+def test_anUnwritableRecordDirectory(folder, tmp_path, monkeypatch):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    # Root may write anywhere, so the answer is made up.
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: path != str(closed) and access(path, mode)
+    )
+    assert f"{closed} is not writable" in refused("--record", folder)
+
+
+@pytest.mark.parametrize(
+    "text", [b"secret\xff\n", b"secret name and more\n", b"secret\nsecret other\n"]
+)
+def test_anErrorInAKeyFileDoesNotShowAKey(text, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_bytes(text)
+    assert "secret" not in refused("--stream-key-file", str(keys))
+
+
+def test_anEmptyKeyFileDoesNotLetEverybodyIn(tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("# none yet\n\n")
+    assert "no key" in refused("--stream-key-file", str(keys))
+
+
+# Right ones
+
+
+def test_defaults(tmp_path):
+    options = parse()
+    assert options["limits"] == ServerLimits()
+    assert options["record"] == str(tmp_path / "recordings")
+    assert options["authorizer"] is None
+    assert [listener.description for listener in options["listeners"]] == ["tcp:1935"]
+    assert not (tmp_path / "recordings").exists()
+
+
+def test_limits():
+    options = parse(
+        *("--max-message", "16777215", "--max-connections", "7"),
+        *("--publisher-idle", "1m", "--handshake-timeout", "3"),
+        *("--silent-seconds", "2.5", "--max-chunk-streams", "8"),
+    )
+    assert options["limits"] == ServerLimits(
+        wire=WireLimits(
+            messageSize=16777215,
+            unfinishedBytes=16777215 + 4 * 2**20,
+            chunkStreams=8,
+        ),
+        connections=7,
+        publisherIdleSeconds=60,
+        handshakeSeconds=3,
+        silentSeconds=2.5,
+    )
+
+
+def test_everyLimitOfTheTablesHasItsField():
+    for table, limits in (
+        (tap._SERVER_LIMITS, ServerLimits()),
+        (tap._WIRE_LIMITS, WireLimits()),
+    ):
+        for option, _, field, _ in table:
+            default = getattr(limits, field)
+            assert parse(f"--{option}", str(default))[option] == default
+
+
+def test_listenReplacesThePort():
+    options = parse("--port", "1", "--listen", "tcp:0", "--listen", "tcp6:0")
+    descriptions = [listener.description for listener in options["listeners"]]
+    assert descriptions == ["tcp:0", "tcp6:0"]
+
+
+# Endpoints
+
+
+def backlogOf(description):
+    reactor = MemoryReactorClock()
+    endpointFromString(reactor, description).listen(None)
+    calls = reactor.tcpServers + reactor.unixServers + reactor.sslServers
+    (call,) = calls
+    return call[3] if call in reactor.sslServers else call[2]
+
+
+@pytest.mark.parametrize(
+    ("description", "backlog"),
+    [
+        ("tcp:1935", LISTEN_BACKLOG),
+        ("tcp:1935:interface=127.0.0.1", LISTEN_BACKLOG),
+        ("tcp:port=1935", LISTEN_BACKLOG),
+        ("tcp6:1935", LISTEN_BACKLOG),
+        ("unix:/run/rtmp", LISTEN_BACKLOG),
+        ("tcp:1935:backlog=7", 7),
+        ("tcp:1935:127.0.0.1:9", 9),
+        ("unix:/run/rtmp:backlog=8:mode=600", 8),
+        ("haproxy:tcp:1935", LISTEN_BACKLOG),
+    ],
+)
+def test_backlog(description, backlog):
+    assert backlogOf(description) == backlog
+
+
+def test_backlogIsPromised():
+    assert LISTEN_BACKLOG >= 1024
+
+
+def test_backlogOfTLS(tmp_path):
+    pem = tmp_path / "server.pem"
+    pem.write_bytes(selfSigned())
+    assert backlogOf(f"ssl:443:privateKey={pem}:certKey={pem}") == LISTEN_BACKLOG
+
+
+def selfSigned():
+    """A key and its certificate, PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ) + certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def test_noBacklogWhereThereIsNone():
+    endpoint = endpointFromString(MemoryReactorClock(), "stdio:")
+    assert not isinstance(endpoint, TCP4ServerEndpoint)
+
+
+# Who may publish
+
+
+def connectTo(application):
+    return ConnectRequest(application, "", None, {})
+
+
+def publishTo(name, application="live"):
+    return StreamRequest(application, name, "", None, connectTo(application))
+
+
+def test_allowListIsAnAuthorizer():
+    verifyObject(IAuthorizer, AllowList())
+
+
+def test_allowListLetsAllIn():
+    allow = AllowList()
+    assert allow.connect(connectTo("any")) is None
+    assert allow.publish(publishTo("any")) is None
+    assert allow.play(publishTo("any")) is None
+
+
+def test_applications():
+    allow = parse("--application", "live", "--application", "/tv/one/")["authorizer"]
+    allow.connect(connectTo("live"))
+    allow.connect(connectTo("tv/one"))
+    for application in ("", "tv", "LIVE", "live/"):
+        with pytest.raises(Refused):
+            allow.connect(connectTo(application))
+
+
+def test_streamKeys(tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("# who\nalpha\n\nbeta  public\ngamma public\n")
+    allow = parse("--stream-key", "key=1", "--stream-key-file", str(keys))["authorizer"]
+    assert allow.publish(publishTo("key=1")) == "key=1"
+    assert allow.publish(publishTo("alpha")) == "alpha"
+    assert allow.publish(publishTo("beta")) == "public"
+    assert allow.publish(publishTo("gamma")) == "public"
+    for name in ("", "alph", "alphaa", "public", "#", "\ud800"):
+        with pytest.raises(Refused) as caught:
+            allow.publish(publishTo(name))
+        for key in allow.streamKeys:
+            assert key not in caught.value.description
+
+
+# The service
+
+
+def test_makeService():
+    service = makeService(parse("--port", "0", "--takeover", "never"))
+    verifyObject(IService, service)
+    (server,) = (part for part in service if isinstance(part, RTMPService))
+    assert server.factory.limits == ServerLimits()
+    assert TakeOver("never") is TakeOver.NEVER
