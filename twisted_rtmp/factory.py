@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from twisted_rtmp.interfaces import IAuthorizer, ISinkFactory
 from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.pacing import ReadPacer
 from twisted_rtmp.protocol import NetStream, RTMPProtocol
 from twisted_rtmp.streams import LiveStream, TakeOver
 
@@ -106,6 +107,7 @@ class RTMPFactory(Factory[RTMPProtocol]):
         self.streams: dict[tuple[str, str], LiveStream] = {}
         self.streamEnded: list[Callable[[LiveStream], None]] = []
         self.counters = Counters()
+        self.pacer = ReadPacer(reactor)
         self._sinkFactories = list(sinkFactories)
         self._takeOver = takeOver
         self._publishers: dict[LiveStream, NetStream] = {}
@@ -222,6 +224,7 @@ class RTMPFactory(Factory[RTMPProtocol]):
             L{ServerLimits.stopSeconds} in any case.
         """
         self._stopping = True
+        self.pacer.stop()
         for protocol in list(self.connections):
             protocol.close()
         waiting = [_after(ended) for ended in self._ending]

@@ -176,11 +176,16 @@ class ChunkReader:
             if stream is None:
                 stream = self._readHeader()
                 if stream is None:
+                    # Not to keep a whole read for the piece of a header.
+                    self._data = self._data[self._at :]
+                    self._at = 0
                     return NEED_DATA
             payload = self._readData(stream)
             if payload is None:
                 if self._current is None:
                     continue
+                self._data = b""
+                self._at = 0
                 return NEED_DATA
             typeId = stream.typeId
             timestamp = stream.timestamp

@@ -246,8 +246,9 @@ class Connection:
         eventType = int.from_bytes(payload[:2], "big")
         value = int.from_bytes(payload[2:6], "big")
         if eventType == UserControlType.PING_REQUEST:
+            # Answered here; it is an event all the same, so that each answer to
+            # a flood is on its way before the next ping is looked at.
             self.sendUserControl(UserControlType.PING_RESPONSE, value)
-            return None
         extra = int.from_bytes(payload[6:10], "big") if len(payload) >= 10 else None
         return UserControl(eventType, value, extra)
 
