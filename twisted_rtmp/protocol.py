@@ -204,6 +204,8 @@ class RTMPProtocol(Protocol):
         self._setTimer()
 
     def dataReceived(self, data: bytes) -> None:
+        if not self._dispatching and self._phase is Phase.CLOSING:
+            return  # TLS may have decrypted more than was asked for
         self._heard = now = self._clock.seconds()
         self._connection.feed(data)
         messages = self._run()
@@ -452,6 +454,10 @@ class RTMPProtocol(Protocol):
         else:
             deferred = ensureDeferred(cast("Any", asked))
 
+        # Most decisions are there at once; then the loop that asked goes on by
+        # itself, however many questions the peer has queued.
+        atOnce = True
+
         def decided(result: _T | Failure) -> None:
             self._decision = None
             self._setDispatching()
@@ -466,15 +472,14 @@ class RTMPProtocol(Protocol):
             else:
                 self.log.failure("{peer}: no decision", result, peer=self.peer)
                 refused(Refused("The server could not decide."))
-            self._flush()
-            if self._holds:
+            if not atOnce:
+                self._flush()
                 self.release(Hold.DECISION)
-            else:
-                self._run()
 
         self._decision = deferred
         self._setDispatching()
         deferred.addBoth(decided)
+        atOnce = False
         if self._decision is not None:
             self.hold(Hold.DECISION)
 
