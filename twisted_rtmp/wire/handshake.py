@@ -45,6 +45,9 @@ _TLS = 22
 #: How much of a text is quoted to people, in bytes.
 _QUOTED = 24
 
+#: How Flash begins to ask whether it may connect.
+_POLICY = b"<policy-file-request"
+
 #: Where the offset of the digest stands, in bytes, by schema.
 _BASES = (8, 772)
 
@@ -165,7 +168,7 @@ class _Handshake:
         """The error for a peer that speaks no RTMP."""
         quoted = bytes(self._received[:_QUOTED])
         message = f"this is not RTMP, but something that begins with {quoted!r}"
-        if b"<policy-file-request/>".startswith(quoted):
+        if quoted[: len(_POLICY)] == _POLICY[: len(quoted)]:
             message = "a request for a Flash policy file, which is not served here"
         return HandshakeError(message, section=_SECTION, got=version)
 
