@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted_rtmp.interfaces import IAuthorizer, ISinkFactory
 from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.pacing import ReadPacer
+from twisted_rtmp.players import Player, PlayerGroup
 from twisted_rtmp.protocol import NetStream, RTMPProtocol
 from twisted_rtmp.streams import LiveStream, TakeOver
 
@@ -112,6 +113,9 @@ class RTMPFactory(Factory[RTMPProtocol]):
         self._takeOver = takeOver
         self._publishers: dict[LiveStream, NetStream] = {}
         self._started: dict[LiveStream, float] = {}
+        self._groups: dict[LiveStream, PlayerGroup] = {}
+        # Players of streams that nobody publishes, by application and name.
+        self._waiting: dict[tuple[str, str], list[Player]] = {}
         self._ending: set[Deferred[None]] = set()
         self._stopping = False
         self._toldTurnedAway: float | None = None
@@ -177,6 +181,9 @@ class RTMPFactory(Factory[RTMPProtocol]):
             )
             old.protocol.takenOver(old)
         stream = LiveStream(application, name, publisher)
+        group = PlayerGroup(stream, self.clock, self.chunkSize)
+        self._groups[stream] = group
+        stream.addSink(group, "players")
         self.streams[key] = stream
         self._publishers[stream] = publisher
         self._started[stream] = self.clock.seconds()
@@ -184,7 +191,34 @@ class RTMPFactory(Factory[RTMPProtocol]):
             sink = sinkFactory.openSink(stream)
             if sink is not None:
                 stream.addSink(sink, sinkFactory.sinkName)
+        for player in self._waiting.pop(key, ()):
+            group.add(player, again=True)
         return stream
+
+    def play(self, application: str, name: str, player: Player) -> bool:
+        """
+        Begin to play a live stream to a player, or let it wait for one.
+
+        @return: whether the stream is there.
+        """
+        key = player.key = (application, name)
+        stream = self.streams.get(key)
+        if stream is None:
+            self._waiting.setdefault(key, []).append(player)
+            return False
+        self._groups[stream].add(player)
+        return True
+
+    def stopPlaying(self, player: Player) -> None:
+        """A player is gone."""
+        if player.group is not None:
+            player.group.remove(player)
+            return
+        waiting = self._waiting.get(player.key)
+        if waiting is not None and player in waiting:
+            waiting.remove(player)
+            if not waiting:
+                del self._waiting[player.key]
 
     def _mayTakeOver(self, stream: LiveStream) -> bool:
         """Whether a newcomer may have a live stream's name."""
@@ -199,6 +233,11 @@ class RTMPFactory(Factory[RTMPProtocol]):
         del self._publishers[stream]
         seconds = self.clock.seconds() - self._started.pop(stream)
         ended = stream.end()
+        group = self._groups.pop(stream)
+        now = self.clock.seconds()
+        for player in group.everyone():
+            self._waiting.setdefault(player.key, []).append(player)
+            player.end(now)
         self._ending.add(ended)
 
         def finished(_: None) -> None:

@@ -7,6 +7,7 @@ the factory's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
@@ -25,6 +26,7 @@ from zope.interface import Attribute, implementer
 
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
 from twisted_rtmp.names import applicationOf, printable, streamOf
+from twisted_rtmp.players import Player
 from twisted_rtmp.wire.amfvalues import UNDEFINED
 from twisted_rtmp.wire.connection import Connection, Role
 from twisted_rtmp.wire.constants import NEED_DATA, UserControlType
@@ -117,16 +119,18 @@ class NetStream:
 
     @ivar id: the message stream id.
     @ivar live: the live stream that is published on it, or L{None}.
+    @ivar player: what plays on it, or L{None}.
     @ivar name: the name the peer uses for it.
     @ivar heard: when audio or video came last, in the clock's seconds.
     """
 
-    __slots__ = ("heard", "id", "live", "name", "protocol")
+    __slots__ = ("heard", "id", "live", "name", "player", "protocol")
 
     def __init__(self, protocol: RTMPProtocol, id: int) -> None:  # noqa: A002
         self.protocol = protocol
         self.id = id
         self.live: LiveStream | None = None
+        self.player: Player | None = None
         self.name = ""
         self.heard = 0.0
 
@@ -152,6 +156,7 @@ class RTMPProtocol(Protocol):
     @ivar factory: what the connections share.
     @ivar application: the application of C{connect}.
     @ivar peer: the peer's address, for log lines.
+    @ivar congested: whether more is queued for the peer than it takes.
     """
 
     log = Logger()
@@ -172,6 +177,7 @@ class RTMPProtocol(Protocol):
         self._netStreams: dict[int, NetStream] = {}
         self._lastStreamId = 0
         self._publishing: dict[int, NetStream] = {}
+        self.congested = False
         # Each hold, with whom it is for.
         self._holds: set[tuple[Hold, object]] = set()
         self._decision: Deferred[Any] | None = None
@@ -223,8 +229,7 @@ class RTMPProtocol(Protocol):
             self._timer = None
         if self._decision is not None:
             self._decision.cancel()
-        for netStream in list(self._publishing.values()):
-            self._unpublish(netStream)
+        self._endStreams()
         self._netStreams.clear()
         self.factory.connectionClosed(self)
         if connected:
@@ -240,13 +245,21 @@ class RTMPProtocol(Protocol):
 
     def pauseProducing(self) -> None:
         """The peer does not take its replies: read no more from it."""
+        self.congested = True
         self._heldSince = self._clock.seconds()
         self.hold(Hold.REPLIES)
         self._setTimer()
 
     def resumeProducing(self) -> None:
-        """The peer has taken its replies."""
-        self.release(Hold.REPLIES)
+        """The peer has taken what was queued for it."""
+        self.congested = False
+        for netStream in list(self._netStreams.values()):
+            if netStream.player is not None:
+                netStream.player.drain()
+        if not self.congested:
+            self.release(Hold.REPLIES)
+            if self._phase is Phase.CONNECTED:
+                self._setTimer()
 
     def stopProducing(self) -> None:
         """The connection is lost; L{connectionLost} sees to all."""
@@ -363,6 +376,7 @@ class RTMPProtocol(Protocol):
                 self._since + limits.connectSeconds,
                 f"not connected within {limits.connectSeconds:g} s",
             )
+        seconds = 0.0
         if self._publishing:
             now = self._clock.seconds()
             heard = min(
@@ -373,6 +387,16 @@ class RTMPProtocol(Protocol):
                 heard + limits.publisherIdleSeconds,
                 f"no audio or video for {limits.publisherIdleSeconds:g} s",
             )
+        waiting = self._idleSince
+        for netStream in self._netStreams.values():
+            player = netStream.player
+            if player is not None:
+                if player.group is not None:
+                    return math.inf, ""
+                waiting = max(waiting, player.since)
+                seconds = limits.playerWaitSeconds
+        if seconds:
+            return waiting + seconds, f"no stream to play for {seconds:g} s"
         return (
             self._idleSince + limits.idleSeconds,
             f"neither publishes nor plays for {limits.idleSeconds:g} s",
@@ -381,6 +405,8 @@ class RTMPProtocol(Protocol):
     def _setTimer(self) -> None:
         """See to it that the deadline is looked at when it is due."""
         when, _ = self._deadline()
+        if when == math.inf:
+            return  # a timer that is due meanwhile sets no other one
         if self._timer is not None:
             if self._timer.getTime() <= when:
                 return
@@ -413,8 +439,7 @@ class RTMPProtocol(Protocol):
         """
         if self._phase is Phase.CLOSING or self._phase is Phase.CLOSED:
             return
-        for netStream in list(self._publishing.values()):
-            self._unpublish(netStream)
+        self._endStreams()
         self._flush()
         self._enter(Phase.CLOSING)
         self.transport.unregisterProducer()
@@ -719,6 +744,157 @@ class RTMPProtocol(Protocol):
     def command__checkbw(self, command: Command) -> None:
         self._reply(command, None)
 
+    def command_play(self, command: Command) -> None:
+        """
+        Play a live stream, or wait for it.
+
+        Its start may be -2 (live, or else recorded), -1 (live) or a time in a
+        recording, in any spelling of these that clients have; all of them mean
+        the live stream here.
+        """
+        netStream = self._netStreamFor(command)
+        self._endStream(netStream)
+        name, query = streamOf(command.argument(1))
+        netStream.name = name
+        reset = command.argument(4, True)
+        request = self._streamRequest(name, query)
+        authorizer = self.factory.authorizer
+        self._ask(
+            None if authorizer is None else authorizer.play,
+            request,
+            lambda renamed: self._playAllowed(netStream, renamed, bool(reset)),
+            lambda refusal: self._playRefused(netStream, refusal.description),
+        )
+
+    def _playAllowed(
+        self, netStream: NetStream, renamed: str | None, reset: bool
+    ) -> None:
+        now = self._clock.seconds()
+        name = netStream.name if renamed is None else renamed
+        label = printable(netStream.name)
+        player = Player(self, netStream.id, netStream.name, now)
+        netStream.player = player
+        self._connection.sendUserControl(UserControlType.STREAM_BEGIN, netStream.id)
+        if reset:
+            self._sendStatus(
+                netStream.id,
+                "status",
+                "NetStream.Play.Reset",
+                f"Playing and resetting {label}.",
+                details=netStream.name,
+            )
+        self._sendStatus(
+            netStream.id,
+            "status",
+            "NetStream.Play.Start",
+            f"Started playing {label}.",
+            details=netStream.name,
+        )
+        there = self.factory.play(self.application, name, player)
+        self._setTimer()
+        self.log.info(
+            "{peer} plays {application}/{name}{how}",
+            peer=self.peer,
+            application=printable(self.application),
+            name=printable(name),
+            how="" if there else ", which is not being published yet",
+        )
+
+    def _playRefused(self, netStream: NetStream, why: str) -> None:
+        self.factory.counters.refused += 1
+        self._sendStatus(netStream.id, "error", "NetStream.Play.Failed", why)
+        self.log.warn(
+            "{peer} is refused a stream of {application} to play: {why}",
+            peer=self.peer,
+            application=printable(self.application) or "the empty application",
+            why=printable(why),
+        )
+        self.close()
+
+    def command_pause(self, command: Command) -> None:
+        netStream = self._netStreams.get(command.streamId)
+        if netStream is None or netStream.player is None:
+            return
+        paused = command.argument(1) is not False
+        netStream.player.pause(paused)
+        self._sendStatus(
+            netStream.id,
+            "status",
+            "NetStream.Pause.Notify" if paused else "NetStream.Unpause.Notify",
+            "Paused." if paused else "Going on with the next key frame.",
+        )
+
+    def command_pauseRaw(self, command: Command) -> None:
+        self.command_pause(command)
+
+    def command_receiveAudio(self, command: Command) -> None:
+        netStream = self._netStreams.get(command.streamId)
+        if netStream is not None and netStream.player is not None:
+            netStream.player.receive(audio=command.argument(1) is not False)
+
+    def command_receiveVideo(self, command: Command) -> None:
+        netStream = self._netStreams.get(command.streamId)
+        if netStream is not None and netStream.player is not None:
+            netStream.player.receive(video=command.argument(1) is not False)
+
+    def command_seek(self, command: Command) -> None:
+        """There is no other time in a live stream to go to."""
+        netStream = self._netStreams.get(command.streamId)
+        if netStream is not None and netStream.player is not None:
+            self._sendStatus(
+                netStream.id,
+                "error",
+                "NetStream.Seek.Failed",
+                "A live stream cannot be sought in.",
+            )
+
+    # What a player needs
+
+    def writeMedia(self, data: bytes) -> None:
+        """Send a player's messages, behind all replies."""
+        self._flush()
+        self._connection.bytesSent += len(data)
+        self.transport.write(data)
+
+    def streamBegan(self, player: Player, again: bool) -> None:
+        """Tell the peer that a stream it waits for is published."""
+        if again:
+            self._connection.sendUserControl(
+                UserControlType.STREAM_BEGIN, player.streamId
+            )
+            self._sendStatus(
+                player.streamId,
+                "status",
+                "NetStream.Play.PublishNotify",
+                f"{printable(player.name)} is now published.",
+                details=player.name,
+            )
+            self._flush()
+
+    def streamOver(self, player: Player) -> None:
+        """
+        Tell the peer that there is nothing more to come: players leave at this,
+        and hang without it.
+        """
+        name = printable(player.name)
+        self._sendStatus(
+            player.streamId,
+            "status",
+            "NetStream.Play.UnpublishNotify",
+            f"{name} is no longer published.",
+            details=player.name,
+        )
+        self._connection.sendUserControl(UserControlType.STREAM_EOF, player.streamId)
+        self._sendStatus(
+            player.streamId,
+            "status",
+            "NetStream.Play.Stop",
+            f"Stopped playing {name}.",
+            details=player.name,
+        )
+        self._flush()
+        self._setTimer()
+
     def command_getStreamLength(self, command: Command) -> None:
         """A live stream has no length."""
         self._reply(command, None, 0.0)
@@ -735,13 +911,41 @@ class RTMPProtocol(Protocol):
             streamId = int(argument) if _isStreamId(argument) else command.streamId
             found = [n for n in self._netStreams.values() if n.id == streamId]
         for netStream in found:
-            self._stopPublishing(netStream)
+            self._endStream(netStream)
             del self._netStreams[netStream.id]
 
     def command_closeStream(self, command: Command) -> None:
         netStream = self._netStreams.get(command.streamId)
         if netStream is not None:
-            self._stopPublishing(netStream)
+            self._endStream(netStream)
+
+    def _endStream(self, netStream: NetStream) -> None:
+        """The peer ends what it does on a message stream, and stays."""
+        self._stopPublishing(netStream)
+        if netStream.player is not None:
+            self._stopPlaying(netStream)
+            self._idleSince = self._clock.seconds()
+            self._setTimer()
+
+    def _endStreams(self) -> None:
+        """The connection ends: take its streams off."""
+        for netStream in self._netStreams.values():
+            self._unpublish(netStream)
+            self._stopPlaying(netStream)
+
+    def _stopPlaying(self, netStream: NetStream) -> None:
+        player, netStream.player = netStream.player, None
+        if player is not None:
+            self.factory.stopPlaying(player)
+            if player.dropped:
+                self.log.info(
+                    "{peer} got {sent} messages of {name}; {dropped} were dropped"
+                    " since it did not keep up",
+                    peer=self.peer,
+                    sent=player.sent,
+                    name=printable(player.name),
+                    dropped=player.dropped,
+                )
 
     def _netStreamFor(self, command: Command) -> NetStream:
         """
@@ -762,19 +966,19 @@ class RTMPProtocol(Protocol):
             self._netStreams[command.streamId] = netStream
         return netStream
 
+    def _streamRequest(self, name: str, query: str) -> StreamRequest:
+        """What an authorizer is asked about."""
+        assert self._request is not None
+        return StreamRequest(
+            self.application, name, query, self._address, self._request
+        )
+
     def command_publish(self, command: Command) -> None:
         netStream = self._netStreamFor(command)
-        if netStream.live is not None:
-            self._stopPublishing(netStream)
+        self._endStream(netStream)
         name, query = streamOf(command.argument(1))
         netStream.name = name
-        request = StreamRequest(
-            self.application,
-            name,
-            query,
-            self._address,
-            cast("ConnectRequest", self._request),
-        )
+        request = self._streamRequest(name, query)
         authorizer = self.factory.authorizer
         self._ask(
             None if authorizer is None else authorizer.publish,

@@ -1,0 +1,372 @@
+"""
+Fan-out: the players of a live stream.
+
+Imports C{twisted_rtmp.wire} and the interfaces; players reach their peer through
+the small L{Outlet} that a protocol gives them.
+
+Each message is serialised once for all players of a stream that use the same message
+stream id, and always with a format 0 header, so that a player can begin, skip and
+resume at any message.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.wire.chunk import encodeMessage
+from twisted_rtmp.wire.constants import MessageType
+from twisted_rtmp.wire.limits import MIB
+from twisted_rtmp.wire.media import (
+    CODED,
+    KEY_FRAME,
+    METADATA,
+    SEQUENCE_END,
+    SEQUENCE_HEADER,
+)
+from twisted_rtmp.wire.messages import Message
+
+if TYPE_CHECKING:
+    from twisted_rtmp.streams import LiveStream
+
+#: What waits for a player that does not keep up, in bytes and in seconds of media.
+#: Past either, it loses whole GOPs.  3 MiB are 10 s of 2.5 Mb/s, 1 s of 25 Mb/s;
+#: with the transport's own buffer it stays below 4 MB.
+PLAYER_QUEUE_BYTES = 3 * MIB
+PLAYER_QUEUE_SECONDS = 10.0
+
+#: What is kept of the current GOP for players that join, in bytes and in messages:
+#: 8 MiB are 10 s of 6 Mb/s.  SRS keeps 2500 frames, node-media-server 4096.
+GOP_BYTES = 8 * MIB
+GOP_MESSAGES = 2500
+
+#: How long a message may wait to be sent together with others, in seconds.  A write
+#: costs a system call or three, whatever its size.
+FLUSH_SECONDS = 0.04
+
+#: Up to so many players get each message at once.
+IMMEDIATE_PLAYERS = 8
+
+#: Bytes that are written to a player at once out of its queue.
+QUEUE_WRITE_BYTES = 256 * 1024
+
+#: Chunk streams by message type: one for each, and none that replies go on.
+_CHUNK_STREAMS = {
+    int(MessageType.AUDIO): 4,
+    int(MessageType.VIDEO): 6,
+    int(MessageType.DATA_AMF0): 7,
+}
+
+_AUDIO: int = MessageType.AUDIO
+_VIDEO: int = MessageType.VIDEO
+_HEADER = SEQUENCE_HEADER | SEQUENCE_END | METADATA
+
+
+class Outlet(Protocol):
+    """What a player knows of its connection."""
+
+    peer: str
+    congested: bool
+
+    def writeMedia(self, data: bytes) -> None:
+        """Send bytes; L{congested} may be set afterwards."""
+
+    def streamBegan(self, player: Player, again: bool) -> None:
+        """A stream that was waited for is there."""
+
+    def streamOver(self, player: Player) -> None:
+        """The stream has ended; all of it has been handed over."""
+
+
+class _Track(Enum):
+    """What a player does with the stream's frames."""
+
+    FLOWING = "it gets all"
+    KEY_FRAME = "it waits for a key frame"
+    PAUSED = "its peer has paused it"
+
+
+class Player:
+    """
+    One peer's play of one stream.
+
+    @ivar streamId: the message stream it plays on.
+    @ivar name: the stream's name, as the peer calls it.
+    @ivar dropped: messages that it did not get since it did not keep up.
+    @ivar sent: messages that it got.
+    @ivar since: when it began to wait or to play, in the clock's seconds.
+    """
+
+    log = Logger()
+
+    def __init__(self, outlet: Outlet, streamId: int, name: str, since: float) -> None:
+        self.streamId = streamId
+        self.name = name
+        self.key = ("", "")
+        self.since = since
+        self.dropped = 0
+        self.sent = 0
+        self.group: PlayerGroup | None = None
+        self._outlet = outlet
+        self._track = _Track.FLOWING
+        self._audio = True
+        self._video = True
+        self._queue: deque[tuple[Message, bytes]] = deque()
+        self._queuedBytes = 0
+        self._ending = False
+        self._told = False
+
+    # What its peer asks for
+
+    def pause(self, paused: bool) -> None:
+        """Stop getting frames, or go on with the next key frame."""
+        if paused:
+            self._track = _Track.PAUSED
+            self._forget()
+        elif self._track is _Track.PAUSED:
+            self.awaitKeyFrame()
+
+    def receive(self, *, audio: bool | None = None, video: bool | None = None) -> None:
+        """Turn audio or video off or on; video begins with a key frame."""
+        if audio is not None:
+            self._audio = audio
+        if video is not None and video != self._video:
+            self._video = video
+            if video:
+                self.awaitKeyFrame()
+
+    def awaitKeyFrame(self) -> None:
+        """Get no video before a key frame, if there is video."""
+        if self.group is not None and self.group.hasVideo:
+            self._track = _Track.KEY_FRAME
+        else:
+            self._track = _Track.FLOWING
+
+    # What its group gives it
+
+    def deliver(
+        self, messages: list[Message], encoded: list[bytes], joined: bytes
+    ) -> None:
+        """
+        Take messages.
+
+        @param encoded: each as chunks.
+        @param joined: all of them.
+        """
+        if (
+            self._track is _Track.FLOWING
+            and not self._queue
+            and not self._outlet.congested
+            and self._audio
+            and self._video
+        ):
+            self.sent += len(messages)
+            self._outlet.writeMedia(joined)
+            return
+        for message, chunks in zip(messages, encoded, strict=True):
+            if self._wants(message):
+                self._queue.append((message, chunks))
+                self._queuedBytes += len(chunks)
+        self.drain()
+        self._bound()
+
+    def _wants(self, message: Message) -> bool:
+        """Whether a message is for this player, in its state."""
+        flags = message.flags
+        if message.typeId == _VIDEO:
+            if flags & _HEADER:
+                return True
+            if not self._video or self._track is _Track.PAUSED:
+                return False
+            if self._track is _Track.KEY_FRAME:
+                if not flags & KEY_FRAME:
+                    self.dropped += 1
+                    return False
+                self._track = _Track.FLOWING
+            return True
+        if message.typeId == _AUDIO and not flags & _HEADER:
+            return self._audio and self._track is not _Track.PAUSED
+        return True
+
+    def drain(self) -> None:
+        """Send what waits, until the connection has enough."""
+        queue = self._queue
+        while queue and not self._outlet.congested:
+            size = 0
+            pieces = []
+            while queue and size < QUEUE_WRITE_BYTES:
+                _, chunks = queue.popleft()
+                pieces.append(chunks)
+                size += len(chunks)
+            self._queuedBytes -= size
+            self.sent += len(pieces)
+            self._outlet.writeMedia(b"".join(pieces))
+        if self._ending and not queue:
+            self._ending = False
+            self._outlet.streamOver(self)
+
+    def _bound(self) -> None:
+        """Lose whole GOPs rather than queue without bound."""
+        queue = self._queue
+        if not queue:
+            return
+        late = (queue[-1][0].timestamp - queue[0][0].timestamp) / 1000
+        if self._queuedBytes <= PLAYER_QUEUE_BYTES and late <= PLAYER_QUEUE_SECONDS:
+            return
+        self.dropped += self._forget()
+        self.awaitKeyFrame()
+        if not self._told:
+            self._told = True
+            self.log.warn(
+                "{peer} does not keep up with {name}: it loses frames up to the next"
+                " key frame; further losses are counted only",
+                peer=self._outlet.peer,
+                name=self.group.label if self.group is not None else "",
+            )
+
+    def _forget(self) -> int:
+        """
+        Empty the queue of frames; headers stay.
+
+        @return: how many messages are gone.
+        """
+        kept = [entry for entry in self._queue if entry[0].flags & _HEADER]
+        gone = len(self._queue) - len(kept)
+        self._queue = deque(kept)
+        self._queuedBytes = sum(len(chunks) for _, chunks in kept)
+        return gone
+
+    def begin(self, group: PlayerGroup, again: bool) -> None:
+        """A stream is there to play."""
+        self.group = group
+        self._track = _Track.FLOWING
+        self._outlet.streamBegan(self, again)
+
+    def end(self, now: float) -> None:
+        """The stream is over; say so when everything has been sent."""
+        self.group = None
+        self.since = now
+        self._ending = True
+        self.drain()
+
+
+@implementer(IMediaSink)
+class PlayerGroup:
+    """
+    All players of one live stream, and the GOP that newcomers begin with.
+
+    @ivar players: by message stream id.
+    @ivar hasVideo: whether the stream has had a coded frame of video.
+    @ivar label: the stream's, for log lines.
+    """
+
+    def __init__(self, stream: LiveStream, clock: IReactorTime, chunkSize: int) -> None:
+        self.players: dict[int, list[Player]] = {}
+        self.hasVideo = False
+        self.label = stream.label
+        self._stream = stream
+        self._clock = clock
+        self._chunkSize = chunkSize
+        self._count = 0
+        self._gop: list[Message] = []
+        self._gopBytes = 0
+        self._pending: list[Message] = []
+        self._timer: IDelayedCall | None = None
+
+    # From the stream
+
+    def mediaReceived(self, message: Message) -> None:
+        """Keep the GOP, and send to all players, now or with others."""
+        gop = self._gop
+        flags = message.flags
+        if flags & KEY_FRAME and message.typeId == _VIDEO and flags & CODED:
+            self.hasVideo = True
+            self._gop = [message]
+            self._gopBytes = len(message.payload)
+        elif gop:
+            gop.append(message)
+            self._gopBytes += len(message.payload)
+            if self._gopBytes > GOP_BYTES or len(gop) > GOP_MESSAGES:
+                # A newcomer waits for the next key frame then.
+                self._gop = []
+        elif message.typeId == _VIDEO and flags & CODED:
+            self.hasVideo = True
+        if self._count:
+            self._pending.append(message)
+            if self._count <= IMMEDIATE_PLAYERS:
+                self.flush()
+            elif self._timer is None:
+                self._timer = self._clock.callLater(FLUSH_SECONDS, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self.flush()
+
+    def flush(self) -> None:
+        """Send all that waits to every player."""
+        messages = self._pending
+        if not messages:
+            return
+        self._pending = []
+        for streamId, players in list(self.players.items()):
+            encoded = [self._encode(message, streamId) for message in messages]
+            joined = b"".join(encoded)
+            for player in list(players):
+                player.deliver(messages, encoded, joined)
+
+    def _encode(self, message: Message, streamId: int) -> bytes:
+        typeId = message.typeId
+        return encodeMessage(
+            _CHUNK_STREAMS[typeId],
+            typeId,
+            message.timestamp,
+            streamId,
+            message.payload,
+            self._chunkSize,
+        )
+
+    def streamEnded(self) -> None:
+        """Send what is left, and tell the players."""
+        self.flush()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._gop = []
+
+    # Players
+
+    def add(self, player: Player, again: bool = False) -> None:
+        """
+        Begin to send to a player: headers, then the GOP or the next key frame.
+
+        @param again: whether it has been told of a stream before.
+        """
+        self.flush()
+        player.begin(self, again)
+        first = [*self._stream.headers(), *self._gop]
+        encoded = [self._encode(message, player.streamId) for message in first]
+        player.deliver(first, encoded, b"".join(encoded))
+        if not self._gop:
+            player.awaitKeyFrame()
+        self.players.setdefault(player.streamId, []).append(player)
+        self._count += 1
+
+    def remove(self, player: Player) -> None:
+        """Send nothing more to a player."""
+        players = self.players.get(player.streamId)
+        if players is not None and player in players:
+            players.remove(player)
+            self._count -= 1
+            if not players:
+                del self.players[player.streamId]
+
+    def everyone(self) -> Iterable[Player]:
+        """All players."""
+        return [player for players in self.players.values() for player in players]
