@@ -1,0 +1,11 @@
+"""
+Recording of live streams into FLV files.
+
+L{Recordings} is what a server is given.  C{python -m twisted_rtmp.recording} finishes
+files that a crash left behind.  This package must not import the protocol.
+"""
+
+from twisted_rtmp.recording.names import DEFAULT_NAME, RecordName
+from twisted_rtmp.recording.recorder import FinishedFile, FLVRecorder, Recordings
+
+__all__ = ["DEFAULT_NAME", "FLVRecorder", "FinishedFile", "RecordName", "Recordings"]
