@@ -2,7 +2,7 @@
 Chunks written field by field, and every way in which a peer's bytes may be cut.
 
 What comes out must not depend on the cuts: L{outcome} feeds pieces and says what
-came out, in terms that can be compared.
+came out, in terms that can be compared.  L{Server} is a whole server in memory.
 """
 
 from __future__ import annotations
@@ -10,8 +10,20 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
+from twisted_rtmp.protocol import RTMPProtocol
+from twisted_rtmp.streams import LiveStream
 from twisted_rtmp.wire.chunk import ChunkReader
 from twisted_rtmp.wire.connection import Connection, Role
 from twisted_rtmp.wire.constants import NEED_DATA
@@ -208,3 +220,159 @@ def readConnection(
     """What a new L{Connection} behind its handshake makes of pieces."""
     connection = connected(role, limits)
     return outcome(connection.feed, connection.nextEvent, pieces)
+
+
+# A server in memory
+
+
+@implementer(IMediaSink)
+class CollectingSink:
+    """
+    Keeps what a live stream gives it.
+
+    @ivar messages: as L{plain} has them.
+    """
+
+    def __init__(self, stream: LiveStream) -> None:
+        self.stream = stream
+        self.messages: list[tuple[Any, ...]] = []
+        self.ended = False
+
+    def mediaReceived(self, message: Message) -> None:
+        assert not self.ended
+        self.messages.append(plain(message))
+
+    def streamEnded(self) -> None:
+        assert not self.ended
+        self.ended = True
+
+
+class Transport(StringTransport):
+    """A transport that ends the connection when the test says so."""
+
+    bufferSize = 65536
+
+    def take(self) -> bytes:
+        """What was written since the last time."""
+        data: bytes = self.value()
+        self.clear()
+        return data
+
+
+@implementer(ISinkFactory)
+class Server:
+    """
+    A server with a clock of its own and a collecting sink for every stream.
+
+    @ivar sinks: of all streams, in the order in which they began.
+    """
+
+    sinkName = "collection"
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = Clock()
+        self.sinks: list[CollectingSink] = []
+        self.factory = RTMPFactory(self.clock, sinkFactories=[self], **options)
+
+    def openSink(self, stream: LiveStream) -> CollectingSink:
+        self.sinks.append(CollectingSink(stream))
+        return self.sinks[-1]
+
+    def accept(self) -> tuple[RTMPProtocol, Transport]:
+        """A new connection."""
+        address = IPv4Address("TCP", "192.0.2.1", 40000)
+        protocol = self.factory.buildProtocol(address)
+        assert protocol is not None
+        transport = Transport(peerAddress=address)
+        protocol.makeConnection(transport)
+        return protocol, transport
+
+    def play(self, pieces: Iterable[bytes]) -> RTMPProtocol:
+        """A connection that sends pieces and is closed."""
+        protocol, transport = self.accept()
+        for piece in pieces:
+            if transport.disconnecting:
+                break
+            protocol.dataReceived(piece)
+        protocol.connectionLost(Failure(ConnectionDone()))
+        return protocol
+
+    @property
+    def streams(self) -> list[list[tuple[Any, ...]]]:
+        """What each stream came to; all of them must have ended."""
+        assert all(sink.ended for sink in self.sinks)
+        return [sink.messages for sink in self.sinks]
+
+
+class Peer:
+    """
+    A client of a L{Server}, which does what it is told and hears the answers.
+
+    @ivar wire: its own end of the connection, for sending.
+    @ivar answers: all events that came, as L{plain} has them.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.protocol, self.transport = server.accept()
+        self.wire = Connection(Role.CLIENT)
+        self.wire.start()
+        self.answers: list[tuple[Any, ...]] = []
+        self.commands: list[Command] = []
+        self.lost = False
+        self.exchange()
+
+    def exchange(self, *raw: bytes) -> None:
+        """Send what is to be sent, and chunks of one's own; hear the answers."""
+        self.protocol.dataReceived(self.wire.dataToSend() + b"".join(raw))
+        while data := self.transport.take():
+            self.wire.feed(data)
+            while (event := self.wire.nextEvent()) is not NEED_DATA:
+                self.answers.append(plain(event))
+                if isinstance(event, Command):
+                    self.commands.append(event)
+            if not self.lost:
+                self.protocol.dataReceived(self.wire.dataToSend())
+
+    def call(self, name: str, *arguments: object, **options: Any) -> list[Command]:
+        """Send a command; return the commands that came in answer."""
+        before = len(self.commands)
+        self.wire.sendCommand(name, *arguments, **options)
+        self.exchange()
+        return self.commands[before:]
+
+    def connect(self, **properties: object) -> list[Command]:
+        """The C{connect} command."""
+        return self.call("connect", 1, {"app": "live", **properties})
+
+    def publish(self, name: str = "s", streamId: int = 1) -> list[Command]:
+        """Create a message stream and publish on it."""
+        self.call("createStream", 2, None)
+        return self.call("publish", 3, None, name, "live", streamId=streamId)
+
+    def close(self) -> None:
+        """TCP's end."""
+        self.lost = True
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+def codes(commands: Iterable[Command]) -> list[str]:
+    """The status codes of answers."""
+    return [
+        argument["code"]
+        for command in commands
+        for argument in command.arguments
+        if isinstance(argument, dict) and "code" in argument
+    ]
+
+
+# Recorded sessions
+
+SESSIONS = Path(__file__).parent / "sessions"
+
+#: C0, C1 and C2.
+HANDSHAKE = 1 + 1536 + 1536
+
+
+def session(name: str) -> bytes:
+    """What a client sent, handshake included."""
+    return (SESSIONS / f"{name}.rtmp").read_bytes()
