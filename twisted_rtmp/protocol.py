@@ -18,6 +18,7 @@ from twisted.internet.interfaces import (
     IPushProducer,
     ITCPTransport,
     ITransport,
+    IWriteDescriptor,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -178,6 +179,7 @@ class RTMPProtocol(Protocol):
         self._lastStreamId = 0
         self._publishing: dict[int, NetStream] = {}
         self.congested = False
+        self._writeNow: Callable[[], object] | None = None
         # Each hold, with whom it is for.
         self._holds: set[tuple[Hold, object]] = set()
         self._decision: Deferred[Any] | None = None
@@ -203,6 +205,8 @@ class RTMPProtocol(Protocol):
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
+        if IWriteDescriptor.providedBy(transport):
+            self._writeNow = transport.doWrite
         transport.bufferSize = min(READ_SIZE, self._limits.queuedReplyBytes)
         transport.registerProducer(self, True)
         self._heard = self._since = self._clock.seconds()
@@ -855,6 +859,10 @@ class RTMPProtocol(Protocol):
         self._flush()
         self._connection.bytesSent += len(data)
         self.transport.write(data)
+        if self._writeNow is not None and not self.congested:
+            # Not to wait for the reactor's next turn: it would only call this.  A
+            # failure shows again when the reactor reads.
+            self._writeNow()
 
     def streamBegan(self, player: Player, again: bool) -> None:
         """Tell the peer that a stream it waits for is published."""
