@@ -1,0 +1,316 @@
+"""Fan-out: what each player gets, and what it does not."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.task import Clock
+from zope.interface.verify import verifyObject
+
+from twisted_rtmp import players as playersModule
+from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.players import FLUSH_SECONDS, IMMEDIATE_PLAYERS, Player, PlayerGroup
+from twisted_rtmp.streams import LiveStream
+from twisted_rtmp.wire import amf0
+from twisted_rtmp.wire.chunk import ChunkReader
+from twisted_rtmp.wire.constants import NEED_DATA
+from twisted_rtmp.wire.messages import Message
+
+CHUNK_SIZE = 65_536
+AVC_HEADER = b"\x17\x00\0\0\0config"
+AAC_HEADER = b"\xaf\x00\x12\x10"
+
+
+class Publisher:
+    def pauseProducing(self):
+        raise AssertionError("players never hold the publisher")
+
+    resumeProducing = pauseProducing
+
+
+class Outlet:
+    """A peer that takes everything, until it is told not to."""
+
+    def __init__(self):
+        self.peer = "192.0.2.1:1"
+        self.congested = False
+        self.takes = None  # bytes until it is congested
+        self.writes = []
+        self.over = 0
+        self.began = []
+
+    def writeMedia(self, data):
+        self.writes.append(data)
+        if self.takes is not None:
+            self.takes -= len(data)
+            self.congested = self.takes <= 0
+
+    def streamBegan(self, player, again):
+        self.began.append(again)
+
+    def streamOver(self, player):
+        self.over += 1
+
+    def messages(self):
+        reader = ChunkReader()
+        reader.chunkSize = CHUNK_SIZE
+        reader.feed(b"".join(self.writes))
+        found = []
+        while (message := reader.nextMessage()) is not NEED_DATA:
+            found.append(message)
+        assert reader.unfinished == 0
+        return found
+
+
+def key(time, size=100):
+    return Message(9, time, 1, b"\x17\x01\0\0\0" + bytes(size))
+
+
+def inter(time, size=100):
+    return Message(9, time, 1, b"\x27\x01\0\0\0" + bytes(size))
+
+
+def audio(time):
+    return Message(8, time, 1, b"\xaf\x01" + bytes(20))
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def stream():
+    return LiveStream("live", "s", Publisher())
+
+
+@pytest.fixture
+def group(stream, clock):
+    group = PlayerGroup(stream, clock, CHUNK_SIZE)
+    stream.addSink(group, "players")
+    return group
+
+
+def join(group, **outlet):
+    peer = Outlet()
+    vars(peer).update(outlet)
+    player = Player(peer, 1, "s", 0.0)
+    group.add(player)
+    return player, peer
+
+
+def send(stream, *messages):
+    for message in messages:
+        stream.messageReceived(message)
+    return list(messages)
+
+
+def begin(stream):
+    metadata = Message(18, 0, 1, amf0.encode("onMetaData", {"width": 2.0}))
+    return send(stream, metadata, Message(9, 0, 1, AVC_HEADER)) + send(
+        stream, Message(8, 0, 1, AAC_HEADER)
+    )
+
+
+def times(messages, typeId=9):
+    return [m.timestamp for m in messages if m.typeId == typeId]
+
+
+def test_interfaces(group):
+    assert verifyObject(IMediaSink, group)
+
+
+def test_aPlayerBeginsWithHeadersAndTheGOP(stream, group):
+    headers = begin(stream)
+    send(stream, key(0), inter(33))
+    gop = send(stream, key(66), audio(70), inter(100))
+    _, peer = join(group)
+    later = send(stream, inter(133), audio(140))
+    assert peer.messages() == headers + gop + later
+    assert peer.began == [False]
+
+
+def test_withoutAGOPItWaitsForTheNextKeyFrame(stream, group, monkeypatch):
+    monkeypatch.setattr(playersModule, "GOP_MESSAGES", 3)
+    begin(stream)
+    send(stream, key(0), *(inter(t) for t in range(33, 300, 33)))
+    player, peer = join(group)
+    send(stream, inter(330), audio(340), inter(363), key(396), inter(429))
+    assert times(peer.messages()) == [0, 396, 429]  # the first is the header
+    assert times(peer.messages(), 8) == [0, 340]
+    assert player.dropped == 2
+
+
+def test_audioAloneBeginsAtOnce(stream, group):
+    send(stream, Message(8, 0, 1, AAC_HEADER), audio(20))
+    _, peer = join(group)
+    send(stream, audio(40))
+    assert times(peer.messages(), 8) == [0, 40]
+
+
+def test_fewPlayersGetEachMessageAtOnce(stream, group):
+    begin(stream)
+    peers = [join(group)[1] for _ in range(IMMEDIATE_PLAYERS)]
+    frame = send(stream, key(0))
+    assert [peer.messages()[-1:] for peer in peers] == [frame] * IMMEDIATE_PLAYERS
+
+
+def test_manyPlayersGetMessagesTogether(stream, group, clock):
+    begin(stream)
+    peers = [join(group)[1] for _ in range(IMMEDIATE_PLAYERS + 1)]
+    before = [len(peer.writes) for peer in peers]
+    send(stream, key(0), audio(5), inter(33))
+    assert [len(peer.writes) for peer in peers] == before
+    clock.advance(FLUSH_SECONDS)
+    assert [len(peer.writes) for peer in peers] == [n + 1 for n in before]
+    assert len({id(peer.writes[-1]) for peer in peers}) == 1  # the same bytes
+    assert times(peers[0].messages()) == [0, 0, 33]
+    assert not clock.getDelayedCalls()
+
+
+def test_aNewcomerDoesNotGetWhatWaitsForOthersTwice(stream, group, clock):
+    begin(stream)
+    for _ in range(IMMEDIATE_PLAYERS + 1):
+        join(group)
+    send(stream, key(0), inter(33))
+    _, peer = join(group)
+    clock.advance(FLUSH_SECONDS)
+    assert times(peer.messages()) == [0, 0, 33]
+
+
+def test_aSlowPlayerLosesWholeGOPs(stream, group, monkeypatch):
+    monkeypatch.setattr(playersModule, "PLAYER_QUEUE_BYTES", 1000)
+    begin(stream)
+    _, other = join(group)
+    player, peer = join(group)
+    send(stream, key(0), inter(33))
+    peer.congested = True
+    lost = [inter(66 + i * 33, 300) for i in range(4)]  # the fourth is too much
+    send(stream, *lost, inter(231), audio(240), Message(8, 250, 1, AAC_HEADER))
+    peer.congested = False
+    player.drain()
+    send(stream, inter(264), key(297), inter(330))
+    assert times(peer.messages()) == [0, 0, 33, 297, 330]
+    assert times(peer.messages(), 8) == [0, 240, 250]
+    assert player.dropped == len(lost) + 2
+    assert times(other.messages())[-1] == 330
+    assert len(times(other.messages())) == 2 + 1 + len(lost) + 4
+
+
+def test_aPlayerIsBoundedInTimeToo(stream, group, monkeypatch):
+    monkeypatch.setattr(playersModule, "PLAYER_QUEUE_SECONDS", 1.0)
+    begin(stream)
+    player, peer = join(group)
+    send(stream, key(0))
+    peer.congested = True
+    send(stream, inter(100), inter(1100))
+    assert player.dropped == 0
+    send(stream, inter(1134))
+    assert player.dropped == 3
+
+
+def test_headersAreNeverLost(stream, group, monkeypatch):
+    monkeypatch.setattr(playersModule, "PLAYER_QUEUE_BYTES", 500)
+    begin(stream)
+    player, peer = join(group)
+    send(stream, key(0))
+    peer.congested = True
+    changed = Message(9, 20, 1, AVC_HEADER + b"new")
+    send(stream, changed, inter(33, 600))
+    peer.congested = False
+    player.drain()
+    assert peer.messages()[-1] == changed
+
+
+def test_theQueueIsWrittenUntilThePeerHasEnough(stream, group):
+    begin(stream)
+    player, peer = join(group)
+    send(stream, key(0))
+    peer.congested = True
+    waiting = send(stream, *(inter(33 * i, 200_000) for i in range(1, 8)))
+    peer.congested, peer.takes = False, 300_000
+    player.drain()
+    assert peer.congested
+    assert len(peer.messages()) < 3 + 1 + len(waiting)
+    peer.congested, peer.takes = False, None
+    player.drain()
+    assert peer.messages()[-len(waiting) :] == waiting
+    assert player.dropped == 0
+
+
+def test_theEndIsToldBehindTheLastFrame(stream, group, clock):
+    begin(stream)
+    player, peer = join(group)
+    send(stream, key(0))
+    peer.congested = True
+    send(stream, inter(33))
+    stream.end()
+    player.end(clock.seconds())
+    assert peer.over == 0
+    peer.congested = False
+    player.drain()
+    assert times(peer.messages()) == [0, 0, 33]
+    assert peer.over == 1
+    player.drain()
+    assert peer.over == 1
+
+
+def test_whatWaitsForManyIsSentAtTheEnd(stream, group, clock):
+    begin(stream)
+    peers = [join(group)[1] for _ in range(IMMEDIATE_PLAYERS + 1)]
+    send(stream, key(0), inter(33))
+    stream.end()
+    assert all(times(peer.messages()) == [0, 0, 33] for peer in peers)
+    assert not clock.getDelayedCalls()
+
+
+def test_pauseAndOn(stream, group):
+    begin(stream)
+    player, peer = join(group)
+    send(stream, key(0))
+    player.pause(True)
+    send(stream, inter(33), audio(40))
+    player.pause(False)
+    send(stream, inter(66), audio(70), key(99))
+    assert times(peer.messages()) == [0, 0, 99]
+    assert times(peer.messages(), 8) == [0, 70]
+
+
+def test_withoutVideoAndWithItAgain(stream, group):
+    begin(stream)
+    player, peer = join(group)
+    send(stream, key(0))
+    player.receive(video=False)
+    send(stream, inter(33), audio(40))
+    player.receive(video=True)
+    send(stream, inter(66), key(99))
+    assert times(peer.messages()) == [0, 0, 99]
+    assert times(peer.messages(), 8) == [0, 40]
+
+
+def test_withoutAudio(stream, group):
+    begin(stream)
+    player, peer = join(group)
+    player.receive(audio=False)
+    send(stream, key(0), audio(10), inter(33))
+    assert times(peer.messages()) == [0, 0, 33]
+    assert times(peer.messages(), 8) == [0]
+
+
+def test_aPlayerThatIsGoneGetsNothing(stream, group):
+    begin(stream)
+    player, peer = join(group)
+    group.remove(player)
+    send(stream, key(0))
+    assert times(peer.messages()) == [0]
+    assert group.players == {}
+
+
+def test_theGOPIsBoundedInBytes(stream, group, monkeypatch):
+    monkeypatch.setattr(playersModule, "GOP_BYTES", 1000)
+    begin(stream)
+    send(stream, key(0, 900), inter(33, 900), inter(66))
+    _, peer = join(group)
+    assert times(peer.messages()) == [0]
+    send(stream, key(99, 10))
+    _, second = join(group)
+    assert times(second.messages()) == [0, 99]
