@@ -40,6 +40,11 @@ from twisted_rtmp.wire.messages import Message
 _WRAP = 1 << 32
 _HALF = 1 << 31
 
+#: Chunks of one message that are looked at in one go.  A peer that changes the
+#: chunk stream with each chunk makes all of them a waste: without a bound that is
+#: quadratic in the size of a read.  Longer runs are no faster a chunk.
+_LONGEST_RUN = 256
+
 # Timestamp, length and type: high byte and low half of each 24-bit field.
 _FORMAT_1 = Struct(">BHBHB")
 _UNSIGNED_32 = Struct(">I")
@@ -387,8 +392,8 @@ class ChunkReader:
         # How many chunks follow for this message, and where their data ends.
         count = -(-(missing - left) // chunkSize)
         end = at + missing + count * size
-        if end > len(data):
-            count = (have - left) // stride
+        if end > len(data) or count > _LONGEST_RUN:
+            count = min((have - left) // stride, _LONGEST_RUN)
             end = at + left + count * stride
         for i in range(size):
             column = data[at + left + i : end : stride]
