@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from importlib import import_module
 from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,7 +43,9 @@ class Server:
     As a context manager it is killed at the end if it still runs.
     """
 
-    def __init__(self, command: Sequence[str], cwd: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], cwd: Path, descriptors: Sequence[int] = ()
+    ) -> None:
         self.lines: list[str] = []
         self._process = subprocess.Popen(
             command,
@@ -45,6 +55,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            pass_fds=descriptors,
         )
         self._watchdog = threading.Timer(PATIENCE, self._process.kill)
         self._watchdog.start()
@@ -99,3 +110,65 @@ class Server:
             self._process.stdout.close()
         self._watchdog.cancel()
         return self._process.wait()
+
+
+class PublishError(Exception):
+    """The server did not want it, or was not there."""
+
+
+def publish(url: str, frames: int = 30) -> None:
+    """
+    Publish so many frames of video, a key frame every ten, with FFmpeg's
+    libraries from PyPI.
+
+    @raise PublishError: it did not work.
+    """
+    av = pytest.importorskip("av") if "CI" not in os.environ else import_module("av")
+    try:
+        with av.open(url, "w", format="flv") as out:
+            stream = out.add_stream("flv", rate=30)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            stream.gop_size = 10
+            for number in range(frames):
+                frame = av.VideoFrame(64, 48, "yuv420p")
+                for plane in frame.planes:
+                    plane.update(bytes([128]) * plane.buffer_size)
+                frame.pts = number
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+    except av.FFmpegError as error:
+        raise PublishError(str(error)) from error
+
+
+def program(name: str) -> str:
+    """
+    Find a program; where it is missing the test is skipped, but fails in CI.
+    """
+    path = shutil.which(name)
+    if path is None:
+        if "CI" in os.environ:
+            pytest.fail(f"{name} is not installed")
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+def selfSigned() -> bytes:
+    """Make a key and a certificate for it, in one PEM file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ) + certificate.public_bytes(serialization.Encoding.PEM)

@@ -2,11 +2,12 @@
 
 import resource
 import signal
+import socket
 import subprocess
 import sys
 
 import pytest
-from serverprocess import TWISTD, Server, environment
+from serverprocess import TWISTD, Server, environment, program, publish, selfSigned
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 from twisted.internet.error import CannotListenError
@@ -315,6 +316,62 @@ def test_aTakenPortIsToldByTheDaemon(tmp_path):
         assert result.returncode == 1
         assert "Cannot listen" in result.stderr
         assert "in use" in (tmp_path / "twistd.log").read_text()
+
+
+def test_listensOnASocketFromSystemd(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        # The protocol of sd_listen_fds(3): descriptor 3, and whom it is for.
+        code = (
+            f"import os; os.dup2({opened.fileno()}, 3); os.environ.update("
+            "LISTEN_FDS='1', LISTEN_FDNAMES='rtmp', LISTEN_PID=str(os.getpid()));"
+        )
+        command = [sys.executable, "-c", code + TWISTD, "-n", "rtmp"]
+        command += ["--listen", "systemd:domain=INET:name=rtmp"]
+        with Server(command, tmp_path, descriptors=[opened.fileno()]) as server:
+            assert server.port() == opened.getsockname()[1]
+            publish(f"rtmp://127.0.0.1:{opened.getsockname()[1]}/live/test")
+            server.expect("live/test ended .* 30 video 0 audio received")
+            server.signal(signal.SIGTERM)
+            assert server.wait() == 0, server.output
+
+
+def test_listensWithTLSAndOnAUnixSocket(tmp_path):
+    (tmp_path / "server.pem").write_bytes(selfSigned())
+    listen = ["--listen", "ssl:0:interface=127.0.0.1", "--listen", "unix:s.sock"]
+    with Server.twistd(listen, tmp_path) as server:
+        publish(f"rtmps://127.0.0.1:{server.port()}/live/test?x=y")
+        server.expect("live/test ended .* 30 video 0 audio received")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "s.sock"))
+            client.sendall(b"\x03" + bytes(1536))
+            assert client.recv(1) == b"\x03"
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0, server.output
+
+
+def test_onceLeavesAfterTheFirstStream(tmp_path):
+    with Server.twistd(["--port", "0", "--once"], tmp_path) as server:
+        publish(f"rtmp://127.0.0.1:{server.port()}/live/first")
+        assert server.wait() == 0, server.output
+        assert "live/first ended" in server.output
+        assert "30 and 0 written, 0 lost" in server.output
+    assert len(list(tmp_path.glob("recordings/live/first-*.flv"))) == 1
+
+
+def test_anInterruptedStreamIsFinished(tmp_path):
+    ffmpeg = program("ffmpeg")
+    with Server.twistd(["--port", "0"], tmp_path) as server:
+        url = f"rtmp://127.0.0.1:{server.port()}/live/long"
+        picture = "testsrc=size=64x48:rate=30"
+        command = [ffmpeg, "-nostdin", "-v", "quiet", "-re", "-f", "lavfi"]
+        command += ["-i", picture, "-c:v", "flv", "-f", "flv", url]
+        with subprocess.Popen(command) as encoder:
+            server.expect("publishes live/long")
+            server.signal(signal.SIGINT)
+            assert server.wait() == 0, server.output
+            encoder.kill()
+        assert "live/long ended" in server.output
+        assert "0 lost" in server.output
 
 
 LATE_PARSER = """

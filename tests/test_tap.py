@@ -1,12 +1,9 @@
 """The options of twistd rtmp, and what they build."""
 
 import os
-from datetime import datetime, timedelta, timezone
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from serverprocess import selfSigned
 from twisted.application.service import IService
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.testing import MemoryReactorClock
@@ -273,28 +270,6 @@ def test_backlogOfTLS(tmp_path):
     pem = tmp_path / "server.pem"
     pem.write_bytes(selfSigned())
     assert backlogOf(f"ssl:443:privateKey={pem}:certKey={pem}") == LISTEN_BACKLOG
-
-
-def selfSigned():
-    """A key and its certificate, PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    ) + certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def test_noBacklogWhereThereIsNone():

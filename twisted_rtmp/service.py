@@ -25,6 +25,7 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IReactorCore,
     IReactorFromThreads,
+    IReactorTime,
     IStreamServerEndpoint,
 )
 from twisted.logger import Logger
@@ -70,6 +71,10 @@ class CannotListen(Exception, SystemExit):
         self.code = 1
 
 
+class IServiceReactor(IReactorCore, IReactorTime):
+    """What L{RTMPService} needs of a reactor."""
+
+
 class RTMPService(Service):
     """
     Listens with one factory on any number of endpoints.
@@ -85,7 +90,7 @@ class RTMPService(Service):
 
     def __init__(
         self,
-        reactor: IReactorCore,
+        reactor: IServiceReactor,
         factory: RTMPFactory,
         listeners: Sequence[Listener],
         *,
@@ -135,8 +140,11 @@ class RTMPService(Service):
         def opened(port: IListeningPort, description: str) -> None:
             self._ports.append(port)
             self.addresses.append(port.getHost())
-            # Not before signals are dealt with: who reads the line may act on it.
-            self._reactor.callWhenRunning(self._logListening, port, description)
+            # Who reads the line may act on it: not before the reactor has started
+            # and everything that waited for this has been called.
+            self._reactor.callWhenRunning(
+                self._reactor.callLater, 0, self._logListening, port, description
+            )
 
         def failed(failure: Failure, description: str) -> None:
             if failure.check(CancelledError):
@@ -164,6 +172,8 @@ class RTMPService(Service):
             raise CannotListen("Cannot listen on " + "; ".join(failures))
 
     def _logListening(self, port: IListeningPort, description: str) -> None:
+        if port not in self._ports:
+            return  # stopped meanwhile
         address = port.getHost()
         if isinstance(address, IPv4Address):
             where = f"{address.host}:{address.port}"
@@ -229,6 +239,7 @@ class ServerProcess(Service):
     def privilegedStartService(self) -> None:
         Service.privilegedStartService(self)
         self._raiseDescriptors()
+        self._takeSignals()
 
     def startService(self) -> None:
         Service.startService(self)

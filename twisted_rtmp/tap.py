@@ -12,7 +12,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.endpoints import serverFromString
@@ -25,9 +25,9 @@ from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import ISinkFactory
 from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.pipes import PipeSinks
-from twisted_rtmp.recording import Recordings
-from twisted_rtmp.recording.names import DEFAULT_NAME, RecordName
-from twisted_rtmp.service import IProcessReactor, Listener, RTMPService, ServerProcess
+from twisted_rtmp.recording import DEFAULT_NAME, Recordings, RecordName
+from twisted_rtmp.recording.recorder import MIN_FREE
+from twisted_rtmp.service import Listener, RTMPService, ServerProcess
 from twisted_rtmp.streams import TakeOver
 from twisted_rtmp.wire.constants import MAX_MESSAGE_LENGTH
 from twisted_rtmp.wire.limits import WireLimits
@@ -190,6 +190,12 @@ _SERVER_LIMITS: list[tuple[str, Callable[[str], object], str, str]] = [
         "Seconds a publisher may send no audio or video.",
     ),
     (
+        "player-wait",
+        parseDuration,
+        "playerWaitSeconds",
+        "Seconds a player may wait for a stream that nobody publishes.",
+    ),
+    (
         "drain-timeout",
         parseDuration,
         "drainSeconds",
@@ -278,7 +284,7 @@ class Options(UsageOptions):
         _parameter(
             "record-min-free",
             parseSize,
-            None,
+            MIN_FREE,
             "Stop recording while the disk has less than this free.",
         ),
         _parameter(
@@ -497,8 +503,10 @@ def makeService(options: Options) -> IService:
 
     @return: the server, and what a process of its own needs around it.
     """
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
+    # Each part names the interfaces that it needs; the installed reactor has all.
+    reactor: Any = installed
     recordings = None
     sinkFactories: list[ISinkFactory] = []
     if not options["no-record"]:
@@ -514,7 +522,7 @@ def makeService(options: Options) -> IService:
         limits=options["limits"],
         takeOver=TakeOver(options["takeover"]),
     )
-    process = ServerProcess(cast(IProcessReactor, reactor))
+    process = ServerProcess(reactor)
     if options["once"]:
         factory.streamEnded.append(lambda stream: process.leave())
     server = RTMPService(
