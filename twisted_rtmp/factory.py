@@ -169,10 +169,10 @@ class RTMPFactory(Factory[RTMPProtocol]):
         key = (application, name)
         present = self.streams.get(key)
         if present is not None:
-            if not self._mayTakeOver(present):
+            old = self._publishers[present]
+            if old.protocol is publisher.protocol or not self._mayTakeOver(present):
                 return None
             self.counters.takenOver += 1
-            old = self._publishers[present]
             self.log.warn(
                 "{stream} is taken over by {new} from {old}",
                 stream=present.label,
@@ -188,7 +188,16 @@ class RTMPFactory(Factory[RTMPProtocol]):
         self._publishers[stream] = publisher
         self._started[stream] = self.clock.seconds()
         for sinkFactory in self._sinkFactories:
-            sink = sinkFactory.openSink(stream)
+            try:
+                sink = sinkFactory.openSink(stream)
+            # An application's sink must not end the stream.
+            except Exception:
+                self.log.failure(
+                    "{stream}: its {sink} could not be opened",
+                    stream=stream.label,
+                    sink=sinkFactory.sinkName,
+                )
+                continue
             if sink is not None:
                 stream.addSink(sink, sinkFactory.sinkName)
         for player in self._waiting.pop(key, ()):
@@ -249,7 +258,11 @@ class RTMPFactory(Factory[RTMPProtocol]):
                 summary=stream.ledger.summary(),
             )
             for hook in list(self.streamEnded):
-                hook(stream)
+                try:
+                    hook(stream)
+                # It must not keep stop() waiting.
+                except Exception:  # noqa: PERF203
+                    self.log.failure("{stream}: a hook failed", stream=stream.label)
 
         ended.addCallback(finished)
 

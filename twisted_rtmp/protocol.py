@@ -30,7 +30,7 @@ from twisted_rtmp.names import applicationOf, printable, streamOf
 from twisted_rtmp.players import Player
 from twisted_rtmp.wire.amfvalues import UNDEFINED
 from twisted_rtmp.wire.connection import Connection, Role
-from twisted_rtmp.wire.constants import NEED_DATA, UserControlType
+from twisted_rtmp.wire.constants import NEED_DATA, MessageType, UserControlType
 from twisted_rtmp.wire.errors import LimitError, MessageError, ProtocolError
 from twisted_rtmp.wire.messages import (
     Command,
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from twisted_rtmp.streams import LiveStream
 
 _T = TypeVar("_T")
+
+_DATA: int = MessageType.DATA_AMF0
 
 #: The window that is announced to peers, in bytes; nginx-rtmp's, lal's and
 #: node-media-server's.
@@ -174,6 +176,7 @@ class RTMPProtocol(Protocol):
         self._connection = Connection(Role.SERVER, factory.limits.wire)
         self._phase = Phase.HANDSHAKE
         self._dispatching = True
+        self._running = False
         self._request: ConnectRequest | None = None
         self._netStreams: dict[int, NetStream] = {}
         self._lastStreamId = 0
@@ -214,8 +217,8 @@ class RTMPProtocol(Protocol):
         self._setTimer()
 
     def dataReceived(self, data: bytes) -> None:
-        if not self._dispatching and self._phase is Phase.CLOSING:
-            return  # TLS may have decrypted more than was asked for
+        if self._phase is Phase.CLOSING:
+            return  # TLS reads on, for the peer's word that it closes too
         self._heard = now = self._clock.seconds()
         self._connection.feed(data)
         messages = self._run()
@@ -272,7 +275,9 @@ class RTMPProtocol(Protocol):
 
     def hold(self, reason: Hold, holder: object = None) -> None:
         """Read nothing from the peer until the same hold is released."""
-        if not self._holds and self._phase is not Phase.CLOSED:
+        if self._phase in (Phase.CLOSING, Phase.CLOSED):
+            return
+        if not self._holds:
             self.transport.pauseProducing()
         self._holds.add((reason, holder))
         self._setDispatching()
@@ -285,7 +290,7 @@ class RTMPProtocol(Protocol):
         self._setDispatching()
         if self._phase is Phase.CLOSED:
             return
-        if reason is Hold.SINK:
+        if reason is not Hold.REPLIES:
             # The peer could not be heard: it has not been silent.
             now = self._clock.seconds()
             for netStream in self._publishing.values():
@@ -320,6 +325,11 @@ class RTMPProtocol(Protocol):
 
         @return: how many audio, video and data messages there were.
         """
+        if self._running:
+            # A sink has let us go on amid a message: the loop below does so, in
+            # order and without nesting.
+            return 0
+        self._running = True
         messages = 0
         connection = self._connection
         nextEvent = connection.nextEvent
@@ -335,7 +345,8 @@ class RTMPProtocol(Protocol):
                     if netStream is not None:
                         live = netStream.live
                         assert live is not None
-                        netStream.heard = self._heard
+                        if event.typeId != _DATA:
+                            netStream.heard = self._heard
                         live.messageReceived(event)
                     else:
                         self._strayMessage(event)
@@ -344,6 +355,8 @@ class RTMPProtocol(Protocol):
                 self._flush()
         except ProtocolError as error:
             self._violated(error)
+        finally:
+            self._running = False
         self._flush()
         return messages
 
@@ -426,14 +439,14 @@ class RTMPProtocol(Protocol):
             self._setTimer()
         elif self._phase is Phase.CLOSING or (Hold.REPLIES, None) in self._holds:
             if why:
-                self._logCut(why)
+                self._cut(why)
             self.transport.abortConnection()
         else:
-            self._logCut(why)
-            self.factory.counters.cut += 1
+            self._cut(why)
             self.close()
 
-    def _logCut(self, why: str) -> None:
+    def _cut(self, why: str) -> None:
+        self.factory.counters.cut += 1
         self.log.warn("{peer} is cut: {why}", peer=self.peer, why=why)
 
     def close(self) -> None:
@@ -443,10 +456,15 @@ class RTMPProtocol(Protocol):
         """
         if self._phase is Phase.CLOSING or self._phase is Phase.CLOSED:
             return
+        # First of all: a sink of a stream that ends may release its hold.
+        self._enter(Phase.CLOSING)
         self._endStreams()
         self._flush()
-        self._enter(Phase.CLOSING)
         self.transport.unregisterProducer()
+        if self._holds:
+            # TLS ends only when the peer's answer to its end can be read.
+            self._holds.clear()
+            self.transport.resumeProducing()
         self.transport.loseConnection()
         self._setTimer()
 
@@ -574,7 +592,8 @@ class RTMPProtocol(Protocol):
                 # node-media-server's client sends media on message stream 0.
                 [netStream] = self._publishing.values()
                 assert netStream.live is not None
-                netStream.heard = self._heard
+                if message.typeId != _DATA:
+                    netStream.heard = self._heard
                 netStream.live.messageReceived(message)
                 return
             if not self._unpublished:

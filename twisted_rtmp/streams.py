@@ -104,6 +104,9 @@ class LiveStream:
         self._lastVideo: int | None = None
         self._lastAudio: int | None = None
         self._told: set[str] = set()
+        # The ends of sinks that have not stored all yet.
+        self._ending: set[Deferred[None]] = set()
+        self._over = False
 
     # From the publisher
 
@@ -151,11 +154,15 @@ class LiveStream:
 
     def _passOn(self, message: Message) -> None:
         """Give a message to every sink."""
-        for sink in self._sinks:
+        sinks = self._sinks
+        for sink in sinks:
+            # One sink may take another one off.
+            if sinks is not self._sinks and sink not in self._sinkNames:
+                continue
             try:
                 sink.mediaReceived(message)
             # An application's sink must not end the stream.
-            except Exception:  # noqa: PERF203
+            except Exception:
                 self._sinkFailed(sink)
 
     def _dataReceived(self, message: Message) -> None:
@@ -199,9 +206,9 @@ class LiveStream:
         self.log.failure(
             "{stream}: its {sink} failed and is taken off",
             stream=self.label,
-            sink=self._sinkNames[sink],
+            sink=self._sinkNames.get(sink, "former sink"),
         )
-        self._remove(sink)
+        self.removeSink(sink)
 
     # To the sinks
 
@@ -222,8 +229,13 @@ class LiveStream:
         # A new list, since a sink may be added or removed by another one.
         self._sinks = [*self._sinks, sink]
         self._sinkNames[sink] = name
-        for message in self.headers():
-            sink.mediaReceived(message)
+        try:
+            for message in self.headers():
+                sink.mediaReceived(message)
+        except Exception:
+            self._sinkFailed(sink)
+        if self._over:
+            self.removeSink(sink)
 
     def removeSink(self, sink: IMediaSink) -> Deferred[None]:
         """
@@ -233,12 +245,9 @@ class LiveStream:
         """
         if sink not in self._sinkNames:
             return succeed(None)
-        self._remove(sink)
-        return self._endSink(sink)
-
-    def _remove(self, sink: IMediaSink) -> None:
         self._sinks = [other for other in self._sinks if other is not sink]
         del self._sinkNames[sink]
+        return self._endSink(sink)
 
     def _endSink(self, sink: IMediaSink) -> Deferred[None]:
         ended: Deferred[None] = maybeDeferred(cast("Any", sink.streamEnded))
@@ -247,7 +256,9 @@ class LiveStream:
                 "{stream}: a sink did not end well", failure, stream=self.label
             )
         )
-        return ended
+        self._ending.add(ended)
+        ended.addCallback(lambda _: self._ending.discard(ended))
+        return _after(ended)
 
     def end(self) -> Deferred[None]:
         """
@@ -255,10 +266,16 @@ class LiveStream:
 
         @return: fires when all of them have stored what they got.
         """
+        self._over = True
         sinks = self._sinks
         self._sinks = []
         self._sinkNames.clear()
-        waiting = DeferredList([self._endSink(sink) for sink in sinks])
+        if self._holds:
+            self._holds.clear()
+            self._publisher.resumeProducing()
+        for sink in sinks:
+            self._endSink(sink)
+        waiting = DeferredList([_after(ended) for ended in self._ending])
         return waiting.addCallback(lambda _: None)
 
     # Back to the publisher
@@ -272,7 +289,9 @@ class LiveStream:
         return bool(self._holds)
 
     def hold(self, throttle: Throttle) -> None:
-        """Pause the publisher for a throttle."""
+        """Pause the publisher for a throttle, as long as there is one."""
+        if self._over:
+            return
         if not self._holds:
             self._publisher.pauseProducing()
         self._holds.add(throttle)
@@ -283,3 +302,10 @@ class LiveStream:
             self._holds.remove(throttle)
             if not self._holds:
                 self._publisher.resumeProducing()
+
+
+def _after(deferred: Deferred[None]) -> Deferred[None]:
+    """A Deferred of one's own that fires after another one."""
+    mine: Deferred[None] = Deferred()
+    deferred.addCallback(lambda _: mine.callback(None))
+    return mine
