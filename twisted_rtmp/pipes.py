@@ -1,279 +1,564 @@
 """
-Child processes that read live streams as FLV on their standard input.
+Streams into child processes: each stream as FLV on a command's standard input.
 
-Imports the interfaces, the recorder's muxer and C{wire}; no protocol.
+Imports the recording's format and the wire; not the protocol.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
+from collections import deque
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ProcessDone
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProcessTransport,
-    IPushProducer,
+    IPullProducer,
     IReactorProcess,
     IReactorTime,
 )
-from twisted.internet.protocol import ProcessProtocol, connectionDone
+from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
 from twisted_rtmp.ledger import MediaCounts
-from twisted_rtmp.names import printable
-from twisted_rtmp.recording.flvfile import FLVMuxer
+from twisted_rtmp.names import SHOWN_CHARACTERS, printable
+from twisted_rtmp.recording.flvfile import FLVMuxer, isMetadata, readMetadata
+from twisted_rtmp.recording.names import encodeFolders, encodeName
 from twisted_rtmp.wire import flv
+from twisted_rtmp.wire.constants import MessageType
+from twisted_rtmp.wire.limits import MIB
 from twisted_rtmp.wire.messages import Message
 
 if TYPE_CHECKING:
     from twisted_rtmp.streams import LiveStream
 
-#: A child that takes nothing although its pipe is full: after so many seconds it is
-#: cut off, so that it cannot hold the encoder and the recording for ever.
-STALL_SECONDS = 10.0
-
-#: What a child has for its end after its input was closed, in seconds; then it is sent
-#: TERM, and after as long again KILL.  Below what a server has to stop.
-END_SECONDS = 2.0
-
-#: Tags are handed over together, at the latest after so many seconds.
+#: From a message to the write of what has come since, in seconds.  A write each 20 ms
+#: costs two thirds of one a message, and no viewer sees the difference.
 FLUSH_SECONDS = 0.02
 
-#: Lines of a child's output that go to the log, for each stream.
-LOGGED_LINES = 100
+#: Bytes that are written at once, without waiting: four times a pipe's own buffer.
+BATCH_BYTES = 256 * 1024
+
+#: Bytes that wait for a child at which the publisher is paused, and resumed.
+HIGH_WATER = 4 * MIB
+LOW_WATER = 1 * MIB
+
+#: A child that has not taken one batch within so many seconds is cut off, since its
+#: encoder is being held up: as long as a player that reads nothing may stay.
+STALL_SECONDS = 10.0
+
+#: From the end of its input to SIGTERM, in seconds: a child may have an index to write
+#: or an upload to complete.  A server that stops does not wait for so long; then the
+#: child finishes without it.
+FINISH_SECONDS = 30.0
+
+#: From SIGTERM to SIGKILL, in seconds.
+TERMINATE_SECONDS = 5.0
+
+#: From a child's end to the end of its output, which its own children may hold, in
+#: seconds.
+OUTPUT_SECONDS = 1.0
+
+#: Characters of one line of a child's output in the log, and lines a second.  ffmpeg
+#: writes one line of 100 characters in half a second.
+LINE_CHARACTERS = 5 * SHOWN_CHARACTERS
+LINES_A_SECOND = 10
+
+_FIELD = re.compile(r"\{(app|stream)\}")
 
 
 class IPipeReactor(IReactorTime, IReactorProcess):
-    """What pipes need of a reactor."""
+    """What L{PipeSinks} needs of a reactor."""
+
+
+class InputTransport(Protocol):
+    """What a L{PipeSink} uses of a process transport; an L{IConsumer} in effect."""
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """Ask a producer for bytes."""
+
+    def unregisterProducer(self) -> None:
+        """Ask it no more."""
+
+    def writeSequence(self, seq: Sequence[bytes]) -> None:
+        """Write to the child's standard input."""
+
+    def closeStdin(self) -> None:
+        """End the child's standard input."""
+
+    def signalProcess(self, signalID: str) -> None:
+        """Send a signal."""
+
+    def loseConnection(self) -> None:
+        """Close all pipes."""
+
+
+def parseCommand(command: str) -> list[str]:
+    """
+    Split a command as a shell does its words; nothing else of a shell is there.
+
+    @raise ValueError: it is empty, or a quote is not closed; the message is one line.
+    """
+    try:
+        arguments = shlex.split(command)
+    except ValueError as error:
+        raise ValueError(f"command {command!r}: {error}") from None
+    if not arguments:
+        raise ValueError("a command is needed")
+    return arguments
 
 
 class _State(Enum):
-    """How far a child has come."""
+    """Where a L{PipeSink} stands."""
 
-    OPEN = "it takes tags"
-    CLOSED = "its input is closed"
-    ENDED = "it has ended"
-
-
-@implementer(IPushProducer)
-class _Stall:
-    """Passes a child's pauses on to the stream, and watches how long they last."""
-
-    def __init__(self, sink: PipeSink, throttle: IPushProducer) -> None:
-        self._sink = sink
-        self._throttle = throttle
-
-    def pauseProducing(self) -> None:
-        self._throttle.pauseProducing()
-        self._sink.childPaused()
-
-    def resumeProducing(self) -> None:
-        self._sink.childResumed()
-        self._throttle.resumeProducing()
-
-    def stopProducing(self) -> None:
-        self._sink.childResumed()
-        self._throttle.stopProducing()
+    IDLE = "nothing to write has come yet"
+    RUNNING = "the child takes its input"
+    ENDING = "the stream is over, what waits is still written"
+    CLOSED = "nothing more is written"
 
 
-@implementer(IMediaSink)
-class PipeSink(ProcessProtocol):
+_TRANSITIONS = {
+    _State.IDLE: (_State.RUNNING, _State.CLOSED),
+    _State.RUNNING: (_State.ENDING, _State.CLOSED),
+    _State.ENDING: (_State.CLOSED,),
+    _State.CLOSED: (),
+}
+
+
+class _Batch:
+    """Bytes that are written together, and what they are."""
+
+    __slots__ = ("buffers", "counts", "size")
+
+    def __init__(self, buffers: list[bytes], size: int, counts: MediaCounts) -> None:
+        self.buffers = buffers
+        self.size = size
+        self.counts = counts
+
+
+@implementer(IMediaSink, IPullProducer)
+class PipeSink:
     """
-    One child process, and the stream that goes into it.
+    Writes one stream to one child.
 
-    The process transport is the consumer of the stream's FLV tags; when its pipe is
-    full, the encoder is slowed down by TCP as it is by a slow disk.
+    The child's pipe asks for a batch when it has taken the one before, so that it is
+    known what the child can read and what is lost.
     """
 
-    log = Logger()
+    _log = Logger()
 
-    def __init__(self, reactor: IPipeReactor, stream: LiveStream, program: str) -> None:
-        """@param program: the child's name, for log lines."""
+    def __init__(
+        self,
+        reactor: IPipeReactor,
+        arguments: Sequence[str],
+        stream: LiveStream,
+        *,
+        stallSeconds: float = STALL_SECONDS,
+        finishSeconds: float = FINISH_SECONDS,
+    ) -> None:
+        """
+        @param arguments: the command, its fields not yet replaced.
+        @param stallSeconds: see L{STALL_SECONDS}.
+        @param finishSeconds: see L{FINISH_SECONDS}.
+        """
         self._reactor = reactor
         self._stream = stream
-        self._program = program
+        self._stallSeconds = stallSeconds
+        self._finishSeconds = finishSeconds
         self._written = stream.ledger.writer("pipe")
+        self._fields = {
+            "app": encodeFolders(stream.application),
+            "stream": encodeName(stream.name),
+        }
+        self._arguments = [
+            _FIELD.sub(lambda match: self._fields[match[1]], argument)
+            for argument in arguments
+        ]
+        self._state = _State.IDLE
+        self._reason = "pipe closed"
         self._muxer = FLVMuxer()
-        self._state = _State.OPEN
+        self._throttle = stream.throttle()
+        self._throttled = False
         self._pending: list[Message] = []
-        self._begun = False
-        self._flushing: IDelayedCall | None = None
-        self._timer: IDelayedCall | None = None
-        self._ended: Deferred[None] | None = None
-        self._lines = 0
-        self._output = b""
-        self.transport: IProcessTransport
+        self._pendingSize = 0
+        self._batches: deque[_Batch] = deque()
+        self._waiting = 0  # bytes in the batches
+        self._sending: _Batch | None = None
+        self._sentAt = 0.0
+        self._transport: InputTransport | None = None
+        self._flushCall: IDelayedCall | None = None
+        self._stallCall: IDelayedCall | None = None
+        self._signalCall: IDelayedCall | None = None
+        self._exited: list[Deferred[None]] = []
 
-    # From the child
-
-    def connectionMade(self) -> None:
-        producer = _Stall(self, self._stream.throttle())
-        self.transport.registerProducer(producer, True)  # type: ignore[attr-defined]
-
-    def childDataReceived(self, childFD: int, data: bytes) -> None:
-        """Its output goes to the log, line by line."""
-        *lines, rest = (self._output + data).split(b"\n")
-        self._output = rest[-1000:]
-        for line in lines:
-            self._lines += 1
-            if self._lines <= LOGGED_LINES:
-                self.log.info(
-                    "{stream}: {program}: {line}",
-                    stream=self._stream.label,
-                    program=self._program,
-                    line=printable(line.decode("utf-8", "replace")),
-                )
-
-    def inConnectionLost(self) -> None:
-        """The child reads no more."""
-        if self._state is _State.OPEN:
-            self._state = _State.CLOSED
-
-    def processEnded(self, reason: Failure = connectionDone) -> None:
-        early = self._ended is None
-        self._state = _State.ENDED
-        self._cancel()
-        if early or reason.check(ProcessDone) is None:
-            self.log.warn(
-                "{stream}: {program} ended{early}: {reason}",
-                stream=self._stream.label,
-                program=self._program,
-                early=" before the stream did" if early else "",
-                reason=printable(reason.getErrorMessage()),
-            )
-        if self._ended is not None:
-            ended, self._ended = self._ended, None
-            ended.callback(None)
-
-    def childPaused(self) -> None:
-        """Its pipe is full."""
-        if self._timer is None and self._state is _State.OPEN:
-            self._timer = self._reactor.callLater(STALL_SECONDS, self._stalled)
-
-    def childResumed(self) -> None:
-        """Its pipe has room again."""
-        if self._timer is not None and self._ended is None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _stalled(self) -> None:
-        self._timer = None
-        self._state = _State.CLOSED
-        self.log.warn(
-            "{stream}: {program} has read nothing for {seconds:g} s and is ended",
-            stream=self._stream.label,
-            program=self._program,
-            seconds=STALL_SECONDS,
-        )
-        self._kill("KILL")
-
-    def _cancel(self) -> None:
-        for call in (self._timer, self._flushing):
-            if call is not None and call.active():
-                call.cancel()
-        self._timer = self._flushing = None
-
-    def _kill(self, signal: str) -> None:
-        if self._state is not _State.ENDED:
-            self.transport.signalProcess(signal)
-
-    # From the stream
+    # -- IMediaSink --------------------------------------------------------
 
     def mediaReceived(self, message: Message) -> None:
-        if self._state is not _State.OPEN:
-            self._stream.ledger.discard("pipe closed")
+        if self._state is not _State.RUNNING and not self._start():
+            self._stream.ledger.discard(self._reason)
             return
+        if self._flushCall is None:
+            self._flushCall = self._reactor.callLater(FLUSH_SECONDS, self._flushNow)
         self._pending.append(message)
-        if self._flushing is None:
-            self._flushing = self._reactor.callLater(FLUSH_SECONDS, self._flush)
+        self._pendingSize += len(message.payload)
+        if self._pendingSize >= BATCH_BYTES:
+            self._flush()
+
+    def streamEnded(self) -> Deferred[None] | None:
+        if self._state is _State.RUNNING:
+            self._flush()
+        if self._state is _State.RUNNING:
+            self._moveTo(_State.ENDING)
+            self._endInput()
+        elif self._state is _State.IDLE:
+            self._moveTo(_State.CLOSED)
+        if self._transport is None:
+            return None
+        if self._signalCall is None:
+            self._signalIn(self._finishSeconds)
+        exited: Deferred[None] = Deferred()
+        self._exited.append(exited)
+        return exited
+
+    # -- the way to the child ----------------------------------------------
+
+    def _moveTo(self, state: _State) -> None:
+        assert state in _TRANSITIONS[self._state], f"{self._state} to {state}"
+        self._state = state
+
+    def _start(self) -> bool:
+        """Run the command when the first message has come."""
+        if self._state is not _State.IDLE:
+            return False
+        environment = {
+            **os.environ,
+            "RTMP_APP": self._fields["app"],
+            "RTMP_STREAM": self._fields["stream"],
+        }
+        protocol = _ChildProtocol(
+            self._stream.label, self._reactor, self._inputLost, self._childExited
+        )
+        try:
+            # Its own search in PATH; no shell.
+            process: IProcessTransport = self._reactor.spawnProcess(
+                protocol, self._arguments[0], self._arguments, environment
+            )
+        except OSError as error:
+            self._log.warn(
+                "{stream}: {command} cannot be run: {error}",
+                stream=self._stream.label,
+                command=printable(self._arguments[0]),
+                error=error.strerror or str(error),
+            )
+            self._reason = "pipe not started"
+            self._moveTo(_State.CLOSED)
+            return False
+        self._log.info(
+            "{stream}: runs {command} (process {pid})",
+            stream=self._stream.label,
+            command=printable(self._arguments[0]),
+            pid=process.pid,
+        )
+        self._moveTo(_State.RUNNING)
+        self._transport = process  # type: ignore[assignment]
+        assert self._transport is not None
+        self._transport.registerProducer(self, False)
+        return True
+
+    def _flushNow(self) -> None:
+        self._flushCall = None
+        self._flush()
 
     def _flush(self) -> None:
-        if self._flushing is not None and self._flushing.active():
-            self._flushing.cancel()
-        self._flushing = None
+        """Make a batch of what has come."""
+        if self._flushCall is not None:
+            self._flushCall.cancel()
+            self._flushCall = None
         messages, self._pending = self._pending, []
+        self._pendingSize = 0
         if not messages:
             return
-        if self._state is not _State.OPEN:
-            self._stream.ledger.discard("pipe closed", len(messages))
-            return
         counts = MediaCounts()
-        buffers = self._muxer.mux(messages, counts)
-        if not self._begun:
-            self._begun = True
-            buffers.insert(0, flv.encodeHeader())
-        self._written.add(counts)
-        self.transport.write(b"".join(buffers))
+        muxer = self._muxer
+        first = muxer.base is None
+        before = 0 if first else muxer.position
+        buffers = muxer.mux(messages, counts)
+        if first:
+            buffers.insert(0, flv.encodeHeader(*_tracks(messages)))
+        size = muxer.position - before
+        self._waiting += size
+        self._batches.append(_Batch(buffers, size, counts))
+        if self._sending is None:
+            self._send()
+        if self._waiting >= HIGH_WATER and not self._throttled:
+            self._throttled = True
+            self._throttle.pauseProducing()
 
-    def streamEnded(self) -> Deferred[None]:
-        self._flush()
-        if self._state is _State.ENDED:
-            return succeed(None)
-        ended = self._ended = Deferred()
-        self._cancel()
-        if self._state is _State.OPEN:
-            self._state = _State.CLOSED
-            self.transport.unregisterProducer()  # type: ignore[attr-defined]
-            self.transport.closeStdin()
-        self._timer = self._reactor.callLater(END_SECONDS, self._terminate)
-        return ended
+    def _send(self) -> None:
+        """Write the next batch; the pipe has taken all before."""
+        transport = self._transport
+        if transport is None or not self._batches:
+            return
+        batch = self._sending = self._batches.popleft()
+        self._sentAt = self._reactor.seconds()
+        if self._stallCall is None:
+            self._stallCall = self._reactor.callLater(
+                self._stallSeconds, self._checkStall
+            )
+        transport.writeSequence(batch.buffers)
 
-    def _terminate(self) -> None:
-        self._kill("TERM")
-        self._timer = self._reactor.callLater(END_SECONDS, self._kill, "KILL")
+    def resumeProducing(self) -> None:
+        """The pipe has taken what it was given, and asks for more."""
+        batch, self._sending = self._sending, None
+        if batch is not None:
+            self._written.add(batch.counts)
+            self._waiting -= batch.size
+            if self._waiting <= LOW_WATER:
+                self._release()
+        self._send()
+        if self._state is _State.ENDING:
+            self._endInput()
+
+    def stopProducing(self) -> None:
+        """The child's standard input is closed."""
+        self._abandon("pipe closed")
+
+    def _endInput(self) -> None:
+        """Close the child's input once all is written."""
+        if self._sending is None and not self._batches:
+            self._abandon("pipe closed")
+
+    def _checkStall(self) -> None:
+        self._stallCall = None
+        if self._sending is None:
+            return
+        left = self._sentAt + self._stallSeconds - self._reactor.seconds()
+        if left > 0:
+            self._stallCall = self._reactor.callLater(left, self._checkStall)
+            return
+        self._log.warn(
+            "{stream}: the child has read nothing for {seconds:g} s and is cut off",
+            stream=self._stream.label,
+            seconds=self._stallSeconds,
+        )
+        self._abandon("pipe stalled")
+        self._signalIn(0)
+
+    def _abandon(self, reason: str) -> None:
+        """Write nothing more; book what was not taken as lost."""
+        if self._state is _State.CLOSED:
+            return
+        self._moveTo(_State.CLOSED)
+        self._reason = reason
+        batches = list(self._batches)
+        if self._sending is not None:
+            batches.append(self._sending)
+        lost = sum(batch.counts.messages for batch in batches) + len(self._pending)
+        self._stream.ledger.discard(reason, lost)
+        self._batches.clear()
+        self._sending = None
+        self._pending = []
+        self._waiting = 0
+        for call in (self._flushCall, self._stallCall):
+            if call is not None and call.active():
+                call.cancel()
+        self._flushCall = self._stallCall = None
+        self._release()
+        self._throttle.stopProducing()
+        if self._transport is not None:
+            self._transport.unregisterProducer()
+            self._transport.closeStdin()
+
+    def _release(self) -> None:
+        if self._throttled:
+            self._throttled = False
+            self._throttle.resumeProducing()
+
+    # -- the child's end ---------------------------------------------------
+
+    def _signalIn(self, seconds: float, signal: str = "TERM") -> None:
+        if self._signalCall is not None:
+            self._signalCall.cancel()
+        self._signalCall = self._reactor.callLater(seconds, self._signal, signal)
+
+    def _signal(self, signal: str) -> None:
+        self._signalCall = None
+        if self._transport is None:
+            return
+        if self._state is not _State.CLOSED:
+            self._abandon("pipe stalled")
+        try:
+            self._transport.signalProcess(signal)
+        except ProcessExitedAlready:
+            return
+        if signal == "TERM":
+            self._signalIn(TERMINATE_SECONDS, "KILL")
+
+    def _inputLost(self) -> None:
+        """The child has closed its standard input, or we have."""
+        self._abandon("pipe closed")
+
+    def _childExited(self, status: str, well: bool) -> None:
+        early = self._state in (_State.RUNNING, _State.IDLE)
+        self._abandon("pipe closed")
+        self._transport = None
+        if self._signalCall is not None:
+            self._signalCall.cancel()
+            self._signalCall = None
+        tell = self._log.info if well and not early else self._log.warn
+        tell(
+            "{stream}: the child {status}{early}",
+            stream=self._stream.label,
+            status=status,
+            early=" before the stream did" if early else "",
+        )
+        exited, self._exited = self._exited, []
+        for each in exited:
+            each.callback(None)
+
+
+def _tracks(messages: Sequence[Message]) -> tuple[bool, bool]:
+    """
+    Whether there will be audio, and video: what the metadata says and what has come.
+
+    GStreamer ignores a kind that the header does not announce and waits 6 s for one
+    that does not come.
+    """
+    kinds = {message.typeId for message in messages}
+    for message in messages:
+        if isMetadata(message):
+            names = readMetadata(message.payload) or {}
+            if "audiocodecid" in names or "videocodecid" in names:
+                return (
+                    "audiocodecid" in names or MessageType.AUDIO in kinds,
+                    "videocodecid" in names or MessageType.VIDEO in kinds,
+                )
+    return True, True
+
+
+class _ChildProtocol(ProcessProtocol):
+    """Hears of a child: its output goes to the log, line by line."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        label: str,
+        reactor: IReactorTime,
+        inputLost: Callable[[], object],
+        exited: Callable[[str, bool], object],
+    ) -> None:
+        self._label = label
+        self._reactor = reactor
+        self._inputLost = inputLost
+        self._exited = exited
+        self._line = {1: b"", 2: b""}
+        self._second = -1
+        self._lines = 0
+        self._suppressed = 0
+        self._closeCall: IDelayedCall | None = None
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        # ffmpeg ends the lines that it writes again and again with a return.
+        *lines, rest = re.split(rb"[\r\n]+", self._line[childFD] + data)
+        # A line that never ends is cut; four bytes is the longest character.
+        self._line[childFD] = rest[: 4 * LINE_CHARACTERS]
+        for line in lines:
+            self._tell(line)
+
+    def _tell(self, line: bytes) -> None:
+        if not line.strip():
+            return
+        second = int(self._reactor.seconds())
+        if second != self._second:
+            self._second = second
+            self._lines = 0
+        self._lines += 1
+        # A line with a NUL is no text: media that the child was to write to a file.
+        if self._lines > LINES_A_SECOND or b"\0" in line:
+            self._suppressed += 1
+            return
+        text = line.decode("utf-8", "replace")[:LINE_CHARACTERS]
+        self._log.info(
+            "{stream}: {line}{more}",
+            stream=self._label,
+            line="".join(
+                printable(text[start : start + SHOWN_CHARACTERS])
+                for start in range(0, len(text), SHOWN_CHARACTERS)
+            ),
+            more=f" ({self._suppressed} lines left out)" if self._suppressed else "",
+        )
+        self._suppressed = 0
+
+    def inConnectionLost(self) -> None:
+        self._inputLost()
+
+    def processExited(self, reason: Failure) -> None:
+        assert self.transport is not None
+        self._closeCall = self._reactor.callLater(
+            OUTPUT_SECONDS, self.transport.loseConnection
+        )
+        error = reason.value
+        if isinstance(error, ProcessDone):
+            self._exited("ended with status 0", True)
+        elif isinstance(error, ProcessTerminated) and error.signal is not None:
+            self._exited(f"was ended by signal {error.signal}", False)
+        else:
+            status = getattr(error, "exitCode", None)
+            self._exited(f"ended with status {status}", False)
+
+    def processEnded(self, reason: Failure) -> None:
+        for line in self._line.values():
+            self._tell(line)
+        if self._closeCall is not None and self._closeCall.active():
+            self._closeCall.cancel()
 
 
 @implementer(ISinkFactory)
 class PipeSinks:
     """
-    Runs a command for each stream.
+    Runs a command for each stream, with the stream as FLV on its standard input.
 
-    The command is split into words as a shell does it, and then C{{app}} and
-    C{{stream}} are replaced within each word, so that no name from the network can
-    become a word or an option's quoting.  No shell runs; one that is wanted is named:
-    C{sh -c '...'}, with the names in the environment variables C{RTMP_APP} and
-    C{RTMP_STREAM}.
+    C{{app}} and C{{stream}} in its arguments are replaced, after they were split, by
+    names that are plain as those of recordings are; the child has the same in its
+    environment as C{RTMP_APP} and C{RTMP_STREAM}.  There is no shell: who needs one
+    writes C{sh -c '... "$RTMP_STREAM" ...'}.
     """
 
     sinkName = "pipe"
-    log = Logger()
 
-    def __init__(self, reactor: IPipeReactor, command: str) -> None:
-        """@raise ValueError: the command is empty, or its quotes are not closed."""
-        self._words = shlex.split(command)
-        if not self._words:
-            raise ValueError("a command is needed")
+    def __init__(
+        self,
+        reactor: IPipeReactor,
+        command: str,
+        *,
+        stallSeconds: float = STALL_SECONDS,
+        finishSeconds: float = FINISH_SECONDS,
+    ) -> None:
+        """
+        @param stallSeconds: see L{STALL_SECONDS}.
+        @param finishSeconds: see L{FINISH_SECONDS}.
+        @raise ValueError: see L{parseCommand}.
+        """
         self._reactor = reactor
+        self._arguments = parseCommand(command)
+        self._stallSeconds = stallSeconds
+        self._finishSeconds = finishSeconds
 
-    def openSink(self, stream: LiveStream) -> IMediaSink | None:
-        app = stream.application.replace("\0", "")
-        name = stream.name.replace("\0", "")
-        words = [
-            name.join(app.join(part.split("{app}")) for part in word.split("{stream}"))
-            for word in self._words
-        ]
-        sink = PipeSink(self._reactor, stream, os.path.basename(words[0]))
-        arguments = [os.fsencode(word) for word in words]
-        environment = dict(os.environb)
-        environment[b"RTMP_APP"] = os.fsencode(app)
-        environment[b"RTMP_STREAM"] = os.fsencode(name)
-        try:
-            self._reactor.spawnProcess(
-                sink, arguments[0], arguments, env=environment, path=None
-            )
-        except OSError as error:
-            self.log.error(
-                "{stream}: {program} cannot be started: {error}",
-                stream=stream.label,
-                program=printable(words[0]),
-                error=str(error),
-            )
-            return None
-        return sink
+    def openSink(self, stream: LiveStream) -> PipeSink:
+        return PipeSink(
+            self._reactor,
+            self._arguments,
+            stream,
+            stallSeconds=self._stallSeconds,
+            finishSeconds=self._finishSeconds,
+        )
