@@ -987,11 +987,11 @@ def _skipScalingLists(bits: _Bits, count: int) -> None:
     for index in range(count):
         if not bits.read(1):
             continue
-        last = following = 8
+        scale = 8
         for _ in range(16 if index < 6 else 64):
-            if following:
-                following = (last + bits.signedGolomb()) & 255
-            last = following or last
+            scale = (scale + bits.signedGolomb()) & 255
+            if not scale:
+                break  # the rest of the list is not sent
 
 
 def _skipPictureOrder(bits: _Bits) -> None:
