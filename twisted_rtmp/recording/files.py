@@ -9,6 +9,7 @@ nothing of FLV or streams; it must not import the server.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -394,6 +395,9 @@ class DiskFile:
                 self._fd = os.open(name, flags, 0o666, dir_fd=folder)
             except FileExistsError:
                 continue
+            # So that the repair command lets it alone.  NFS may know no locks.
+            with suppress(OSError):
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return name
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._name)
 

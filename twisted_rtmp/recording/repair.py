@@ -1,0 +1,457 @@
+"""
+Finishes FLV files that a crash left behind.
+
+A file is read once from start to end, without its payloads where they do not matter;
+then its tail is cut off after the last whole tag, and length and index are written
+into the space at its start.  Imports the format and the wire; no reactor.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted_rtmp.recording.flvfile import (
+    AUDIO_INDEX_MILLISECONDS,
+    HEAD_PAYLOAD,
+    HEAD_SIZE,
+    MAX_TIME,
+    SPACE,
+    KeyFrameIndex,
+    encodeHead,
+    fileFacts,
+    isMetadata,
+    readMetadata,
+)
+from twisted_rtmp.wire import flv, media
+from twisted_rtmp.wire.constants import TagType
+from twisted_rtmp.wire.errors import UsageError
+from twisted_rtmp.wire.limits import MIB
+from twisted_rtmp.wire.messages import Message
+
+#: Bytes that are read at once; larger payloads are passed over without reading.
+WINDOW_BYTES = 256 * 1024
+
+#: Bytes that are copied at once into a new file.
+COPY_BYTES = 1 * MIB
+
+#: Of a payload, the bytes that say what it is.  More are read of several tracks.
+PREFIX_BYTES = 64
+
+#: Bytes of a sequence header that are looked at.  HEVC's largest have some hundred.
+HEADER_BYTES = 64 * 1024
+
+_TAG_TYPES = (TagType.AUDIO, TagType.VIDEO, TagType.SCRIPT_DATA)
+_FILTERED = 0x20
+# A type, and a stream id of 0 behind size and time; a candidate may lie in another.
+_ANY_TAG = re.compile(rb"(?=[\x08\x09\x12\x28\x29\x32][\s\S]{7}\0\0\0)")
+
+_AUDIO: int = TagType.AUDIO
+_VIDEO: int = TagType.VIDEO
+
+_unpackHeader = struct.Struct(">II3s").unpack
+_unpackPointer = struct.Struct(">I").unpack
+
+
+class RepairError(Exception):
+    """A file cannot be repaired as it was asked for; says what can be done."""
+
+
+@dataclass
+class Repaired:
+    """
+    What was done to a file.
+
+    @ivar path: the file that is whole now.
+    @ivar changed: whether anything had to be done.
+    @ivar size: bytes.
+    @ivar duration: the last tag's time, in seconds.
+    @ivar tags: audio, video and data tags that it holds.
+    @ivar cut: bytes at the end that were no whole tag.
+    @ivar damaged: bytes in the middle that were left out.
+    """
+
+    path: str
+    changed: bool
+    size: int
+    duration: float
+    tags: int
+    cut: int
+    damaged: int = 0
+
+
+class _Window:
+    """Reads small pieces of a file through a larger buffer."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._start = 0
+        self._data = b""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """@return: fewer bytes at the end of the file."""
+        first = offset - self._start
+        if first < 0 or first + size > len(self._data):
+            self._data = os.pread(self._fd, max(size, WINDOW_BYTES), offset)
+            self._start = offset
+            first = 0
+        return self._data[first : first + size]
+
+
+@dataclass
+class _Scan:
+    """
+    What a file holds.
+
+    @ivar size: of the file, in bytes.
+    @ivar ranges: where whole tags stand, as starts and ends.
+    @ivar head: the first tag's payload, if that is C{onMetaData}.
+    @ivar headEnd: where that tag ends; where tags begin if it is none.
+    """
+
+    size: int
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    head: bytes | None = None
+    headEnd: int = 0
+    tags: int = 0
+    lastTime: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+    kinds: set[int] = field(default_factory=set)
+    index: KeyFrameIndex = field(default_factory=KeyFrameIndex)
+    nextAudio: int = 0
+
+    @property
+    def end(self) -> int:
+        """Where the last whole tag ends."""
+        return self.ranges[-1][1] if self.ranges else self.headEnd
+
+    @property
+    def damaged(self) -> int:
+        """Bytes before and between whole tags."""
+        whole = sum(end - start for start, end in self.ranges)
+        return self.end - self.headEnd - whole
+
+
+def repair(
+    path: str,
+    output: str | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Repaired:
+    """
+    Finish a file.
+
+    In place, only bytes at the start and the end are touched: the space that our
+    recordings reserve, and what follows the last whole tag.
+
+    @param output: a new file to write instead; the old one stays as it is.  This works
+        for files of other programs and for those with damage in the middle, which is
+        left out.
+    @param progress: called with bytes done and bytes to do.
+    @raise RepairError: it needs C{output}, is no FLV, or holds nothing.
+    @raise OSError: as it says.
+    """
+    flags = os.O_RDONLY if output is not None else os.O_RDWR
+    fd = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RepairError("it is still being recorded") from None
+        scan = _scanFile(fd, output is not None, progress)
+        if output is None:
+            return _repairInPlace(path, fd, scan)
+        return _writeNew(output, fd, scan, progress)
+    finally:
+        os.close(fd)
+
+
+# -- reading -----------------------------------------------------------------
+
+
+def _scanFile(
+    fd: int, copying: bool, progress: Callable[[int, int], object] | None
+) -> _Scan:
+    """Read a file from start to end."""
+    window = _Window(fd)
+    scan = _Scan(os.fstat(fd).st_size)
+    work = 2 * scan.size if copying else scan.size
+    position = scan.headEnd = _readHeader(window)
+    while position < scan.size:
+        if progress is not None:
+            progress(position, work)
+        start = position
+        for header in _tagsFrom(window, position, scan.size):
+            tagStart, end = header[0], header[1]
+            if tagStart == scan.headEnd and not scan.tags and scan.head is None:
+                payload = _metadataOf(window, header)
+                if payload is not None:
+                    scan.head = payload
+                    scan.headEnd = start = position = end
+                    continue
+            _learn(scan, window, header)
+            position = end
+            if progress is not None and not scan.tags % 1000:
+                progress(position, work)
+        if position > start:
+            scan.ranges.append((start, position))
+        position = _resynchronise(window, position, scan.size)
+    if not scan.tags:
+        raise RepairError("it holds no audio, video or data")
+    return scan
+
+
+def _readHeader(window: _Window) -> int:
+    """
+    @return: where the first tag begins.
+    @raise RepairError: this is no FLV.
+    """
+    data = window.read(0, flv.HEADER_SIZE)
+    if not data.startswith(b"FLV\x01"):
+        raise RepairError("it is no FLV file of version 1")
+    if len(data) < flv.HEADER_SIZE:
+        raise RepairError("it is shorter than an FLV header")
+    dataOffset: int = _unpackPointer(data[5:9])[0]
+    return dataOffset + flv.PREVIOUS_TAG_SIZE
+
+
+#: Where a tag begins and ends (its back pointer included), type, time, payload's size,
+#: and how the payload begins.
+_Header = tuple[int, int, int, int, int, bytes]
+
+_PEEK_BYTES = flv.TAG_HEADER_SIZE + PREFIX_BYTES
+
+
+def _readTag(window: _Window, position: int, size: int) -> _Header | None:
+    """
+    Read a tag's header.
+
+    @param size: of the file, in bytes.
+    @return: L{None} where no whole tag stands.
+    """
+    return _parseTag(window.read(position, _PEEK_BYTES), position, size)
+
+
+def _parseTag(data: bytes, position: int, size: int) -> _Header | None:
+    """See L{_readTag}."""
+    if len(data) < flv.TAG_HEADER_SIZE:
+        return None
+    first, time, streamId = _unpackHeader(data[: flv.TAG_HEADER_SIZE])
+    payloadSize = first & 0xFFFFFF
+    typeId = first >> 24
+    end = position + flv.TAG_HEADER_SIZE + payloadSize + flv.PREVIOUS_TAG_SIZE
+    if typeId & ~_FILTERED not in _TAG_TYPES or any(streamId) or end > size:
+        return None
+    prefix = data[flv.TAG_HEADER_SIZE : flv.TAG_HEADER_SIZE + payloadSize]
+    return position, end, typeId, time >> 8 | (time & 0xFF) << 24, payloadSize, prefix
+
+
+def _pointsBack(window: _Window, header: _Header) -> bool:
+    """Whether the right back pointer follows a tag."""
+    pointer = window.read(header[1] - flv.PREVIOUS_TAG_SIZE, flv.PREVIOUS_TAG_SIZE)
+    size: int = _unpackPointer(pointer)[0]
+    return size == header[4] + flv.TAG_HEADER_SIZE
+
+
+def _tagsFrom(window: _Window, position: int, size: int) -> Iterator[_Header]:
+    """
+    Read tags as far as they follow each other.
+
+    A back pointer that is wrong makes a tag doubtful: it counts if another tag or the
+    end of the file follows it.
+    """
+    header = _readTag(window, position, size)
+    while header is not None:
+        end = header[1]
+        right = _pointsBack(window, header)
+        following = _readTag(window, end, size)
+        if not right and following is None and end != size:
+            return
+        yield header
+        header = following
+
+
+def _resynchronise(window: _Window, position: int, size: int) -> int:
+    """
+    Look for a tag after damage.
+
+    @return: where a tag with the right back pointer stands; the file's end if none
+        does.
+    """
+    while position < size:
+        data = window.read(position, min(WINDOW_BYTES, size - position))
+        for match in _ANY_TAG.finditer(data):
+            candidate = position + match.start()
+            header = _parseTag(
+                data[match.start() : match.start() + flv.TAG_HEADER_SIZE],
+                candidate,
+                size,
+            )
+            if header is not None and _pointsBack(window, header):
+                return candidate
+        # A header may begin in these bytes and end in the next.
+        position += max(len(data) - flv.TAG_HEADER_SIZE + 1, 1)
+    return size
+
+
+def _metadataOf(window: _Window, header: _Header) -> bytes | None:
+    """The payload of a tag that is C{onMetaData}."""
+    start, _, typeId, time, size, _ = header
+    payload = window.read(start + flv.TAG_HEADER_SIZE, size)
+    return payload if isMetadata(Message(typeId, time, 0, payload)) else None
+
+
+def _learn(scan: _Scan, window: _Window, header: _Header) -> None:
+    """Take what a tag tells about the file."""
+    start, _, typeId, time, size, payload = header
+    scan.tags += 1
+    if time > MAX_TIME:
+        return
+    scan.lastTime = max(scan.lastTime, time)
+    if typeId not in (_AUDIO, _VIDEO):
+        return
+    position = start + flv.TAG_HEADER_SIZE
+    if size > PREFIX_BYTES and _isDeep(typeId, payload):
+        payload = window.read(position, size)
+    flags = media.flagsOf(typeId, payload)
+    if flags & media.SEQUENCE_HEADER or (
+        flags & media.CODED and typeId not in scan.kinds
+    ):
+        scan.kinds.add(typeId)
+        read = media.videoFacts if typeId == _VIDEO else media.audioFacts
+        facts = read(window.read(position, min(size, HEADER_BYTES)))
+        for name, value in facts.items():
+            scan.facts.setdefault(name, value)
+    if flags & media.KEY_FRAME:
+        if scan.nextAudio >= 0:
+            scan.nextAudio = -1  # there is video: its key frames are the index
+            scan.index.clear()
+        scan.index.add(time, start)
+    elif typeId == _AUDIO and flags & media.CODED and 0 <= scan.nextAudio <= time:
+        scan.index.add(time, start)
+        scan.nextAudio = time + AUDIO_INDEX_MILLISECONDS
+
+
+def _isDeep(typeId: int, payload: bytes) -> bool:
+    """Whether extensions or several tracks stand before what the payload is."""
+    if typeId == _VIDEO:
+        return payload[0] & 0x80 != 0 and payload[0] & 0x0F in (6, 7)
+    return payload[0] >> 4 == media.EX_HEADER and payload[0] & 0x0F in (4, 5, 7)
+
+
+# -- writing -----------------------------------------------------------------
+
+
+def _headOf(scan: _Scan, size: int, shift: int, payloadSize: int) -> bytes:
+    """
+    Make the beginning of the finished file.
+
+    @param size: the finished file's, in bytes.
+    @param shift: bytes that the tags have moved.
+    """
+    metadata = {} if scan.head is None else readMetadata(scan.head) or {}
+    times, positions = scan.index.before(scan.size)
+    hasAudio, hasVideo = _AUDIO in scan.kinds, _VIDEO in scan.kinds
+    facts = fileFacts(size, scan.lastTime, hasAudio, hasVideo, len(times))
+    return encodeHead(
+        {**metadata, **scan.facts, **facts},
+        hasAudio,
+        hasVideo,
+        times,
+        _moved(scan, positions, shift),
+        payloadSize,
+    )
+
+
+def _moved(scan: _Scan, positions: Sequence[int], shift: int) -> list[int]:
+    """Positions in the finished file, which has no damage in it."""
+    moved = []
+    ranges = iter(scan.ranges)
+    end = next(ranges)[1]
+    for position in positions:
+        while position >= end:
+            start, nextEnd = next(ranges)
+            shift -= start - end
+            end = nextEnd
+        moved.append(position + shift)
+    return moved
+
+
+def _isOurs(head: bytes | None) -> bool:
+    """Whether a first tag reserves space, also if a crash has damaged it."""
+    return head is not None and (len(head) == HEAD_PAYLOAD or SPACE.encode() in head)
+
+
+def _repairInPlace(path: str, fd: int, scan: _Scan) -> Repaired:
+    if not _isOurs(scan.head) or _readHeader(_Window(fd)) != flv.HEADER_SIZE:
+        raise RepairError(
+            "it has no room for an index at its start; --output writes a new file"
+        )
+    if scan.damaged:
+        raise RepairError(
+            f"{scan.damaged} bytes in its middle are damaged; --output writes a new"
+            " file without them"
+        )
+    end = scan.end
+    try:
+        head = _headOf(scan, end, 0, len(scan.head or b""))
+    except UsageError:
+        raise RepairError(
+            "the room for an index at its start is too small; --output writes a new"
+            " file"
+        ) from None
+    cut = scan.size - end
+    changed = bool(cut) or os.pread(fd, len(head), 0) != head
+    if cut:
+        os.ftruncate(fd, end)
+    if changed:
+        _writeAt(fd, head, 0)
+        os.fsync(fd)
+    return Repaired(path, changed, end, scan.lastTime / 1000, scan.tags, cut)
+
+
+def _writeNew(
+    output: str, fd: int, scan: _Scan, progress: Callable[[int, int], object] | None
+) -> Repaired:
+    foreign = scan.head is not None and not _isOurs(scan.head)
+    if foreign and readMetadata(scan.head or b"") is None:
+        # Nothing that the new head could take over, but not ours to throw away.
+        scan.ranges.insert(0, (_readHeader(_Window(fd)), scan.headEnd))
+    size = HEAD_SIZE + sum(end - start for start, end in scan.ranges)
+    head = _headOf(scan, size, HEAD_SIZE - scan.ranges[0][0], HEAD_PAYLOAD)
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+    new = os.open(output, flags, 0o666)
+    try:
+        _writeAt(new, head, 0)
+        written = len(head)
+        for start, end in scan.ranges:
+            for position in range(start, end, COPY_BYTES):
+                data = os.pread(fd, min(COPY_BYTES, end - position), position)
+                _writeAt(new, data, written)
+                written += len(data)
+                if progress is not None:
+                    progress(scan.size + position, 2 * scan.size)
+        os.fsync(new)
+    finally:
+        os.close(new)
+    return Repaired(
+        output,
+        True,
+        written,
+        scan.lastTime / 1000,
+        scan.tags,
+        scan.size - scan.end,
+        scan.damaged,
+    )
+
+
+def _writeAt(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(fd, view, offset)
+        view = view[count:]
+        offset += count
