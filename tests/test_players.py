@@ -314,3 +314,16 @@ def test_theGOPIsBoundedInBytes(stream, group, monkeypatch):
     send(stream, key(99, 10))
     _, second = join(group)
     assert times(second.messages()) == [0, 99]
+
+
+def test_everyTracksHeaderIsKept(stream, group):
+    def header(track, body):
+        # E-RTMP v2: enhanced, Multitrack; OneTrack, SequenceStart; FourCC, track id
+        return Message(9, 0, 1, b"\x96\x00avc1" + bytes((track,)) + body)
+
+    headers = begin(stream) + send(stream, header(1, b"one"), header(2, b"two"))
+    changed = send(stream, header(1, b"new"))
+    headers[3:4] = changed
+    send(stream, key(0))
+    _, peer = join(group)
+    assert peer.messages()[:-1] == headers

@@ -26,11 +26,26 @@ from twisted_rtmp.wire.messages import Message
 #: milliseconds.  A camera at one frame a second has none.
 GAP_MILLISECONDS = 2000
 
+#: Sequence headers that are kept for who joins later: of two kinds for each of 16
+#: video and 16 audio tracks.  OBS sends up to 6 of each.
+MAX_HEADERS = 64
+
 #: What sets a message apart from the frames that are only passed on.
 _NOTEWORTHY = media.MALFORMED | media.SEQUENCE_HEADER | media.METADATA
 
 _AUDIO: int = MessageType.AUDIO
 _VIDEO: int = MessageType.VIDEO
+
+
+def _headerKey(message: Message) -> tuple[int, ...]:
+    """What a later header must have in common with this one to replace it."""
+    typeId = message.typeId
+    flags = message.flags
+    kind = flags & (media.SEQUENCE_HEADER | media.METADATA | media.MULTICHANNEL)
+    if not flags & media.MULTITRACK:
+        return typeId, kind
+    parse = media.parseVideo if typeId == _VIDEO else media.parseAudio
+    return typeId, kind, *(track.trackId for track in parse(message.payload).tracks)
 
 
 class TakeOver(Enum):
@@ -100,7 +115,7 @@ class LiveStream:
         self._sinkNames: dict[IMediaSink, str] = {}
         # The newest sequence header of each kind, in the order in which the
         # kinds first came.
-        self._headers: dict[tuple[int, int], Message] = {}
+        self._headers: dict[tuple[int, ...], Message] = {}
         self._lastVideo: int | None = None
         self._lastAudio: int | None = None
         self._told: set[str] = set()
@@ -148,8 +163,10 @@ class LiveStream:
             if flags & media.MALFORMED:
                 self._discard("malformed", f"{len(message.payload)} bytes")
                 return
-            kind = flags & (media.SEQUENCE_HEADER | media.METADATA)
-            self._headers[typeId, kind] = message
+            headers = self._headers
+            headers[_headerKey(message)] = message
+            if len(headers) > MAX_HEADERS:
+                del headers[next(iter(headers))]
         self._passOn(message)
 
     def _passOn(self, message: Message) -> None:
