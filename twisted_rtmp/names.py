@@ -26,10 +26,7 @@ def printable(text: str) -> str:
     cut = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
     if cut.isascii() and cut.isprintable():
         return cut
-    return "".join(
-        c if c.isprintable() else ascii(c)[1:-1]
-        for c in cut.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    )
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
 
 
 def splitQuery(text: str) -> tuple[str, str]:
