@@ -25,7 +25,6 @@ from feeding import (
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.connection import (
     CONTROL_CHUNK_STREAM,
-    DEFAULT_WINDOW,
     MIN_WINDOW,
     Connection,
     Role,
@@ -214,10 +213,24 @@ class TestAcknowledgement:
     """RTMP 1.0, 5.4.3 and 5.4.4."""
 
     @BOTH
-    def test_halfTheDefaultWindow(self, role):
-        """1,250,000 bytes unless the peer names a window, then as many more."""
+    def test_noneUnlessAsked(self, role):
+        """A publisher that reads nothing would lose its end to a reset."""
         connection = connected(role)
         connection.feed(setChunkSize(2**20))
+        events(connection)
+        message = chunk(0, 6, bytes(99_988))
+        for _ in range(60):
+            connection.feed(message)
+            events(connection)
+        assert sent(connection) == []
+        assert connection.window == 0
+
+    @BOTH
+    def test_halfTheWindow(self, role):
+        """Half of what the peer asks for, then as many more."""
+        window = 2_500_000
+        connection = connected(role)
+        connection.feed(control(5, window) + setChunkSize(2**20))
         events(connection)
         got = []
         message = chunk(0, 6, bytes(99_988))
@@ -227,7 +240,7 @@ class TestAcknowledgement:
             got += sent(connection)
         [(typeId, streamId, first), (_, _, second)] = got
         assert (typeId, streamId) == (3, 0)
-        half = DEFAULT_WINDOW // 2
+        half = window // 2
         assert half <= int.from_bytes(first, "big") < half + 100_000
         assert 2 * half <= int.from_bytes(second, "big") < 2 * half + 200_000
 

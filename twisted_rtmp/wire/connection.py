@@ -32,9 +32,11 @@ from twisted_rtmp.wire.messages import (
     splitAggregate,
 )
 
-#: What is acknowledged if the peer names no window, in bytes: the window that
-#: SRS, gortmplib and GStreamer announce.
-DEFAULT_WINDOW = 2_500_000
+#: Bytes after which a peer that names no window gets an acknowledgement.  ffmpeg and
+#: librtmp name none, and do not read what comes while they publish; a system that
+#: closes a connection with unread data resets it, and throws away what it has not
+#: sent yet: the last seconds of a fast stream.  SRS and gortmplib send none either.
+NEVER = 1 << 63
 
 #: The smallest window that is honoured, in bytes: a smaller one would cost
 #: more acknowledgements than it is worth.
@@ -72,7 +74,8 @@ class Connection:
     @ivar bytesSent: everything that L{dataToSend} gave.
     @ivar acknowledged: the last sequence number the peer acknowledged, 32
         bits.
-    @ivar window: bytes after which the peer wants an acknowledgement.
+    @ivar window: bytes after which the peer wants an acknowledgement; 0 until it
+        has asked for any.
     @ivar reader: the chunk reader, for its counters.
     @ivar writer: the chunk writer.
     @ivar passedOver: messages of types that mean nothing to us, by type id.
@@ -94,12 +97,12 @@ class Connection:
         self.bytesReceived = 0
         self.bytesSent = 0
         self.acknowledged = 0
-        self.window = DEFAULT_WINDOW
+        self.window = 0
         self.reader = ChunkReader(limits)
         self.writer = ChunkWriter()
         self.passedOver: dict[int, int] = {}
         self._lastAcknowledged = 0
-        self._acknowledgeAt = DEFAULT_WINDOW // 2
+        self._acknowledgeAt = NEVER
         self._announcedWindow = 0
         self._aggregate: Iterator[Message] | None = None
         self._error: ProtocolError | None = None
