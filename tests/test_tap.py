@@ -131,6 +131,7 @@ def test_noDurations(text):
         ["--record", "somewhere", "--no-record"],
         ["--record", ""],
         ["--pipe", ""],
+        ["--pipe", "cat 'unfinished"],
     ],
     ids=" ".join,
 )

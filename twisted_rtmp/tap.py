@@ -24,7 +24,7 @@ from twisted_rtmp.auth import AllowList
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import ISinkFactory
 from twisted_rtmp.limits import ServerLimits
-from twisted_rtmp.pipes import PipeSinks
+from twisted_rtmp.pipes import PipeSinks, parseCommand
 from twisted_rtmp.recording import DEFAULT_NAME, Recordings, RecordName
 from twisted_rtmp.recording.recorder import MIN_FREE
 from twisted_rtmp.service import Listener, RTMPService, ServerProcess
@@ -404,8 +404,11 @@ class Options(UsageOptions):
             if times > 1 and name not in repeatable:
                 raise UsageError(f"--{name}: given {times} times.")
         self._checkRecording()
-        if self["pipe"] is not None and not self["pipe"].strip():
-            raise UsageError("--pipe: a command is needed.")
+        if self["pipe"] is not None:
+            try:
+                parseCommand(self["pipe"])
+            except ValueError as error:
+                raise UsageError(f"--pipe: {error}.") from None
         self["limits"] = self._limits()
         self["listeners"] = self._listeners()
         self["authorizer"] = None
@@ -513,7 +516,7 @@ def makeService(options: Options) -> IService:
         arguments = _recordingOptions(options)
         recordings = Recordings(reactor, options["record"], **arguments)
         sinkFactories.append(recordings)
-    if options["pipe"]:
+    if options["pipe"] is not None:
         sinkFactories.append(PipeSinks(reactor, options["pipe"]))
     factory = RTMPFactory(
         reactor,
