@@ -136,20 +136,22 @@ class LiveStream:
         received = self._received
         if typeId == _VIDEO:
             flags = message.flags = media.videoFlags(message.payload)
-            last = self._lastVideo
-            self._lastVideo = timestamp
             if flags & media.CODED:
                 received.video += 1
+                last = self._lastVideo
+                self._lastVideo = timestamp
             else:
                 received.headers += 1
+                last = None  # ffmpeg sends headers at 0, wherever its frames begin
         elif typeId == _AUDIO:
             flags = message.flags = media.audioFlags(message.payload)
-            last = self._lastAudio
-            self._lastAudio = timestamp
             if flags & media.CODED:
                 received.audio += 1
+                last = self._lastAudio
+                self._lastAudio = timestamp
             else:
                 received.headers += 1
+                last = None  # ffmpeg sends headers at 0, wherever its frames begin
         else:
             self._dataReceived(message)
             return
