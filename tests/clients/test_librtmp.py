@@ -49,7 +49,7 @@ def test_curl(capture, sample):
     if "rtmp" not in version.stdout.split():
         needed("curl with RTMP")
     subprocess.run(
-        [program("curl"), "-sS", "-T", sample, capture.url("test") + " live=1"],
+        [program("curl"), "-sS", "-T", sample, capture.url("test")],
         check=True,
         timeout=PATIENCE,
     )
