@@ -363,6 +363,10 @@ class Client(Talk):
             moved = moved or bool(self._unread and self.transport.reading and self.open)
         self._pumping = False
 
+    def take(self) -> list[Reply]:
+        self.pump()
+        return super().take()
+
     def leave(self) -> None:
         """Close the connection, as a peer does: the server sees its FIN."""
         self.pump()
