@@ -26,3 +26,17 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("-c:a", "aac", "-b:a", "64k", path),
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds of H.264 at 40 Mb/s, with key frames of a megabyte."""
+    path = tmp_path_factory.mktemp("noisy") / "noisy.flv"
+    # Noise that stands still fills the key frames, and some that moves the others.
+    noise = "noise=alls=60,noise=alls=8:allf=t"
+    ffmpeg(
+        *("-f", "lavfi", "-i", f"testsrc2=size=1280x720:rate=30,{noise}"),
+        *("-t", 3, "-c:v", "libx264", "-preset", "ultrafast", "-g", 30, "-qp", 24),
+        *("-x264-params", "ipratio=4:scenecut=0", path),
+    )
+    return path

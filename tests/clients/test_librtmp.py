@@ -42,6 +42,15 @@ def test_library(capture, sample, options):
     assertDecodes(capture.recording("test"))
 
 
+def test_fasterThanItIsStored(capture, noisy):
+    """The library reads nothing while it publishes, and closes at the end."""
+    publish(noisy, capture.url("test"))
+    summary = capture.ended("test")["test"]
+    sent = mediaTags(noisy)
+    assertSame(mediaTags(capture.recording("test")), sent)
+    assertAllStored(summary, sent)
+
+
 def test_curl(capture, sample):
     version = subprocess.run(
         [program("curl"), "--version"], capture_output=True, text=True, check=True
