@@ -19,7 +19,7 @@ from twisted_rtmp.wire.constants import (
     PeerBandwidthLimit,
     UserControlType,
 )
-from twisted_rtmp.wire.errors import MessageError, ProtocolError
+from twisted_rtmp.wire.errors import LimitError, MessageError, ProtocolError
 from twisted_rtmp.wire.handshake import ClientHandshake, ServerHandshake
 from twisted_rtmp.wire.limits import DEFAULT_WIRE_LIMITS, WireLimits
 from twisted_rtmp.wire.messages import (
@@ -41,6 +41,11 @@ NEVER = 1 << 63
 #: The smallest window that is honoured, in bytes: a smaller one would cost
 #: more acknowledgements than it is worth.
 MIN_WINDOW = 1000
+
+#: Largest command, in bytes.  Commands are names, tokens and lists of codecs: some
+#: kB.  What they name is remembered and said in replies, so a command of 8 MiB would
+#: cost many times that.
+MAX_COMMAND_SIZE = 64 * 1024
 
 #: Chunk stream of protocol control messages.  RTMP 1.0, 5.3.1.1.
 CONTROL_CHUNK_STREAM = 2
@@ -146,8 +151,11 @@ class Connection:
                 if event is not None:
                     return event
         except ProtocolError as error:
-            self._error = error
-            raise
+            # Its traceback would keep the message alive, in a circle with this
+            # object: 8 MB a connection that only the garbage collector finds.
+            message = None
+            self._error = error.with_traceback(None)
+            raise self._error from None
 
     def _shakeHands(
         self, handshake: ServerHandshake | ClientHandshake
@@ -230,6 +238,14 @@ class Connection:
         return int.from_bytes(payload[:4], "big")
 
     def _command(self, payload: bytes, streamId: int, amf3: bool) -> Command:
+        if len(payload) > MAX_COMMAND_SIZE:
+            raise LimitError(
+                f"a command of {len(payload)} bytes is over the limit of"
+                f" {MAX_COMMAND_SIZE}",
+                section="RTMP 1.0, 7.1.1",
+                limit=MAX_COMMAND_SIZE,
+                got=len(payload),
+            )
         values = amf0.decode(payload, self._limits)
         if not values or not isinstance(values[0], str):
             raise MessageError(
