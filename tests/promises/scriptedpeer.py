@@ -190,19 +190,22 @@ class Peer:
         self.send(message(csid, typeId, payload, timestamp, streamId, self.chunkSize))
 
     def setChunkSize(self, size):
-        self.send(setChunkSize(size))
+        payload = size.to_bytes(4, "big")
+        self.send(message(2, 1, payload, chunkSize=self.chunkSize))
         self.chunkSize = size
 
     def end(self):
         """Delete the stream, and close when the server has heard it."""
-        self.send(command("deleteStream", 0, None, 1))
+        payload = amf("deleteStream", 0, None, 1)
+        self.send(message(3, COMMAND, payload, chunkSize=self.chunkSize))
         self.socket.shutdown(socket.SHUT_WR)
         self.waitForCut()
         self.close()
 
     def ping(self, value):
         """Wait until the server has come to a ping, and answered."""
-        self.send(message(2, 4, b"\x00\x06" + value.to_bytes(4, "big")))
+        ping = b"\x00\x06" + value.to_bytes(4, "big")
+        self.send(message(2, 4, ping, chunkSize=self.chunkSize))
         wanted = b"\x00\x07" + value.to_bytes(4, "big")
         while self.nextMessage() != (4, wanted):
             pass
