@@ -203,8 +203,8 @@ class Disk:
         for position, (_, result) in enumerate(jobs):
             if isinstance(outcome, Failure):
                 result.errback(outcome)
-            elif isinstance(outcome[position], OSError):
-                result.errback(Failure(outcome[position]))
+            elif isinstance(outcome[position], Failure):
+                result.errback(outcome[position])
             else:
                 result.callback(outcome[position])
         if not self._running:
@@ -251,13 +251,13 @@ class Disk:
 
 
 def _runAll(works: list[Callable[[], Any]]) -> list[Any]:
-    """Run functions one after the other; an L{OSError} is a result like others."""
+    """Run functions one after the other; one's L{OSError} does not stop the next."""
     results: list[Any] = []
     for work in works:
         try:
             results.append(work())
-        except OSError as error:  # noqa: PERF203
-            results.append(error)
+        except OSError:  # noqa: PERF203
+            results.append(Failure())
     return results
 
 

@@ -382,12 +382,12 @@ class FLVRecorder:
     # -- IMediaSink --------------------------------------------------------
 
     def mediaReceived(self, message: Message) -> None:
-        """Take a message: 0.25 us, and 1 us when its batch is handed over."""
+        """Take a message: 0.6 us, and 0.5 us more when its batch is handed over."""
         if self._state is not _State.RECORDING:
             if not self._admit(message):
                 return
         elif message.flags & self._cutFlags and self._isDue(message):
-            self._rotate()
+            self._rotate(message)
         pending = self._pending
         if not pending:
             self._disk.wake(self.flush)
@@ -475,18 +475,18 @@ class FLVRecorder:
             self.flush()  # to know of video that has been waiting
         return due and self._isCut(message)
 
-    def _rotate(self) -> None:
+    def _rotate(self, message: Message) -> None:
         self.flush()
         self._finish()
-        self._open(self._stream.headers())
+        self._open(message, self._stream.headers())
 
     def _begin(self, message: Message, headers: Sequence[Message]) -> None:
         self._moveTo(_State.RECORDING)
-        self._open(headers)
-        self._setCut(message.timestamp)
+        self._open(message, headers)
 
-    def _open(self, headers: Sequence[Message]) -> None:
+    def _open(self, message: Message, headers: Sequence[Message]) -> None:
         self._part = _Part(self._settings, self._stream, headers, self._failed)
+        self._setCut(message.timestamp)
 
     def _setCut(self, base: int) -> None:
         """
