@@ -8,6 +8,7 @@ the factory's.
 from __future__ import annotations
 
 import math
+import select
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
@@ -183,6 +184,11 @@ class RTMPProtocol(Protocol):
         self._publishing: dict[int, NetStream] = {}
         self.congested = False
         self._writeNow: Callable[[], object] | None = None
+        # Tells whether a publisher has closed its end.  Then it is sent nothing: it
+        # would answer with a reset, and an error on writing ends a connection before
+        # all that came has been read.  The end of a fast encoder's stream gets lost
+        # so, since it closes while megabytes wait in the kernel.
+        self._hangUp: select.poll | None = None
         # Each hold, with whom it is for.
         self._holds: set[tuple[Hold, object]] = set()
         self._decision: Deferred[Any] | None = None
@@ -362,8 +368,11 @@ class RTMPProtocol(Protocol):
 
     def _flush(self) -> None:
         data = self._connection.dataToSend()
-        if data:
-            self.transport.write(data)
+        if not data or (self._hangUp is not None and self._hangUp.poll(0)):
+            return
+        self.transport.write(data)
+        if self._publishing and self._writeNow is not None and not self.congested:
+            self._writeNow()
 
     # Phases, deadlines and the end
 
@@ -1027,6 +1036,7 @@ class RTMPProtocol(Protocol):
             )
             return
         netStream.live = live
+        self._hangUp = _hangUpPoll(self.transport)
         netStream.heard = self._clock.seconds()
         self._publishing[netStream.id] = netStream
         self._setTimer()
@@ -1097,6 +1107,21 @@ _COMMANDS: dict[str, Callable[[RTMPProtocol, Command], None]] = {
     for name, method in vars(RTMPProtocol).items()
     if name.startswith("command_")
 }
+
+
+def _hangUpPoll(transport: object) -> select.poll | None:
+    """
+    What tells whether a transport's peer has closed its end.
+
+    @return: L{None} where the system or the transport cannot tell.
+    """
+    socketTransport = getattr(transport, "transport", transport)  # TLS has one below
+    fileno = getattr(socketTransport, "fileno", None)
+    if fileno is None or not hasattr(select, "POLLRDHUP"):
+        return None
+    poll = select.poll()
+    poll.register(fileno(), select.POLLRDHUP)
+    return poll
 
 
 def _isStreamId(value: object) -> TypeGuard[float]:
