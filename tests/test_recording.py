@@ -1384,11 +1384,11 @@ def test_aKilledProcessLosesLessThanHalfASecond(tmp_path, encoded):
 
 
 def test_aFileSizeLimitEndsFilesNotTheStream(tmp_path, encoded):
-    limit = HEAD_SIZE + 60_000
+    limit = HEAD_SIZE + 150_000
     process = start(
         tmp_path,
         encoded,
-        interval=0.005,
+        interval=0.01,
         setup=f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))",
         end="""loop.stop(); print(stream.ledger.received.messages,
             stream.ledger.written["recording"].messages, stream.ledger.lost,
