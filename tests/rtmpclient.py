@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone
-from twisted.internet.interfaces import IConsumer, IPushProducer, ITransport
+from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.connection import Connection, Role
 from twisted_rtmp.wire.constants import NEED_DATA
@@ -217,7 +216,7 @@ class Talk:
         self.flush()
 
 
-@implementer(ITransport, IConsumer, IPushProducer)
+@implementer(ITCPTransport, IConsumer, IPushProducer)
 class MemoryTransport:
     """
     The server's end of a connection in memory, as TCP would have it.
@@ -225,6 +224,8 @@ class MemoryTransport:
     @ivar taking: whether the peer reads what it is sent.
     @ivar queued: what it has not read yet.
     @ivar reading: whether the server reads.
+    @ivar most: the most that was ever queued, bytes.
+    @ivar options: what was set of the socket's.
     """
 
     bufferSize = 65_536
@@ -239,6 +240,7 @@ class MemoryTransport:
         self.disconnected = False
         self.aborted = False
         self.most = 0
+        self.options: dict[str, bool] = {}
         self._producer: Any = None
         self._producerPaused = False
 
@@ -281,6 +283,21 @@ class MemoryTransport:
             self.lose(ConnectionDone())
         return data
 
+    def loseWriteConnection(self) -> None:
+        raise NotImplementedError("nobody here closes half a connection")
+
+    def getTcpNoDelay(self) -> bool:
+        return self.options["noDelay"]
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.options["noDelay"] = enabled
+
+    def getTcpKeepAlive(self) -> bool:
+        return self.options["keepAlive"]
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self.options["keepAlive"] = enabled
+
     def getPeer(self) -> IPv4Address:
         return self.client.address
 
@@ -316,13 +333,17 @@ class Client(Talk):
 
     _port = 50_000
 
-    def __init__(self, factory: RTMPFactory) -> None:
+    def __init__(self, factory: Any, clock: Clock | None = None) -> None:
+        """
+        @param factory: an L{RTMPFactory}, or what is wrapped around one.
+        @param clock: the factory's, if it does not tell.
+        """
         super().__init__()
         Client._port += 1
         self.address = IPv4Address("TCP", "198.51.100.7", Client._port)
         self._unread = bytearray()
         self._pumping = False
-        self.transport = MemoryTransport(factory.clock, self)
+        self.transport = MemoryTransport(clock or factory.clock, self)
         protocol = factory.buildProtocol(self.address)
         self.turnedAway = protocol is None
         if protocol is not None:
@@ -355,6 +376,7 @@ class Client(Talk):
                 self._unread.clear()
                 self.protocol.dataReceived(data)
                 moved = True
+            self.transport.clock.advance(0)  # TLS gathers what it writes in a turn
             data = self.transport.deliver()
             if data:
                 self.heard(data)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from OpenSSL import SSL
 from rtmpclient import (
     AAC_FRAME,
     AAC_HEADER,
@@ -19,9 +22,13 @@ from rtmpclient import (
     VIDEO,
     Client,
 )
+from serverprocess import selfSigned
+from twisted.internet import ssl
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -142,7 +149,10 @@ def shape(replies: list[Any]) -> list[tuple[Any, ...]]:
     ]
 
 
-def test_doubles() -> None:
+def test_doubles(clock: Clock) -> None:
+    client = Client(RTMPFactory(clock))
+    verifyObject(ITCPTransport, client.transport)
+    client.leave()
     verifyObject(IMediaSink, Sink())
     verifyObject(ISinkFactory, Sinks())
     verifyObject(IAuthorizer, Ask())
@@ -781,9 +791,16 @@ def test_decidedAfterTheEnd(clock: Clock) -> None:
     client = Client(factory)
     client.publish()
     client.transport.taking = False
+    assert not client.transport.reading
+    resumed: list[bool] = []
+    client.transport.resumeProducing = (  # type: ignore[method-assign]
+        lambda: resumed.append(client.transport.disconnecting)
+    )
     client.protocol.close()
+    assert resumed == [False]
     decision.callback(None)
     assert sinks.all == []
+    assert resumed == [False]
     client.transport.taking = True
     client.pump()
     assert client.transport.disconnected
@@ -1014,6 +1031,86 @@ def test_closedWhileHeld(clock: Clock) -> None:
     assert client.transport.disconnected
 
 
+class TLSClient(Client):
+    """The same over TLS, as the server's end has it from Twisted."""
+
+    def __init__(self, factory: RTMPFactory, certificate: ssl.ContextFactory):
+        self.closeNotified = False
+        self._tls = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+        self._tls.set_connect_state()
+        self._shaken = False
+        super().__init__(
+            TLSMemoryBIOFactory(certificate, False, factory, factory.clock),
+            factory.clock,
+        )
+        self._shake()
+
+    def _shake(self) -> None:
+        with contextlib.suppress(SSL.WantReadError):
+            self._tls.do_handshake()
+            self._shaken = True
+        self._carry()
+
+    def _carry(self) -> None:
+        with contextlib.suppress(SSL.WantReadError):
+            while True:
+                super().sendBytes(self._tls.bio_read(65_536))
+
+    def sendBytes(self, data: bytes) -> None:
+        self._tls.sendall(data)
+        self._carry()
+
+    def heard(self, data: bytes) -> None:
+        self._tls.bio_write(data)
+        if not self._shaken:
+            self._shake()
+        with contextlib.suppress(SSL.WantReadError):
+            try:
+                while True:
+                    super().heard(self._tls.recv(65_536))
+                    answer = self.connection.dataToSend()
+                    if answer:
+                        self.sendBytes(answer)
+            except SSL.ZeroReturnError:
+                self.closeNotified = True
+                self._tls.shutdown()
+                self._carry()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> ssl.ContextFactory:
+    path = tmp_path / "server.pem"
+    path.write_bytes(selfSigned())
+    return ssl.DefaultOpenSSLContextFactory(str(path), str(path))
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_TLSEndsUnderHolds(
+    clock: Clock, certificate: ssl.ContextFactory, held: bool
+) -> None:
+    """
+    The refusal arrives, then both ends say that they close: for that, the server
+    reads on, though a decision has kept it from reading.
+    """
+    decision: Deferred[Any] = Deferred(lambda d: None)
+    factory = RTMPFactory(clock, authorizer=Ask(publish=lambda: decision))
+    client = TLSClient(factory, certificate)
+    client.publish()
+    [protocol] = factory.connections
+    assert not client.transport.reading
+    if held:
+        protocol.close()
+    else:
+        decision.errback(Refused("Not you."))
+    client.pump()
+    assert client.closeNotified
+    assert client.transport.disconnected
+    assert not client.transport.aborted
+    assert not factory.connections
+    expected = ["NetStream.Publish.Denied"] * (not held)
+    assert client.codes() == ["NetConnection.Connect.Success", *expected]
+
+
 # The log
 
 
@@ -1042,12 +1139,13 @@ def test_logIsClean(clock: Clock, lines: list[str]) -> None:
         assert "hunter2" not in line
 
 
-def test_digestsOfTheHandshake(clock: Clock) -> None:
+def test_handshake(clock: Clock) -> None:
     """What the server says first is S0, S1 and S2, once C1 is there."""
     client = Client(RTMPFactory(clock))
     client.protocol.dataReceived(b"\x03" + bytes(1535))
     assert client.transport.queued == b""
     client.protocol.dataReceived(bytes(1))
     assert len(client.transport.queued) == HANDSHAKE
+    assert client.transport.options == {"noDelay": True, "keepAlive": True}
     client.transport.taking = False
     client.leave()
