@@ -98,6 +98,7 @@ class Peer:
         if receiveBuffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receiveBuffer)
         self.socket.settimeout(PATIENCE)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.connect(("127.0.0.1", port))
         self.address = "{}:{}".format(*self.socket.getsockname())
         self.chunkSize = 128
@@ -359,6 +360,13 @@ class HonestStream:
         assert not self._thread.is_alive(), "the server does not read it any more"
         assert self._error is None, self._error
         self._peer.end()
+
+    def abandon(self):
+        """End with a server that has gone."""
+        self._ending.set()
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        self._peer.close()
 
     def compare(self):
         """End, and compare what is recorded with what was sent."""

@@ -1,0 +1,184 @@
+"""P15, P23, P24, P28: how connections, streams and the server end."""
+
+from __future__ import annotations
+
+import signal
+import struct
+import threading
+
+from promiseserver import MIB, Server
+from scriptedpeer import (
+    DATA,
+    VIDEO,
+    HonestStream,
+    Peer,
+    amf,
+    header,
+    numberedFrame,
+    tagsOf,
+)
+
+
+def test_resetsFreeEverything(server, honest):
+    connections = server.connections()
+    server.waitFor(f"Recording honest/{honest.name} to")
+    descriptors = server.descriptors
+    for number in range(30):
+        peer = Peer(server.port)
+        if number % 3 == 0:
+            peer.send(b"\x03" + bytes(700))
+        elif number % 3 == 1:
+            peer.open()
+            peer.send(header(6, VIDEO, 100) + b"\x17")
+        else:
+            peer.publishes(f"reset{number}")
+            peer.sendMedia(VIDEO, numberedFrame(0))
+            peer.ping(1)
+        peer.reset()
+    server.waitUntil(
+        lambda: server.connections() <= connections, "connections are left"
+    )
+    server.waitUntil(lambda: server.descriptors <= descriptors, "descriptors are left")
+    server.waitFor(r"live/reset\d+ ended after", 10)
+
+
+def test_halfCloseFreesEverything(server, honest):
+    server.waitFor(f"Recording honest/{honest.name} to")
+    descriptors = server.descriptors
+    for number in range(30):
+        with Peer(server.port) as peer:
+            if number % 3 == 0:
+                peer.send(b"\x03" + bytes(700))
+            elif number % 3 == 1:
+                peer.open()
+                peer.send(header(6, VIDEO, 100) + b"\x17")
+            else:
+                peer.publishes(f"half{number}")
+                peer.sendMedia(VIDEO, numberedFrame(0))
+            peer.socket.shutdown(1)
+            peer.waitForCut()
+    server.waitUntil(lambda: server.descriptors <= descriptors, "descriptors are left")
+    server.waitFor(r"live/half\d+ ended after .* 1 video ", 10)
+
+
+def test_thousandNamesLeaveNothing(server, honest):
+    def publishMany(start, count):
+        for number in range(start, start + count):
+            with Peer(server.port) as peer:
+                peer.publishes(f"name{number}")
+                peer.sendMedia(VIDEO, numberedFrame(0))
+                peer.end()
+
+    server.waitFor(f"Recording honest/{honest.name} to")
+    publishMany(0, 100)  # what Python keeps for reuse is there afterwards
+    server.waitFor(r"live/name\d+ ended after", 100)
+    descriptors = server.descriptors
+    resident = server.resident
+    publishMany(100, 1000)
+    server.waitFor(r"live/name\d+ ended after", 1100)
+    server.waitUntil(lambda: server.descriptors <= descriptors, "descriptors are left")
+    assert server.resident - resident <= 16 * MIB
+
+
+def _metadata(data):
+    """The payload of the onMetaData tag."""
+    tags = [tag for tag in tagsOf(data) if tag[0] == DATA]
+    assert tags[0][2].startswith(amf("onMetaData"))
+    return tags[0][2]
+
+
+def _number(metadata, name):
+    at = metadata.index(struct.pack(">H", len(name)) + name.encode() + b"\x00")
+    [value] = struct.unpack_from(">d", metadata, at + 3 + len(name))
+    return value
+
+
+def _recording(server, start):
+    """Start streams that are alike, and wait until each has frames."""
+    streams = [HonestStream(server, f"{start}{number}") for number in range(5)]
+    for stream in streams:
+        stream.goesOn(100)
+    return streams
+
+
+def _compare(server, stream, before, spare):
+    """
+    Compare what is recorded of a stream whose server has gone.
+
+    @param before: how many messages had been sent when the server was told.
+    @param spare: how many of these may be missing.
+    @return: the recording, and its audio and video tags.
+    """
+    stream.abandon()
+    recorded = server.recorded(f"honest/{stream.name}-")
+    media = [tag for tag in tagsOf(recorded) if tag[0] != DATA]
+    assert media == stream.sent[: len(media)]
+    assert len(media) >= before - spare
+    return recorded, media
+
+
+def test_sigtermFinishesRecordings(tmp_path):
+    with Server(tmp_path) as server:
+        streams = _recording(server, "term")
+        before = [stream.frames for stream in streams]
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        server.noTraceback()
+        for stream, frames in zip(streams, before, strict=True):
+            # 100 ms are 20 messages.
+            recorded, media = _compare(server, stream, frames, 20)
+            metadata = _metadata(recorded)
+            assert _number(metadata, "duration") == media[-1][1] / 1000
+            assert _number(metadata, "filesize") == len(recorded)
+
+
+def test_sigtermAmidAFlood(tmp_path):
+    """A peer that never reads and never stops does not hold the end up."""
+    with Server(tmp_path) as server:
+        stream = HonestStream(server, "beside")
+        stream.goesOn()
+        peer = Peer(server.port, receiveBuffer=4096).open()
+        flood = threading.Thread(target=_flood, args=(peer,), daemon=True)
+        flood.start()
+        stream.goesOn()
+        before = stream.frames
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        flood.join()
+        peer.close()
+        recorded, media = _compare(server, stream, before, 20)
+        assert _number(_metadata(recorded), "duration") == media[-1][1] / 1000
+
+
+def _flood(peer):
+    while peer.trySend(b"\x02\0\0\0\0\0\x06\x04\0\0\0\0\0\x06\0\0\0\x01" * 1000):
+        pass
+
+
+def test_sigkillLeavesReadableRecordings(tmp_path):
+    with Server(tmp_path) as server:
+        streams = _recording(server, "kill")
+        before = [stream.frames for stream in streams]
+        server.signal(signal.SIGKILL)
+        assert server.wait() == -signal.SIGKILL
+        for stream, frames in zip(streams, before, strict=True):
+            # 1000 ms are 200 messages.
+            _compare(server, stream, frames, 200)
+
+
+def test_sigkillAfterOneSecondHasWhatCameBefore(tmp_path):
+    """What was sent a second before is in the file, while the stream goes on."""
+    with Server(tmp_path) as server:
+        stream = HonestStream(server, "second")
+        stream.goesOn(100)
+        before = stream.frames
+        server.waitUntil(
+            lambda: (
+                server.files("honest/second-")
+                and len(tagsOf(server.recorded("honest/second-"))) > before
+            ),
+            "it is not written while the stream goes on",
+        )
+        server.signal(signal.SIGKILL)
+        server.wait()
+        stream.abandon()
