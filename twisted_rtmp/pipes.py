@@ -15,7 +15,12 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.error import (
+    ConnectionAborted,
+    ProcessDone,
+    ProcessExitedAlready,
+    ProcessTerminated,
+)
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProcessTransport,
@@ -199,6 +204,8 @@ class PipeSink:
         self._stallCall: IDelayedCall | None = None
         self._signalCall: IDelayedCall | None = None
         self._exited: list[Deferred[None]] = []
+        self._over = False  # the stream is
+        self._gone = True  # the child is, with its output
 
     # -- IMediaSink --------------------------------------------------------
 
@@ -221,9 +228,10 @@ class PipeSink:
             self._endInput()
         elif self._state is _State.IDLE:
             self._moveTo(_State.CLOSED)
-        if self._transport is None:
+        self._over = True
+        if self._gone:
             return None
-        if self._signalCall is None:
+        if self._signalCall is None and self._transport is not None:
             self._signalIn(self._finishSeconds)
         exited: Deferred[None] = Deferred()
         self._exited.append(exited)
@@ -245,7 +253,11 @@ class PipeSink:
             "RTMP_STREAM": self._fields["stream"],
         }
         protocol = _ChildProtocol(
-            self._stream.label, self._reactor, self._inputLost, self._childExited
+            self._stream.label,
+            self._reactor,
+            self._inputLost,
+            self._childExited,
+            self._childEnded,
         )
         try:
             # Its own search in PATH; no shell.
@@ -269,6 +281,7 @@ class PipeSink:
             pid=process.pid,
         )
         self._moveTo(_State.RUNNING)
+        self._gone = False
         self._transport = process  # type: ignore[assignment]
         assert self._transport is not None
         self._transport.registerProducer(self, False)
@@ -408,12 +421,12 @@ class PipeSink:
         self._abandon("pipe closed")
 
     def _childExited(self, status: str, well: bool) -> None:
-        early = self._state in (_State.RUNNING, _State.IDLE)
         self._abandon("pipe closed")
         self._transport = None
         if self._signalCall is not None:
             self._signalCall.cancel()
             self._signalCall = None
+        early = not self._over
         tell = self._log.info if well and not early else self._log.warn
         tell(
             "{stream}: the child {status}{early}",
@@ -421,6 +434,10 @@ class PipeSink:
             status=status,
             early=" before the stream did" if early else "",
         )
+
+    def _childEnded(self) -> None:
+        """Its output has ended, too."""
+        self._gone = True
         exited, self._exited = self._exited, []
         for each in exited:
             each.callback(None)
@@ -456,11 +473,13 @@ class _ChildProtocol(ProcessProtocol):
         reactor: IReactorTime,
         inputLost: Callable[[], object],
         exited: Callable[[str, bool], object],
+        ended: Callable[[], object],
     ) -> None:
         self._label = label
         self._reactor = reactor
         self._inputLost = inputLost
         self._exited = exited
+        self._ended = ended
         self._line = {1: b"", 2: b""}
         self._second = -1
         self._lines = 0
@@ -503,10 +522,7 @@ class _ChildProtocol(ProcessProtocol):
         self._inputLost()
 
     def processExited(self, reason: Failure) -> None:
-        assert self.transport is not None
-        self._closeCall = self._reactor.callLater(
-            OUTPUT_SECONDS, self.transport.loseConnection
-        )
+        self._closeCall = self._reactor.callLater(OUTPUT_SECONDS, self._closePipes)
         error = reason.value
         if isinstance(error, ProcessDone):
             self._exited("ended with status 0", True)
@@ -516,11 +532,21 @@ class _ChildProtocol(ProcessProtocol):
             status = getattr(error, "exitCode", None)
             self._exited(f"ended with status {status}", False)
 
+    def _closePipes(self) -> None:
+        """Close what the child's own children still hold."""
+        assert self.transport is not None
+        self.transport.loseConnection()
+        # That waits until they have read what was written.
+        standardInput = getattr(self.transport, "pipes", {}).get(0)
+        if standardInput is not None:
+            standardInput.connectionLost(Failure(ConnectionAborted()))
+
     def processEnded(self, reason: Failure) -> None:
         for line in self._line.values():
             self._tell(line)
         if self._closeCall is not None and self._closeCall.active():
             self._closeCall.cancel()
+        self._ended()
 
 
 @implementer(ISinkFactory)
