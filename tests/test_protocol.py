@@ -572,7 +572,14 @@ def test_severalPublications(clock: Clock) -> None:
     assert sinks[0].payloads == [AVC_KEY_FRAME]
     assert sinks[1].payloads == [AAC_FRAME]
     assert factory.counters.strayMessages == 1
-    client.command("deleteStream", 6.0, None, 1.0)
+    client.command("createStream", 6.0, None)
+    client.command("publish", 7.0, None, "three", "live", streamId=3)
+    client.command("deleteStream", 0, None, "nothing")
+    client.command("deleteStream", 0, None, "three")
+    assert sorted(factory.streams) == [("live", "one"), ("live", "two")]
+    client.command("deleteStream", 8.0, None, 1.0)
+    assert list(factory.streams) == [("live", "two")]
+    client.command("FCUnpublish", 9.0, None, "one")
     assert list(factory.streams) == [("live", "two")]
     client.leave()
     assert not factory.streams
@@ -821,6 +828,21 @@ def test_decisionTakesTooLong(clock: Clock) -> None:
     assert factory.counters.cut == 1
 
 
+def test_slowDecisionIsNotIdleness(clock: Clock) -> None:
+    """A peer that asked late has its answer all the same."""
+    decision: Deferred[Any] = Deferred()
+    client = Client(RTMPFactory(clock, authorizer=Ask(publish=lambda: decision)))
+    client.connect()
+    clock.advance(8)
+    client.command("publish", 3.0, None, "key", "live", streamId=1)
+    clock.advance(9.9)
+    decision.callback(None)
+    assert client.codes()[-1] == START
+    clock.advance(9.9)
+    assert client.open
+    client.leave()
+
+
 def test_manyDecisionsAtOnce(clock: Clock) -> None:
     """Two thousand publish commands in one read nest nothing."""
     sinks = Sinks()
@@ -878,6 +900,7 @@ def test_connectDeadline(clock: Clock) -> None:
 
 def test_idleDeadline(clock: Clock) -> None:
     client = Client(RTMPFactory(clock))
+    clock.advance(5)
     client.connect()
     clock.advance(5)
     client.command("createStream", 2.0, None)

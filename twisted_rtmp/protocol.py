@@ -537,6 +537,8 @@ class RTMPProtocol(Protocol):
         deferred.addBoth(decided)
         atOnce = False
         if self._decision is not None:
+            # It is not the peer that is idle.
+            self._idleSince = self._clock.seconds()
             self.hold(Hold.DECISION)
 
     def _ask(
