@@ -761,16 +761,23 @@ def test_publishRefused(clock: Clock, how: str) -> None:
     assert factory.counters.refused == 1
 
 
-def test_decisionFails(clock: Clock, loggedFailures: Any) -> None:
+def stumble() -> Any:
+    raise ZeroDivisionError("a bug")
+
+
+async def stumbleLater() -> Any:
+    stumble()
+
+
+@pytest.mark.parametrize("answer", [stumble, stumbleLater])
+def test_decisionFails(clock: Clock, loggedFailures: Any, answer: Any) -> None:
     """A bug of the authorizer's is logged, and no permission."""
-    decision: Deferred[Any] = Deferred()
-    factory = RTMPFactory(clock, authorizer=Ask(publish=lambda: decision))
+    factory = RTMPFactory(clock, authorizer=Ask(publish=answer))
     client = Client(factory)
     client.publish()
-    decision.errback(ZeroDivisionError("a bug"))
-    client.pump()
     assert client.codes()[-1] == "NetStream.Publish.Denied"
     assert client.transport.disconnected
+    assert not factory.streams
     assert len(loggedFailures.take(ZeroDivisionError)) == 1
 
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail
 from twisted.internet.interfaces import (
     IConsumer,
     IPushProducer,
@@ -557,6 +557,9 @@ class RTMPProtocol(Protocol):
         except Refused as refusal:
             refused(refusal)
             return
+        except Exception:
+            # An application's bug: no permission either, and the peer is told so.
+            asked = fail()
         self._decide(asked, allowed, refused)
 
     # Events
