@@ -163,6 +163,16 @@ VECTORS = [
         [video(0x01020304, b"a"), video(0x01020318, P[:200])],
     ),
     (
+        "extendedIsForgottenWithTheNextShortTime",
+        chunk(0, 6, b"a", time=0x01020304)
+        + chunk(1, 6, P[:128], length=200, time=20)
+        + chunk(3, 6, b"\1\2\3\4" + P[132:200]),
+        [
+            video(0x01020304, b"a"),
+            video(0x01020318, P[:128] + b"\1\2\3\4" + P[132:200]),
+        ],
+    ),
+    (
         "extendedIsEachChunkStreamsOwn",
         chunk(0, 6, P[:128], length=200, time=0x01020304)
         + chunk(0, 4, P[:128], length=200, time=0x01020304, type=8)
@@ -529,6 +539,18 @@ class TestTime:
         )
         times = [reader.nextMessage().timestamp for _ in range(4)]
         assert times == [2**32 - 10, 2**32 + 10, 2**32 + 12, 2**32 - 3]
+
+    def test_newChunkStreamInFormat1(self):
+        """Its field is taken for an absolute time: there is nothing to add it to."""
+        reader = ChunkReader()
+        reader.feed(
+            chunk(0, 6, b"v", time=2**32 - 10)
+            + chunk(1, 6, b"v", time=20)
+            + chunk(1, 4, b"a", time=15, type=8)
+            + chunk(1, 4, b"a", time=15, type=8)
+        )
+        times = [reader.nextMessage().timestamp for _ in range(4)]
+        assert times[2:] == [2**32 + 15, 2**32 + 30]
 
     def test_controlTimeIsNoReference(self):
         """Commands and controls often have time 0, whatever the media's is."""
