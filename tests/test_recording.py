@@ -1261,13 +1261,13 @@ def test_ffmpegKnowsDurationAndIndex(recorded):
     assert "warning" not in found
     assert 9.9 < float(found.split()[-1]) < 10.2
     log = output(
-        *("ffmpeg", "-v", "debug", "-ss", 7.5, "-i", recorded, "-c", "copy"),
+        *("ffmpeg", "-v", "debug", "-ss", 9, "-i", recorded, "-c", "copy"),
         *("-frames:v", 1, "-f", "null", "-"),
     )
     assert "Invalid keyframes" not in log
-    # Read only the head and the last seconds, not what is between.
+    # Reads the head, some seconds to know the codecs, and the last one.
     read = max(int(part.split()[0]) for part in log.split("Statistics: ")[1:])
-    assert read < recorded.stat().st_size
+    assert read < 0.7 * recorded.stat().st_size
 
 
 def test_gstreamerPlays(recorded):
