@@ -608,7 +608,7 @@ class FLVRecorder:
             self._tell(
                 "stops: {error}; {path} has {duration:.3f} s, {size} bytes",
                 error=_textOf(part.error),
-                path=part.path or "no file",
+                path=part.path if part.size else "its file",
                 duration=part.duration,
                 size=part.size,
             )
