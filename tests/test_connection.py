@@ -25,6 +25,7 @@ from feeding import (
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.connection import (
     CONTROL_CHUNK_STREAM,
+    MAX_COMMAND_SIZE,
     MIN_WINDOW,
     Connection,
     Role,
@@ -446,6 +447,21 @@ class TestCommands:
             error = readConnection([data], limits=limits).error
             assert error is not None
             assert error[0] is LimitError
+
+    @pytest.mark.parametrize("typeId", [17, 20])
+    def test_size(self, typeId):
+        """What is over the bound is not even looked at."""
+        named = amf0.encode("f", 0)
+        longest = amf0.encode("f", 0, "x" * (MAX_COMMAND_SIZE - len(named) - 3))
+        assert len(longest) == MAX_COMMAND_SIZE
+        first = b"\0" * (typeId == 17)
+        for extra, refused in ((b"", False), (b"\x05", True)):
+            payload = first + longest + extra
+            message = setChunkSize(10**6) + chunk(0, 3, payload, type=typeId)
+            result = readConnection([message])
+            assert len(result.events) == (not refused)
+            limit = (LimitError, "RTMP 1.0, 7.1.1", MAX_COMMAND_SIZE)
+            assert result.error == (limit if refused else None)
 
     def test_argument(self):
         one = Command("f", 1.0, [None, "a"])
