@@ -318,7 +318,7 @@ class TestControl:
         """Answered with a window of that size, unless it is known; 5.4.5."""
         connection = connected()
         bandwidth = chunk(0, 2, number(70_000) + b"\2", type=6, stream=0)
-        assert feed(connection, bandwidth) == []
+        feed(connection, bandwidth)
         assert sent(connection) == [(5, 0, number(70_000))]
         feed(connection, bandwidth)
         assert sent(connection) == []

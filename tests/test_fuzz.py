@@ -14,6 +14,7 @@ import random
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import get_args
 
 import pytest
 from feeding import (
@@ -41,13 +42,7 @@ from twisted_rtmp.wire.connection import Connection, Role
 from twisted_rtmp.wire.constants import NEED_DATA
 from twisted_rtmp.wire.errors import ProtocolError
 from twisted_rtmp.wire.limits import WireLimits
-from twisted_rtmp.wire.messages import (
-    Command,
-    HandshakeDone,
-    Message,
-    PassedOver,
-    UserControl,
-)
+from twisted_rtmp.wire.messages import Event, Message
 
 SEED = os.environ.get("RTMP_FUZZ_SEED", "1")
 
@@ -55,7 +50,7 @@ SEED = os.environ.get("RTMP_FUZZ_SEED", "1")
 #: it takes some seconds.
 SESSION_COUNT = int(os.environ.get("RTMP_FUZZ_SESSIONS", "10000"))
 
-EVENTS = (Command, HandshakeDone, Message, PassedOver, UserControl)
+EVENTS = get_args(Event)
 
 #: So small that mutations reach them.
 TIGHT = WireLimits(
