@@ -35,6 +35,7 @@ from twisted_rtmp.wire.constants import NEED_DATA, MessageType, UserControlType
 from twisted_rtmp.wire.errors import LimitError, MessageError, ProtocolError
 from twisted_rtmp.wire.messages import (
     Command,
+    ControlAnswered,
     HandshakeDone,
     Message,
     PassedOver,
@@ -59,6 +60,12 @@ WINDOW = 5_000_000
 #: more is read from it.  A read costs more than its bytes: at full speed a server
 #: spends 1.5 s of CPU a GB in reads of 64 KiB, and a third of that in these.
 READ_SIZE = 1024 * 1024
+
+#: What is read at a time of a peer that has taken L{SLOW_READ_SECONDS} for one read,
+#: in bytes.  Chunks of one byte, each of another chunk stream, cost 2 us a byte: in
+#: full reads, four such peers leave the others without service for seconds.
+SLOW_READ_SIZE = 16 * 1024
+SLOW_READ_SECONDS = 0.05
 
 #: Chunk stream of onStatus and its kin; clients take 4 or 5.
 STATUS_CHUNK_STREAM = 5
@@ -228,8 +235,15 @@ class RTMPProtocol(Protocol):
         self._heard = now = self._clock.seconds()
         self._connection.feed(data)
         messages = self._run()
+        if self._clock.seconds() - now > SLOW_READ_SECONDS:
+            self._readLess()
         if self._publishing:
             self.factory.pacer.readDone(self, len(data), messages, now)
+
+    def _readLess(self) -> None:
+        """Give the others their turn: this peer's bytes are dear."""
+        transport = self.transport
+        transport.bufferSize = min(SLOW_READ_SIZE, transport.bufferSize)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         wasClosing = self._phase is Phase.CLOSING
@@ -591,6 +605,9 @@ class RTMPProtocol(Protocol):
 
     def _userControl(self, event: UserControl) -> None:
         """Set Buffer Length and the like: nothing that a live server needs."""
+
+    def _controlAnswered(self, event: ControlAnswered) -> None:
+        """The answer is sent as any other."""
 
     def _passedOver(self, event: PassedOver) -> None:
         self.log.info(
@@ -1105,6 +1122,7 @@ _EVENTS: dict[type, Callable[[RTMPProtocol, Any], None]] = {
     Command: RTMPProtocol._commandReceived,
     UserControl: RTMPProtocol._userControl,
     PassedOver: RTMPProtocol._passedOver,
+    ControlAnswered: RTMPProtocol._controlAnswered,
 }
 
 _COMMANDS: dict[str, Callable[[RTMPProtocol, Command], None]] = {

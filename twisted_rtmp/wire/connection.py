@@ -24,6 +24,7 @@ from twisted_rtmp.wire.handshake import ClientHandshake, ServerHandshake
 from twisted_rtmp.wire.limits import DEFAULT_WIRE_LIMITS, WireLimits
 from twisted_rtmp.wire.messages import (
     Command,
+    ControlAnswered,
     Event,
     HandshakeDone,
     Message,
@@ -216,6 +217,7 @@ class Connection:
             window = self._number(payload, "Set Peer Bandwidth", "5.4.5")
             if window and window != self._announcedWindow:
                 self.sendWindowAcknowledgementSize(window)
+                return ControlAnswered()
             return None
         return self._countPassedOver(typeId)
 

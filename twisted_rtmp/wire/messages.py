@@ -152,8 +152,19 @@ class PassedOver:
         self.typeId = typeId
 
 
+class ControlAnswered:
+    """
+    Protocol control was answered: there is something to send.
+
+    An event, so that each answer to a flood is on its way before the next message is
+    looked at.
+    """
+
+    __slots__ = ()
+
+
 #: What a connection tells its user about.
-Event = Message | Command | UserControl | HandshakeDone | PassedOver
+Event = Message | Command | UserControl | HandshakeDone | PassedOver | ControlAnswered
 
 
 def splitAggregate(aggregate: Message) -> Iterator[Message]:
