@@ -23,14 +23,15 @@ from chunks import encode, publication
 TWISTD = (
     "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
 )
-TURNS = 8
+TURNS = 24
 
 
 def serve(options: list[str], folder: str) -> tuple[subprocess.Popen[str], int]:
     """Start a server; its process and its port."""
+    command = [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "rtmp"]
+    command += ["--listen", "tcp:0:interface=127.0.0.1", *options]
     process = subprocess.Popen(
-        [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "rtmp"]
-        + ["--listen", "tcp:0:interface=127.0.0.1", *options],
+        command,
         cwd=folder,
         env=dict(os.environ, PYTHONPATH=os.getcwd(), PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
