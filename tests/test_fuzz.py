@@ -523,7 +523,7 @@ def conversation(rng: random.Random) -> bytes:
 def test_server(corpus):
     """
     The whole server: no error leaves it, and nothing is left of a connection, with
-    an honest publisher and its player beside it that lose nothing.
+    an honest publisher beside it that loses nothing.
     """
     greeting = b"\x03" + bytes(2 * 1536)
     honest = b"".join(

@@ -2,7 +2,7 @@
 What real encoders sent, read at every cut: recorded in sessions/.
 
 The figures of librtmp's and curl's sessions were compared with the FLV files that
-they had sent; the others with what their encoders wrote into a file.
+they had sent, ffmpeg's with what it wrote into a file.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 
 import pytest
 from promiseserver import MIB
@@ -378,3 +379,32 @@ def test_unknownCommandsAreNotRemembered(server, honest):
         peer.ping(1)
         assert server.peak - before <= 16 * MIB
     assert server.count(f"{peer.address} sent an unknown command") <= 32
+
+
+def test_costlyBytesLeaveOthersTheirTurn(server, honest):
+    """
+    Chunks of 1 byte, each of another chunk stream, are the most work a byte.
+
+    Four peers send 4 MiB each of them; with each turn of the server's loop another
+    peer is answered once, so few answers mean long turns.
+    """
+    turn = b"".join(basicHeader(3, csid) + b"\x00" for csid in range(4, 60))
+    with contextlib.ExitStack() as peers:
+        hostile = [peers.enter_context(Peer(server.port)).open() for _ in range(4)]
+        other = peers.enter_context(Peer(server.port)).publishes("other")
+        senders = []
+        for peer in hostile:
+            peer.setChunkSize(1)
+            for csid in range(4, 60):
+                peer.send(header(csid, VIDEO, 1 * MIB) + b"\x17")
+            peer.ping(1)
+            data = turn * (4 * MIB // len(turn))
+            senders.append(threading.Thread(target=peer.trySend, args=(data,)))
+        for sender in senders:
+            sender.start()
+        answers = 0
+        while any(sender.is_alive() for sender in senders):
+            other.sendMedia(VIDEO, numberedFrame(answers), answers * 40)
+            other.ping(answers)
+            answers += 1
+        assert answers >= 50

@@ -379,9 +379,13 @@ class ChunkReader:
             self._at = at = at + left
             stream.missing = 0
             if not partial:
+                if self.unfinished:
+                    self._grow(left)  # as if it had come in pieces
+                    self.unfinished -= left
                 return data[at - left : at]
-            self.unfinished -= len(partial)
+            self._grow(left)
             partial += data[at - left : at]
+            self.unfinished -= len(partial)
             payload = bytes(partial)
             partial.clear()
             return payload
@@ -408,14 +412,15 @@ class ChunkReader:
         self._at = end
         missing -= len(window)
         stream.missing = missing
+        self._grow(len(window))
         if missing:
             partial += window
-            self._grow(len(window))
             return None
         if not partial:
+            self.unfinished -= len(window)
             return bytes(window)
-        self.unfinished -= len(partial)
         partial += window
+        self.unfinished -= len(partial)
         payload = bytes(partial)
         partial.clear()
         return payload
