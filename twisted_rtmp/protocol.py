@@ -235,15 +235,23 @@ class RTMPProtocol(Protocol):
         self._heard = now = self._clock.seconds()
         self._connection.feed(data)
         messages = self._run()
-        if self._clock.seconds() - now > SLOW_READ_SECONDS:
-            self._readLess()
+        self._fitReads(len(data), self._clock.seconds() - now)
         if self._publishing:
             self.factory.pacer.readDone(self, len(data), messages, now)
 
-    def _readLess(self) -> None:
-        """Give the others their turn: this peer's bytes are dear."""
+    def _fitReads(self, size: int, seconds: float) -> None:
+        """
+        Read less of a peer whose bytes are dear, so that others get their turn.
+
+        @param size: what a read brought, in bytes.
+        @param seconds: what that took.
+        """
         transport = self.transport
-        transport.bufferSize = min(SLOW_READ_SIZE, transport.bufferSize)
+        if seconds > SLOW_READ_SECONDS:
+            transport.bufferSize = min(SLOW_READ_SIZE, transport.bufferSize)
+        elif size >= transport.bufferSize and seconds * 4 < SLOW_READ_SECONDS:
+            most = min(READ_SIZE, self._limits.queuedReplyBytes)
+            transport.bufferSize = min(2 * transport.bufferSize, most)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         wasClosing = self._phase is Phase.CLOSING
