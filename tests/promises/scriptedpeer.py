@@ -7,6 +7,7 @@ whatever it is told, right or wrong.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -138,6 +139,11 @@ class Peer:
             return False
         return True
 
+    def finishSending(self):
+        """Close this direction; the server may have cut both already."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
     def waitForCut(self):
         """Read on until the server has closed the connection."""
         try:
@@ -199,7 +205,7 @@ class Peer:
         """Delete the stream, and close when the server has heard it."""
         payload = amf("deleteStream", 0, None, 1)
         self.send(message(3, COMMAND, payload, chunkSize=self.chunkSize))
-        self.socket.shutdown(socket.SHUT_WR)
+        self.finishSending()
         self.waitForCut()
         self.close()
 

@@ -140,17 +140,31 @@ def test_malformedFirstMessagesAreDropped(server, honest):
         struct.pack(">B3s3sB3s", 22, b"\0\0\x0b", bytes(3), 0, bytes(3)) * 20,
         struct.pack(">B3s3sB3s", 20, b"\0\0\x04", bytes(3), 0, bytes(3)) + bytes(8),
         b"\xff" * 1000,
+        (struct.pack(">B3s3sB3s", 9, bytes(3), bytes(3), 0, bytes(3)) + b"\0\0\0\x0b")
+        * 500_000,
     ],
-    ids=["empty", "short", "past", "nested", "command", "ones"],
+    ids=["empty", "short", "past", "nested", "command", "ones", "many"],
 )
 def test_malformedAggregateEndsOnlyItsConnection(server, honest, payload):
     with Peer(server.port) as peer:
         peer.publishes("aggregate")
         before = server.count("live/aggregate ended after")
-        peer.trySend(message(6, 22, payload, 0, 1))
-        peer.socket.shutdown(1)
+        peer.setChunkSize(1 << 23)
+        peer.trySend(message(6, 22, payload, 0, 1, 1 << 23))
+        peer.finishSending()
         peer.waitForCut()
     server.waitFor("live/aggregate ended after", before + 1)
+
+
+def test_aggregateOfTooManyMessagesIsCut(server, honest):
+    inner = struct.pack(">B3s3sB3s", 9, bytes(3), bytes(3), 0, bytes(3)) + bytes(4)
+    with Peer(server.port) as peer:
+        peer.publishes("many")
+        peer.setChunkSize(1 << 23)
+        peer.trySend(message(6, 22, inner * 20_001, 0, 1, 1 << 23))
+        peer.waitForCut()
+    server.waitFor(f"{peer.address} is cut for a protocol error: an aggregate message")
+    server.waitFor("live/many ended after")
 
 
 def test_malformedControlMessagesEndOnlyTheirConnection(server, honest):
@@ -160,7 +174,7 @@ def test_malformedControlMessagesEndOnlyTheirConnection(server, honest):
                 peer.publishes("control")
                 peer.trySend(message(2, typeId, payload))
                 peer.trySend(message(3, typeId, payload, 0, 1))
-                peer.socket.shutdown(1)
+                peer.finishSending()
                 peer.waitForCut()
 
 

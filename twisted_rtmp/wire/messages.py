@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from twisted_rtmp.wire.errors import MessageError
+from twisted_rtmp.wire.errors import LimitError, MessageError
+
+#: Messages in an aggregate.  Servers that send them put some hundred ms of media into
+#: one; 8 MiB of empty messages are 550,000, and take a second of the server's time.
+MAX_AGGREGATE_MESSAGES = 20_000
 
 #: Type, length, time and message stream id of a message in an aggregate: the
 #: layout of an FLV tag's header, bytes.
@@ -175,9 +179,11 @@ def splitAggregate(aggregate: Message) -> Iterator[Message]:
     The last back pointer may be missing (Red5, Wowza relays).
 
     @raise MessageError: a message runs past the aggregate.
+    @raise LimitError: there are more than L{MAX_AGGREGATE_MESSAGES}.
     """
     payload = aggregate.payload
     at = 0
+    count = 0
     first: int | None = None
     while len(payload) - at >= _SUBMESSAGE_HEADER_SIZE:
         typeId = payload[at] & 31
@@ -190,6 +196,14 @@ def splitAggregate(aggregate: Message) -> Iterator[Message]:
                 section="RTMP 1.0, 7.1.6",
                 limit=len(payload) - at,
                 got=size,
+            )
+        count += 1
+        if count > MAX_AGGREGATE_MESSAGES:
+            raise LimitError(
+                f"an aggregate message of more than {MAX_AGGREGATE_MESSAGES} messages",
+                section="RTMP 1.0, 7.1.6",
+                limit=MAX_AGGREGATE_MESSAGES,
+                got=count,
             )
         if first is None:
             first = time
