@@ -56,7 +56,7 @@ def test_halfCloseFreesEverything(server, honest):
             else:
                 peer.publishes(f"half{number}")
                 peer.sendMedia(VIDEO, numberedFrame(0))
-            peer.socket.shutdown(1)
+            peer.finishSending()
             peer.waitForCut()
     server.waitUntil(lambda: server.descriptors <= descriptors, "descriptors are left")
     server.waitFor(r"live/half\d+ ended after .* 1 video ", 10)

@@ -55,8 +55,7 @@ def test_garbageIsCut(server, honest):
             if source.random() < 0.7:
                 data = b"\x03" + data
             peer.trySend(data)
-            with contextlib.suppress(OSError):
-                peer.socket.shutdown(socket.SHUT_WR)
+            peer.finishSending()
             peer.waitForCut()
 
 
@@ -66,8 +65,7 @@ def test_garbageAfterTheHandshakeIsCut(server, honest):
         with Peer(server.port) as peer:
             peer.shakeHands()
             peer.trySend(source.randbytes(source.randrange(1, 9000)))
-            with contextlib.suppress(OSError):
-                peer.socket.shutdown(socket.SHUT_WR)
+            peer.finishSending()
             peer.waitForCut()
 
 
@@ -83,8 +81,7 @@ def test_garbageAfterConnectIsCut(server, honest):
                 sent = peer.trySend(message(source.randrange(2, 9), typeId, payload))
                 if not sent:
                     break
-            with contextlib.suppress(OSError):
-                peer.socket.shutdown(socket.SHUT_WR)
+            peer.finishSending()
             peer.waitForCut()
 
 

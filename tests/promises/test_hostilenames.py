@@ -242,7 +242,7 @@ def test_nobodyEndsAnothersStream(server):
         peer.trySend(message(3, COMMAND, amf("closeStream", 0, None), 0, 1))
         peer.trySend(message(2, 2, b"\x00\x00\x00\x06"))
         peer.trySend(message(6, VIDEO, numberedFrame(9_999_999), 0, 1))
-        peer.socket.shutdown(1)
+        peer.finishSending()
         peer.waitForCut()
     stream.goesOn()
     stream.compare()
