@@ -69,13 +69,16 @@ class ReadPacer:
         self._held: list[Paced] = []
         self._tick: IDelayedCall | None = None
 
-    def readDone(self, publisher: Paced, size: int, messages: int, now: float) -> None:
+    def readDone(
+        self, publisher: Paced, size: int, messages: int, now: float, full: bool
+    ) -> None:
         """
         A publisher was read.
 
         @param size: the bytes that the read brought.
         @param messages: how many audio and video messages were in them.
         @param now: the clock's time.
+        @param full: whether the read brought as much as it could.
         """
         self._messages += messages
         elapsed = now - self._since
@@ -85,7 +88,7 @@ class ReadPacer:
             )
             self._messages = 0
             self._since = now
-        if self.active and size < LARGE_READ:
+        if self.active and size < LARGE_READ and not full:
             publisher.holdPace()
             self._held.append(publisher)
             if self._tick is None:

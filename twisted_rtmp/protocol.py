@@ -61,6 +61,10 @@ WINDOW = 5_000_000
 #: spends 1.5 s of CPU a GB in reads of 64 KiB, and a third of that in these.
 READ_SIZE = 1024 * 1024
 
+#: What the first reads take at most, until full ones turn out to be quick work: a
+#: MiB of the smallest messages would be three seconds of it.
+FIRST_READ_SIZE = 64 * 1024
+
 #: What is read at a time of a peer that has taken L{SLOW_READ_SECONDS} for one read,
 #: in bytes.  Chunks of one byte, each of another chunk stream, cost 2 us a byte: in
 #: full reads, four such peers leave the others without service for seconds.
@@ -223,7 +227,7 @@ class RTMPProtocol(Protocol):
             transport.setTcpKeepAlive(True)
         if IWriteDescriptor.providedBy(transport):
             self._writeNow = transport.doWrite
-        transport.bufferSize = min(READ_SIZE, self._limits.queuedReplyBytes)
+        transport.bufferSize = min(FIRST_READ_SIZE, self._limits.queuedReplyBytes)
         transport.registerProducer(self, True)
         self._heard = self._since = self._clock.seconds()
         self.factory.connectionOpened(self)
@@ -234,22 +238,24 @@ class RTMPProtocol(Protocol):
             return  # TLS reads on, for the peer's word that it closes too
         self._heard = now = self._clock.seconds()
         self._connection.feed(data)
+        size = len(data)
+        full = size >= self.transport.bufferSize
         messages = self._run()
-        self._fitReads(len(data), self._clock.seconds() - now)
+        self._fitReads(full, self._clock.seconds() - now)
         if self._publishing:
-            self.factory.pacer.readDone(self, len(data), messages, now)
+            self.factory.pacer.readDone(self, size, messages, now, full)
 
-    def _fitReads(self, size: int, seconds: float) -> None:
+    def _fitReads(self, full: bool, seconds: float) -> None:
         """
         Read less of a peer whose bytes are dear, so that others get their turn.
 
-        @param size: what a read brought, in bytes.
+        @param full: whether a read brought as much as it may.
         @param seconds: what that took.
         """
         transport = self.transport
         if seconds > SLOW_READ_SECONDS:
             transport.bufferSize = min(SLOW_READ_SIZE, transport.bufferSize)
-        elif size >= transport.bufferSize and seconds * 4 < SLOW_READ_SECONDS:
+        elif full and seconds * 4 < SLOW_READ_SECONDS:
             most = min(READ_SIZE, self._limits.queuedReplyBytes)
             transport.bufferSize = min(2 * transport.bufferSize, most)
 
