@@ -69,7 +69,7 @@ FIRST_READ_SIZE = 64 * 1024
 #: in bytes.  Chunks of one byte, each of another chunk stream, cost 2 us a byte: in
 #: full reads, four such peers leave the others without service for seconds.
 SLOW_READ_SIZE = 16 * 1024
-SLOW_READ_SECONDS = 0.05
+SLOW_READ_SECONDS = 0.02
 
 #: Chunk stream of onStatus and its kin; clients take 4 or 5.
 STATUS_CHUNK_STREAM = 5
@@ -255,9 +255,12 @@ class RTMPProtocol(Protocol):
         transport = self.transport
         if seconds > SLOW_READ_SECONDS:
             transport.bufferSize = min(SLOW_READ_SIZE, transport.bufferSize)
-        elif full and seconds * 4 < SLOW_READ_SECONDS:
+        elif full:
+            # At once, where the largest read would be quick work, too: sizes between
+            # are seldom filled, and would stay.
             most = min(READ_SIZE, self._limits.queuedReplyBytes)
-            transport.bufferSize = min(2 * transport.bufferSize, most)
+            if seconds * most < SLOW_READ_SECONDS * transport.bufferSize:
+                transport.bufferSize = most
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         wasClosing = self._phase is Phase.CLOSING
