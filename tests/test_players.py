@@ -287,6 +287,16 @@ def test_withoutVideoAndWithItAgain(stream, group):
     assert times(peer.messages(), 8) == [0, 40]
 
 
+def test_videoOnAgainDoesNotEndAPause(stream, group):
+    begin(stream)
+    player, peer = join(group)
+    player.pause(True)
+    player.receive(video=False)
+    player.receive(video=True)
+    send(stream, key(0), inter(33))
+    assert times(peer.messages()) == [0]
+
+
 def test_withoutAudio(stream, group):
     begin(stream)
     player, peer = join(group)

@@ -139,7 +139,7 @@ class Player:
             self._audio = audio
         if video is not None and video != self._video:
             self._video = video
-            if video:
+            if video and self._track is not _Track.PAUSED:
                 self.awaitKeyFrame()
 
     def awaitKeyFrame(self) -> None:
