@@ -18,8 +18,8 @@ from twisted_rtmp.interfaces import IAuthorizer, ISinkFactory
 from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.pacing import ReadPacer
 from twisted_rtmp.players import Player, PlayerGroup
-from twisted_rtmp.protocol import NetStream, RTMPProtocol
-from twisted_rtmp.streams import LiveStream, TakeOver
+from twisted_rtmp.protocol import RTMPProtocol
+from twisted_rtmp.streams import LiveStream, Publisher, TakeOver
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
@@ -75,8 +75,11 @@ class RTMPFactory(Factory[RTMPProtocol]):
     @ivar clock: what all deadlines are counted by.
     @ivar connections: the open ones.
     @ivar streams: the live ones, by application and name.
+    @ivar streamStarted: called with each stream that begins.
     @ivar streamEnded: called with each stream whose publisher has gone and
         whose sinks have stored what they got.
+    @ivar playersChanged: called with an application, a stream's name and the number
+        of players that play it or wait for it, each time that number changes.
     @ivar counters: see L{Counters}.
     """
 
@@ -106,12 +109,14 @@ class RTMPFactory(Factory[RTMPProtocol]):
         self.chunkSize = chunkSize
         self.connections: set[RTMPProtocol] = set()
         self.streams: dict[tuple[str, str], LiveStream] = {}
+        self.streamStarted: list[Callable[[LiveStream], None]] = []
         self.streamEnded: list[Callable[[LiveStream], None]] = []
+        self.playersChanged: list[Callable[[str, str, int], None]] = []
         self.counters = Counters()
         self.pacer = ReadPacer(reactor)
         self._sinkFactories = list(sinkFactories)
         self._takeOver = takeOver
-        self._publishers: dict[LiveStream, NetStream] = {}
+        self._publishers: dict[LiveStream, Publisher] = {}
         self._started: dict[LiveStream, float] = {}
         self._groups: dict[LiveStream, PlayerGroup] = {}
         # Players of streams that nobody publishes, by application and name.
@@ -159,7 +164,7 @@ class RTMPFactory(Factory[RTMPProtocol]):
     # Streams
 
     def publish(
-        self, application: str, name: str, publisher: NetStream
+        self, application: str, name: str, publisher: Publisher
     ) -> LiveStream | None:
         """
         Begin a live stream.
@@ -170,18 +175,18 @@ class RTMPFactory(Factory[RTMPProtocol]):
         present = self.streams.get(key)
         if present is not None:
             old = self._publishers[present]
-            if old.protocol is publisher.protocol or not self._mayTakeOver(present):
+            if old.connection is publisher.connection or not self._mayTakeOver(present):
                 return None
             self.counters.takenOver += 1
             self.log.warn(
                 "{stream} is taken over by {new} from {old}",
                 stream=present.label,
-                new=publisher.protocol.peer,
-                old=old.protocol.peer,
+                new=publisher.peer,
+                old=old.peer,
             )
-            old.protocol.takenOver(old)
+            old.takenOver()
         stream = LiveStream(application, name, publisher)
-        group = PlayerGroup(stream, self.clock, self.chunkSize)
+        group = PlayerGroup(stream, self.clock)
         self._groups[stream] = group
         stream.addSink(group, "players")
         self.streams[key] = stream
@@ -202,6 +207,8 @@ class RTMPFactory(Factory[RTMPProtocol]):
                 stream.addSink(sink, sinkFactory.sinkName)
         for player in self._waiting.pop(key, ()):
             group.add(player, again=True)
+        for started in list(self.streamStarted):
+            self._call(started, stream)
         return stream
 
     def play(self, application: str, name: str, player: Player) -> bool:
@@ -214,20 +221,38 @@ class RTMPFactory(Factory[RTMPProtocol]):
         stream = self.streams.get(key)
         if stream is None:
             self._waiting.setdefault(key, []).append(player)
-            return False
-        self._groups[stream].add(player)
-        return True
+        else:
+            self._groups[stream].add(player)
+        self._tellPlayers(key)
+        return stream is not None
 
     def stopPlaying(self, player: Player) -> None:
         """A player is gone."""
         if player.group is not None:
             player.group.remove(player)
-            return
-        waiting = self._waiting.get(player.key)
-        if waiting is not None and player in waiting:
+        else:
+            waiting = self._waiting.get(player.key)
+            if waiting is None or player not in waiting:
+                return
             waiting.remove(player)
             if not waiting:
                 del self._waiting[player.key]
+        self._tellPlayers(player.key)
+
+    def players(self, application: str, name: str) -> list[Player]:
+        """Those that play a stream, or wait for it."""
+        key = (application, name)
+        stream = self.streams.get(key)
+        if stream is None:
+            return list(self._waiting.get(key, ()))
+        return list(self._groups[stream].everyone())
+
+    def _tellPlayers(self, key: tuple[str, str]) -> None:
+        """The number of a stream's players has changed."""
+        if self.playersChanged:
+            count = len(self.players(*key))
+            for changed in list(self.playersChanged):
+                self._call(changed, *key, count)
 
     def _mayTakeOver(self, stream: LiveStream) -> bool:
         """Whether a newcomer may have a live stream's name."""
@@ -236,8 +261,10 @@ class RTMPFactory(Factory[RTMPProtocol]):
             return silent >= self.limits.silentSeconds and not stream.throttled
         return self._takeOver is TakeOver.ALWAYS
 
-    def unpublish(self, stream: LiveStream) -> None:
+    def unpublish(self, stream: LiveStream, publisher: Publisher) -> None:
         """A live stream's publisher has gone: end the stream."""
+        if self._publishers.get(stream) is not publisher:
+            return
         del self.streams[stream.application, stream.name]
         del self._publishers[stream]
         seconds = self.clock.seconds() - self._started.pop(stream)
@@ -258,13 +285,16 @@ class RTMPFactory(Factory[RTMPProtocol]):
                 summary=stream.ledger.summary(),
             )
             for hook in list(self.streamEnded):
-                try:
-                    hook(stream)
-                # It must not keep stop() waiting.
-                except Exception:  # noqa: PERF203
-                    self.log.failure("{stream}: a hook failed", stream=stream.label)
+                self._call(hook, stream)
 
         ended.addCallback(finished)
+
+    def _call(self, hook: Callable[..., None], *arguments: object) -> None:
+        """Call what an application has hooked in; it must not end a stream."""
+        try:
+            hook(*arguments)
+        except Exception:
+            self.log.failure("{hook} failed", hook=hook)
 
     # The end
 

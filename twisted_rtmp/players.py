@@ -2,17 +2,18 @@
 Fan-out: the players of a live stream.
 
 Imports C{twisted_rtmp.wire} and the interfaces; players reach their peer through
-the small L{Outlet} that a protocol gives them.
+the small L{Outlet} that a protocol gives them: an RTMP player's message stream, an
+HTTP response, a relay's publication.
 
-Each message is serialised once for all players of a stream that use the same message
-stream id, and always with a format 0 header, so that a player can begin, skip and
-resume at any message.
+Each message is serialised once for all players of a stream that take the same
+L{Form}, and so that a player can begin, skip and resume at any message.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,6 +24,7 @@ from zope.interface import implementer
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.wire.chunk import encodeMessage
 from twisted_rtmp.wire.constants import MessageType
+from twisted_rtmp.wire.flv import encodeTag
 from twisted_rtmp.wire.limits import MIB
 from twisted_rtmp.wire.media import (
     CODED,
@@ -69,20 +71,72 @@ _VIDEO: int = MessageType.VIDEO
 _HEADER = SEQUENCE_HEADER | SEQUENCE_END | METADATA
 
 
-class Outlet(Protocol):
-    """What a player knows of its connection."""
+class Form(Hashable, Protocol):
+    """How messages are written; players of equal forms share the bytes."""
 
-    peer: str
-    congested: bool
+    def encode(self, message: Message) -> bytes:
+        """Write a message such that nothing before it is needed to read it."""
+
+
+@dataclass(frozen=True)
+class RTMPForm:
+    """
+    Chunks with a format 0 header.
+
+    @ivar streamId: the message stream id.
+    @ivar chunkSize: payload bytes of a chunk.
+    """
+
+    streamId: int
+    chunkSize: int
+
+    def encode(self, message: Message) -> bytes:
+        typeId = message.typeId
+        return encodeMessage(
+            _CHUNK_STREAMS[typeId],
+            typeId,
+            message.timestamp,
+            self.streamId,
+            message.payload,
+            self.chunkSize,
+        )
+
+
+@dataclass(frozen=True)
+class FLVForm:
+    """FLV tags, each with its back pointer."""
+
+    def encode(self, message: Message) -> bytes:
+        return encodeTag(message.typeId, message.timestamp, message.payload)
+
+
+class Outlet(Protocol):
+    """What a player knows of where it sends."""
+
+    @property
+    def peer(self) -> str:
+        """Who is at its other end, for log lines."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether the player is to queue, until its L{Player.drain} is called."""
 
     def writeMedia(self, data: bytes) -> None:
         """Send bytes; L{congested} may be set afterwards."""
 
     def streamBegan(self, player: Player, again: bool) -> None:
-        """A stream that was waited for is there."""
+        """
+        A stream is there, and its first bytes follow.
+
+        @param again: whether the player had to wait for it, or played another
+            publication before.
+        """
 
     def streamOver(self, player: Player) -> None:
         """The stream has ended; all of it has been handed over."""
+
+    def cut(self, why: str) -> None:
+        """Close at once, whatever is queued: the player is too far behind."""
 
 
 class _Track(Enum):
@@ -97,22 +151,37 @@ class Player:
     """
     One peer's play of one stream.
 
-    @ivar streamId: the message stream it plays on.
+    @ivar form: how messages are written for it.
     @ivar name: the stream's name, as the peer calls it.
+    @ivar key: the application and the stream's own name, once it plays or waits.
+    @ivar gopCache: whether it begins with the current GOP, or with the next key frame.
     @ivar dropped: messages that it did not get since it did not keep up.
+    @ivar droppedBytes: of their payloads.
     @ivar sent: messages that it got.
+    @ivar sentBytes: as they were written for it.
     @ivar since: when it began to wait or to play, in the clock's seconds.
     """
 
     log = Logger()
 
-    def __init__(self, outlet: Outlet, streamId: int, name: str, since: float) -> None:
-        self.streamId = streamId
+    def __init__(
+        self,
+        outlet: Outlet,
+        form: Form,
+        name: str,
+        since: float,
+        *,
+        gopCache: bool = True,
+    ) -> None:
+        self.form = form
         self.name = name
         self.key = ("", "")
         self.since = since
+        self.gopCache = gopCache
         self.dropped = 0
+        self.droppedBytes = 0
         self.sent = 0
+        self.sentBytes = 0
         self.group: PlayerGroup | None = None
         self._outlet = outlet
         self._track = _Track.FLOWING
@@ -122,6 +191,8 @@ class Player:
         self._queuedBytes = 0
         self._ending = False
         self._told = False
+        # Whether it waits for a key frame since it did not keep up.
+        self._lagged = False
 
     # What its peer asks for
 
@@ -168,6 +239,7 @@ class Player:
             and self._video
         ):
             self.sent += len(messages)
+            self.sentBytes += len(joined)
             self._outlet.writeMedia(joined)
             return
         for message, chunks in zip(messages, encoded, strict=True):
@@ -187,8 +259,10 @@ class Player:
                 return False
             if self._track is _Track.KEY_FRAME:
                 if not flags & KEY_FRAME:
-                    self.dropped += 1
+                    if self._lagged:
+                        self._lose(message)
                     return False
+                self._lagged = False
                 self._track = _Track.FLOWING
             return True
         if message.typeId == _AUDIO and not flags & _HEADER:
@@ -207,21 +281,21 @@ class Player:
                 size += len(chunks)
             self._queuedBytes -= size
             self.sent += len(pieces)
+            self.sentBytes += size
             self._outlet.writeMedia(b"".join(pieces))
         if self._ending and not queue:
             self._ending = False
             self._outlet.streamOver(self)
 
     def _bound(self) -> None:
-        """Lose whole GOPs rather than queue without bound."""
-        queue = self._queue
-        if not queue:
+        """
+        Lose frames rather than queue without bound.
+
+        Video goes first, up to a key frame; then the oldest audio and data.
+        Headers stay: without them nothing could be decoded any more.
+        """
+        if not self._isOver():
             return
-        late = (queue[-1][0].timestamp - queue[0][0].timestamp) / 1000
-        if self._queuedBytes <= PLAYER_QUEUE_BYTES and late <= PLAYER_QUEUE_SECONDS:
-            return
-        self.dropped += self._forget()
-        self.awaitKeyFrame()
         if not self._told:
             self._told = True
             self.log.warn(
@@ -230,18 +304,92 @@ class Player:
                 peer=self._outlet.peer,
                 name=self.group.label if self.group is not None else "",
             )
+        self._loseVideo(upToKeyFrame=True)
+        if self._isOver():
+            self._loseVideo(upToKeyFrame=False)
+            self.awaitKeyFrame()
+            self._lagged = self._track is _Track.KEY_FRAME
+        if self._isOver():
+            self._loseAudio()
+        if self._isOver():
+            self._queue.clear()
+            self._queuedBytes = 0
+            self._track = _Track.PAUSED
+            self._outlet.cut("it does not take its stream's headers")
 
-    def _forget(self) -> int:
-        """
-        Empty the queue of frames; headers stay.
+    def _isOver(self) -> bool:
+        """Whether more is queued than may be."""
+        queue = self._queue
+        if self._queuedBytes > PLAYER_QUEUE_BYTES:
+            return True
+        return bool(queue) and (
+            queue[-1][0].timestamp - queue[0][0].timestamp > PLAYER_QUEUE_SECONDS * 1000
+        )
 
-        @return: how many messages are gone.
+    def _loseVideo(self, *, upToKeyFrame: bool) -> None:
         """
-        kept = [entry for entry in self._queue if entry[0].flags & _HEADER]
-        gone = len(self._queue) - len(kept)
-        self._queue = deque(kept)
-        self._queuedBytes = sum(len(chunks) for _, chunks in kept)
-        return gone
+        Take video frames out of the queue, all of them or those before the last key
+        frame in it.
+        """
+        queue = self._queue
+        end = len(queue)
+        if upToKeyFrame:
+            for index in range(end - 1, 0, -1):
+                message = queue[index][0]
+                if message.typeId == _VIDEO and message.flags & KEY_FRAME:
+                    end = index
+                    break
+            else:
+                return
+        kept: deque[tuple[Message, bytes]] = deque()
+        for index, entry in enumerate(queue):
+            message = entry[0]
+            if index < end and message.typeId == _VIDEO and not message.flags & _HEADER:
+                self._queuedBytes -= len(entry[1])
+                self._lose(message)
+            else:
+                kept.append(entry)
+        self._queue = kept
+
+    def _loseAudio(self) -> None:
+        """
+        Take the oldest audio and data out of the queue, until it is half empty: so
+        that it is not looked through again for each further message.
+        """
+        queue = self._queue
+        newest = queue[-1][0].timestamp
+        kept: deque[tuple[Message, bytes]] = deque()
+        for message, chunks in queue:
+            if not message.flags & _HEADER and (
+                self._queuedBytes > PLAYER_QUEUE_BYTES // 2
+                or newest - message.timestamp > PLAYER_QUEUE_SECONDS * 500
+            ):
+                self._queuedBytes -= len(chunks)
+                self._lose(message)
+            else:
+                kept.append((message, chunks))
+        self._queue = kept
+
+    def _lose(self, message: Message) -> None:
+        """Count a message that the player does not get."""
+        self.dropped += 1
+        self.droppedBytes += len(message.payload)
+
+    def _forget(self) -> None:
+        """Empty the queue of frames, since the peer wants none; headers stay."""
+        self._queue = deque(e for e in self._queue if e[0].flags & _HEADER)
+        self._queuedBytes = sum(len(chunks) for _, chunks in self._queue)
+
+    def setForm(self, form: Form) -> None:
+        """Write everything in another form from here on, also what is queued."""
+        group = self.group
+        if group is not None:
+            group.remove(self)
+        self.form = form
+        self._queue = deque((m, form.encode(m)) for m, _ in self._queue)
+        self._queuedBytes = sum(len(chunks) for _, chunks in self._queue)
+        if group is not None:
+            group.append(self)
 
     def begin(self, group: PlayerGroup, again: bool) -> None:
         """A stream is there to play."""
@@ -262,18 +410,17 @@ class PlayerGroup:
     """
     All players of one live stream, and the GOP that newcomers begin with.
 
-    @ivar players: by message stream id.
+    @ivar players: by the form of what they take.
     @ivar hasVideo: whether the stream has had a coded frame of video.
     @ivar label: the stream's, for log lines.
     """
 
-    def __init__(self, stream: LiveStream, clock: IReactorTime, chunkSize: int) -> None:
-        self.players: dict[int, list[Player]] = {}
+    def __init__(self, stream: LiveStream, clock: IReactorTime) -> None:
+        self.players: dict[Form, list[Player]] = {}
         self.hasVideo = False
         self.label = stream.label
         self._stream = stream
         self._clock = clock
-        self._chunkSize = chunkSize
         self._count = 0
         self._gop: list[Message] = []
         self._gopBytes = 0
@@ -315,22 +462,11 @@ class PlayerGroup:
         if not messages:
             return
         self._pending = []
-        for streamId, players in list(self.players.items()):
-            encoded = [self._encode(message, streamId) for message in messages]
+        for form, players in list(self.players.items()):
+            encoded = [form.encode(message) for message in messages]
             joined = b"".join(encoded)
             for player in list(players):
                 player.deliver(messages, encoded, joined)
-
-    def _encode(self, message: Message, streamId: int) -> bytes:
-        typeId = message.typeId
-        return encodeMessage(
-            _CHUNK_STREAMS[typeId],
-            typeId,
-            message.timestamp,
-            streamId,
-            message.payload,
-            self._chunkSize,
-        )
 
     def streamEnded(self) -> None:
         """Send what is left, and tell the players."""
@@ -350,22 +486,27 @@ class PlayerGroup:
         """
         self.flush()
         player.begin(self, again)
-        first = [*self._stream.headers(), *self._gop]
-        encoded = [self._encode(message, player.streamId) for message in first]
+        gop = self._gop if player.gopCache else []
+        first = [*self._stream.headers(), *gop]
+        encoded = [player.form.encode(message) for message in first]
         player.deliver(first, encoded, b"".join(encoded))
-        if not self._gop:
+        if not gop:
             player.awaitKeyFrame()
-        self.players.setdefault(player.streamId, []).append(player)
+        self.append(player)
+
+    def append(self, player: Player) -> None:
+        """Send to a player what comes from here on."""
+        self.players.setdefault(player.form, []).append(player)
         self._count += 1
 
     def remove(self, player: Player) -> None:
         """Send nothing more to a player."""
-        players = self.players.get(player.streamId)
+        players = self.players.get(player.form)
         if players is not None and player in players:
             players.remove(player)
             self._count -= 1
             if not players:
-                del self.players[player.streamId]
+                del self.players[player.form]
 
     def everyone(self) -> Iterable[Player]:
         """All players."""

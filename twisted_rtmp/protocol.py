@@ -28,7 +28,7 @@ from zope.interface import Attribute, implementer
 
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
 from twisted_rtmp.names import applicationOf, printable, streamOf
-from twisted_rtmp.players import Player
+from twisted_rtmp.players import Player, RTMPForm
 from twisted_rtmp.wire.amfvalues import UNDEFINED
 from twisted_rtmp.wire.connection import Connection, Role
 from twisted_rtmp.wire.constants import NEED_DATA, MessageType, UserControlType
@@ -150,6 +150,35 @@ class NetStream:
         self.heard = 0.0
 
     # What a live stream knows as its publisher
+
+    @property
+    def peer(self) -> str:
+        return self.protocol.peer
+
+    @property
+    def connection(self) -> object:
+        return self.protocol
+
+    def takenOver(self) -> None:
+        self.protocol.takenOver(self)
+
+    # What a player knows as its outlet
+
+    @property
+    def congested(self) -> bool:
+        return self.protocol.congested
+
+    def writeMedia(self, data: bytes) -> None:
+        self.protocol.writeMedia(data)
+
+    def streamBegan(self, player: Player, again: bool) -> None:
+        self.protocol.streamBegan(self, player, again)
+
+    def streamOver(self, player: Player) -> None:
+        self.protocol.streamOver(self, player)
+
+    def cut(self, why: str) -> None:
+        self.protocol.abort(why)
 
     def pauseProducing(self) -> None:
         self.protocol.hold(Hold.SINK, self)
@@ -488,6 +517,11 @@ class RTMPProtocol(Protocol):
     def _cut(self, why: str) -> None:
         self.factory.counters.cut += 1
         self.log.warn("{peer} is cut: {why}", peer=self.peer, why=why)
+
+    def abort(self, why: str) -> None:
+        """Close at once, whatever is queued."""
+        self._cut(why)
+        self.transport.abortConnection()
 
     def close(self) -> None:
         """
@@ -843,7 +877,8 @@ class RTMPProtocol(Protocol):
         now = self._clock.seconds()
         name = netStream.name if renamed is None else renamed
         label = printable(netStream.name)
-        player = Player(self, netStream.id, netStream.name, now)
+        form = RTMPForm(netStream.id, self.factory.chunkSize)
+        player = Player(netStream, form, netStream.name, now)
         netStream.player = player
         self._connection.sendUserControl(UserControlType.STREAM_BEGIN, netStream.id)
         if reset:
@@ -931,14 +966,12 @@ class RTMPProtocol(Protocol):
             # failure shows again when the reactor reads.
             self._writeNow()
 
-    def streamBegan(self, player: Player, again: bool) -> None:
+    def streamBegan(self, netStream: NetStream, player: Player, again: bool) -> None:
         """Tell the peer that a stream it waits for is published."""
         if again:
-            self._connection.sendUserControl(
-                UserControlType.STREAM_BEGIN, player.streamId
-            )
+            self._connection.sendUserControl(UserControlType.STREAM_BEGIN, netStream.id)
             self._sendStatus(
-                player.streamId,
+                netStream.id,
                 "status",
                 "NetStream.Play.PublishNotify",
                 f"{printable(player.name)} is now published.",
@@ -946,22 +979,22 @@ class RTMPProtocol(Protocol):
             )
             self._flush()
 
-    def streamOver(self, player: Player) -> None:
+    def streamOver(self, netStream: NetStream, player: Player) -> None:
         """
         Tell the peer that there is nothing more to come: players leave at this,
         and hang without it.
         """
         name = printable(player.name)
         self._sendStatus(
-            player.streamId,
+            netStream.id,
             "status",
             "NetStream.Play.UnpublishNotify",
             f"{name} is no longer published.",
             details=player.name,
         )
-        self._connection.sendUserControl(UserControlType.STREAM_EOF, player.streamId)
+        self._connection.sendUserControl(UserControlType.STREAM_EOF, netStream.id)
         self._sendStatus(
-            player.streamId,
+            netStream.id,
             "status",
             "NetStream.Play.Stop",
             f"Stopped playing {name}.",
@@ -1120,7 +1153,7 @@ class RTMPProtocol(Protocol):
         live, netStream.live = netStream.live, None
         if live is not None:
             del self._publishing[netStream.id]
-            self.factory.unpublish(live)
+            self.factory.unpublish(live, netStream)
 
     def takenOver(self, netStream: NetStream) -> None:
         """Another publisher has taken a stream's name over."""

@@ -57,7 +57,22 @@ class TakeOver(Enum):
 
 
 class Publisher(Protocol):
-    """What a stream knows of the peer that publishes it."""
+    """What is known of where a stream comes from."""
+
+    @property
+    def peer(self) -> str:
+        """Who it is, for log lines."""
+
+    @property
+    def heard(self) -> float:
+        """When audio or video came last, in the clock's seconds."""
+
+    @property
+    def connection(self) -> object:
+        """What it shares with the other publishers of its connection."""
+
+    def takenOver(self) -> None:
+        """Another publisher gets the name.  It unpublishes, and tells its peer."""
 
     def pauseProducing(self) -> None:
         """Read nothing from the peer for now."""

@@ -1,0 +1,264 @@
+"""
+What the enhanced headers of audio and video have in common: ModEx extensions, FourCCs,
+numbered tracks.
+
+Imports the standard library and its own package's errors and flags.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cache
+
+from twisted_rtmp.wire.errors import MessageError
+from twisted_rtmp.wire.flags import CODED, EMPTY, ENHANCED, SEQUENCE_HEADER
+
+#: ModEx extensions in one message.  One is defined; each has a length of its own, so
+#: that a message of megabytes could hold a million.
+MAX_MOD_EX = 16
+
+#: Tracks in one message: a track id is one byte.
+MAX_TRACKS = 256
+
+
+class MultitrackType(IntEnum):
+    """How the tracks of one message are laid out.  E-RTMP v2, Enhanced Video."""
+
+    ONE_TRACK = 0
+    MANY_TRACKS = 1
+    MANY_TRACKS_MANY_CODECS = 2
+
+
+#: The ModEx extension whose three bytes are nanoseconds to add to the timestamp.
+TIMESTAMP_OFFSET_NANO = 0
+
+#: FourCCs of either kind.  E-RTMP v2.
+FOUR_CCS = {
+    "vp08": "VP8",
+    "vp09": "VP9",
+    "av01": "AV1",
+    "avc1": "AVC",
+    "hvc1": "HEVC",
+    "vvc1": "VVC",
+    "ac-3": "AC-3",
+    "ec-3": "E-AC-3",
+    "Opus": "Opus",
+    ".mp3": "MP3",
+    "fLaC": "FLAC",
+    "mp4a": "AAC",
+}
+
+#: Those whose coded frames carry a composition time (but CodedFramesX never).
+TIMED = frozenset(("avc1", "hvc1", "vvc1"))
+
+Row = tuple[int, ...]
+
+
+@cache
+def row(*flags: int) -> Row:
+    """A row: the flags for second bytes 0, 1, ..., the last for all that follow."""
+    return flags + flags[-1:] * (256 - len(flags))
+
+
+@dataclass(frozen=True)
+class Track:
+    """
+    One track of a multitrack message.
+
+    @ivar trackId: 0 to 255; 0 is the default track.
+    @ivar fourCC: of its codec, four characters of Latin 1.
+    @ivar compositionTime: milliseconds; 0 where the codec has none.
+    @ivar start: where its body starts in the payload, in bytes.
+    @ivar end: where it ends.
+    """
+
+    trackId: int
+    fourCC: str
+    compositionTime: int
+    start: int
+    end: int
+
+
+def codecName(codec: int | str, legacy: dict[int, str]) -> str:
+    if isinstance(codec, int):
+        return legacy.get(codec) or f"unknown codec {codec}"
+    if not codec:
+        return "no codec"
+    return FOUR_CCS.get(codec) or f"unknown FourCC {codec.encode('latin-1').hex()}"
+
+
+def codecNumber(codec: int | str) -> int:
+    if isinstance(codec, int):
+        return codec
+    return int.from_bytes(codec.encode("latin-1"), "big")
+
+
+def defaultTrack(
+    codec: int | str,
+    multitrackType: int | None,
+    tracks: tuple[Track, ...],
+    bodyOffset: int,
+    size: int,
+) -> tuple[int | str, int, int]:
+    """The codec, start and end of the body that the default track has."""
+    if multitrackType is None:
+        return codec, bodyOffset, size
+    for track in tracks:
+        if track.trackId == 0:
+            return track.fourCC, track.start, track.end
+    return "", 0, 0
+
+
+def need(payload: bytes, size: int, section: str) -> None:
+    """Raise MessageError unless the payload has so many bytes."""
+    if len(payload) < size:
+        raise MessageError(
+            f"a media message of {len(payload)} bytes announces at least {size}",
+            section=section,
+            limit=size,
+            got=len(payload),
+        )
+
+
+def signed24(payload: bytes, offset: int) -> int:
+    return int.from_bytes(payload[offset : offset + 3], "big", signed=True)
+
+
+def checkBody(flags: int, size: int, strict: bool, section: str) -> int:
+    """Take the frame from a header that none follows; a configuration needs bytes."""
+    if size:
+        return flags
+    if flags & SEQUENCE_HEADER and strict:
+        raise MessageError("a sequence header without a configuration", section=section)
+    if flags & CODED:
+        return flags & ENHANCED | EMPTY
+    return flags
+
+
+def readModEx(
+    payload: bytes, modExType: int, section: str
+) -> tuple[int, int, tuple[tuple[int, bytes], ...]]:
+    """
+    Read the extensions that may stand before the packet type.
+
+    @return: the packet type, where the header goes on, the extensions.
+    """
+    packetType = payload[0] & 15
+    offset = 1
+    extensions: list[tuple[int, bytes]] = []
+    while packetType == modExType:
+        if len(extensions) == MAX_MOD_EX:
+            raise MessageError(
+                f"more than {MAX_MOD_EX} ModEx extensions",
+                section=section,
+                limit=MAX_MOD_EX,
+            )
+        need(payload, offset + 1, section)
+        size = payload[offset] + 1
+        offset += 1
+        if size == 256:
+            need(payload, offset + 2, section)
+            size = int.from_bytes(payload[offset : offset + 2], "big") + 1
+            offset += 2
+        need(payload, offset + size + 1, section)
+        following = payload[offset + size]
+        extensions.append((following >> 4, payload[offset : offset + size]))
+        packetType = following & 15
+        offset += size + 1
+    return packetType, offset, tuple(extensions)
+
+
+def nanosecondsOf(modEx: tuple[tuple[int, bytes], ...], section: str) -> int:
+    """The last TimestampOffsetNano of the extensions, or 0."""
+    nanoseconds = 0
+    for extension, data in modEx:
+        if extension == TIMESTAMP_OFFSET_NANO:
+            if len(data) < 3:
+                raise MessageError(
+                    "a TimestampOffsetNano of less than 3 bytes",
+                    section=section,
+                    limit=3,
+                    got=len(data),
+                )
+            nanoseconds = int.from_bytes(data[:3], "big")
+    return nanoseconds
+
+
+def readMultitrack(payload: bytes, offset: int, section: str) -> tuple[int, int, int]:
+    """
+    Read what Multitrack announces.
+
+    @return: the multitrack type, the packet type of all tracks, where it goes on.
+    """
+    need(payload, offset + 1, section)
+    return payload[offset] >> 4, payload[offset] & 15, offset + 1
+
+
+def readFourCC(
+    payload: bytes, offset: int, multitrack: int | None, section: str
+) -> tuple[str, int]:
+    """
+    Read the FourCC of the message.
+
+    @return: the FourCC, empty where each track has its own; where the header goes on.
+    """
+    if multitrack == MultitrackType.MANY_TRACKS_MANY_CODECS:
+        return "", offset
+    need(payload, offset + 4, section)
+    return payload[offset : offset + 4].decode("latin-1"), offset + 4
+
+
+def readTracks(
+    payload: bytes, offset: int, multitrack: int, fourCC: str, timed: bool, section: str
+) -> tuple[Track, ...]:
+    """
+    Read the numbered tracks.
+
+    @param timed: whether the packet type is one with a composition time.
+    @return: none if the layout is not one of those known.
+    """
+    if multitrack > MultitrackType.MANY_TRACKS_MANY_CODECS:
+        return ()
+    tracks: list[Track] = []
+    while True:
+        if len(tracks) == MAX_TRACKS:
+            raise MessageError(
+                f"more than {MAX_TRACKS} tracks", section=section, limit=MAX_TRACKS
+            )
+        if multitrack == MultitrackType.MANY_TRACKS_MANY_CODECS:
+            fourCC, offset = readFourCC(payload, offset, None, section)
+        need(payload, offset + 1, section)
+        trackId = payload[offset]
+        offset += 1
+        end = len(payload)
+        if multitrack != MultitrackType.ONE_TRACK:
+            need(payload, offset + 3, section)
+            end = offset + 3 + int.from_bytes(payload[offset : offset + 3], "big")
+            need(payload, end, section)
+            offset += 3
+        compositionTime = 0
+        if timed and fourCC in TIMED:
+            if end - offset < 3:
+                raise MessageError(
+                    "a track without its composition time", section=section
+                )
+            compositionTime = signed24(payload, offset)
+            offset += 3
+        tracks.append(Track(trackId, fourCC, compositionTime, offset, end))
+        offset = end
+        if offset == len(payload):
+            return tuple(tracks)
+
+
+def flagsOfTracks(
+    flags: int, tracks: tuple[Track, ...], strict: bool, section: str
+) -> int:
+    """
+    The flags of a multitrack message, from those of its packet type.  What a layout
+    that is not defined holds cannot be known, so it is not a frame either.
+    """
+    if not tracks:
+        return ENHANCED
+    size = sum(track.end - track.start for track in tracks)
+    return checkBody(flags, size, strict, section)
