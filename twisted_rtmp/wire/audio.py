@@ -16,7 +16,6 @@ from enum import IntEnum
 
 from twisted_rtmp.wire.errors import MessageError
 from twisted_rtmp.wire.exheader import (
-    Row,
     Track,
     checkBody,
     codecName,
@@ -29,7 +28,6 @@ from twisted_rtmp.wire.exheader import (
     readModEx,
     readMultitrack,
     readTracks,
-    row,
 )
 from twisted_rtmp.wire.flags import (
     CODED,
@@ -40,6 +38,8 @@ from twisted_rtmp.wire.flags import (
     MULTITRACK,
     SEQUENCE_END,
     SEQUENCE_HEADER,
+    Row,
+    rowOf,
 )
 from twisted_rtmp.wire.parametersets import CONFIGURATIONS
 
@@ -97,9 +97,6 @@ _RATES = (5512, 11025, 22050, 44100)
 #: Formats whose rate is not the one that the two bits say.  FLV 10.1, E.4.2.1.
 _FIXED_RATES = {4: 16000, 5: 8000, 7: 8000, 8: 8000, 11: 16000, 13: 48000, 14: 8000}
 
-# Flags by first byte, then by second.  A row of 256 is shared by all first bytes that
-# mean the same: some 15 rows of 2 kB altogether.
-
 _PACKET_FLAGS: dict[int, int] = {
     AudioPacketType.SEQUENCE_START: SEQUENCE_HEADER,
     AudioPacketType.CODED_FRAMES: CODED,
@@ -118,18 +115,18 @@ _DEEP_PACKETS = (
 
 def _firstRow(first: int) -> Row | None:
     """
-    The flags of audio that begins with one byte, by its
-    second; L{None} if more must be read.
+    The flags of audio that begins with one byte, by its second; L{None} if more
+    must be read.
     """
     soundFormat = first >> 4
     packetType = first & 15
     if soundFormat in _PACKET_FORMATS:
-        return row(SEQUENCE_HEADER, CODED, 0)
+        return rowOf(SEQUENCE_HEADER, CODED, 0)
     if soundFormat != EX_HEADER:
-        return row(CODED)
+        return rowOf(CODED)
     if packetType in _DEEP_PACKETS:
         return None
-    return row(ENHANCED | _PACKET_FLAGS.get(packetType, 0))
+    return rowOf(ENHANCED | _PACKET_FLAGS.get(packetType, 0))
 
 
 _ROWS = tuple(_firstRow(first) for first in range(256))

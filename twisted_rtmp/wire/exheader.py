@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
 
 from twisted_rtmp.wire.errors import MessageError
 from twisted_rtmp.wire.flags import CODED, EMPTY, ENHANCED, SEQUENCE_HEADER
@@ -52,14 +51,6 @@ FOUR_CCS = {
 #: Those whose coded frames carry a composition time (but CodedFramesX never).
 TIMED = frozenset(("avc1", "hvc1", "vvc1"))
 
-Row = tuple[int, ...]
-
-
-@cache
-def row(*flags: int) -> Row:
-    """A row: the flags for second bytes 0, 1, ..., the last for all that follow."""
-    return flags + flags[-1:] * (256 - len(flags))
-
 
 @dataclass(frozen=True)
 class Track:
@@ -81,6 +72,7 @@ class Track:
 
 
 def codecName(codec: int | str, legacy: dict[int, str]) -> str:
+    """The codec, for people; printable whatever the peer sent."""
     if isinstance(codec, int):
         return legacy.get(codec) or f"unknown codec {codec}"
     if not codec:
@@ -89,6 +81,7 @@ def codecName(codec: int | str, legacy: dict[int, str]) -> str:
 
 
 def codecNumber(codec: int | str) -> int:
+    """The codec as onMetaData has it: a FourCC is a big-endian number."""
     if isinstance(codec, int):
         return codec
     return int.from_bytes(codec.encode("latin-1"), "big")
@@ -122,6 +115,7 @@ def need(payload: bytes, size: int, section: str) -> None:
 
 
 def signed24(payload: bytes, offset: int) -> int:
+    """Read a composition time: signed, big-endian, 3 octets."""
     return int.from_bytes(payload[offset : offset + 3], "big", signed=True)
 
 

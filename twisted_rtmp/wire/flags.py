@@ -1,10 +1,12 @@
 """
 What an audio or video payload is, in bits of one integer.
 
-Imports nothing.
+Imports the standard library only.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 #: A coded frame, with something in it: what a ledger counts as a frame.
 CODED = 0x001
@@ -40,3 +42,15 @@ EMPTY = 0x200
 
 #: Too short for what it announces, or nested deeper than can be meant.
 MALFORMED = 0x400
+
+# Flags are looked up by first byte, then by second.  A row of 256 is shared by all first
+# bytes that mean the same: some 15 rows of 2 kB altogether.
+
+#: Flags by the second byte of a payload.
+Row = tuple[int, ...]
+
+
+@cache
+def rowOf(*flags: int) -> Row:
+    """The flags for second bytes 0, 1, ..., the last for all that follow."""
+    return flags + flags[-1:] * (256 - len(flags))

@@ -17,7 +17,6 @@ from enum import IntEnum
 from twisted_rtmp.wire.errors import MessageError
 from twisted_rtmp.wire.exheader import (
     TIMED,
-    Row,
     Track,
     checkBody,
     codecName,
@@ -30,7 +29,6 @@ from twisted_rtmp.wire.exheader import (
     readModEx,
     readMultitrack,
     readTracks,
-    row,
     signed24,
 )
 from twisted_rtmp.wire.flags import (
@@ -44,6 +42,8 @@ from twisted_rtmp.wire.flags import (
     MULTITRACK,
     SEQUENCE_END,
     SEQUENCE_HEADER,
+    Row,
+    rowOf,
 )
 from twisted_rtmp.wire.parametersets import DIMENSIONS
 
@@ -101,8 +101,8 @@ _PACKET_CODECS = frozenset((7, 9, 12, 13))
 
 _KEY_FRAME_TYPES = (FrameType.KEY_FRAME, FrameType.GENERATED_KEY_FRAME)
 
-# Flags by first byte, then by second.  A row of 256 is shared by all first bytes that
-# mean the same: some 15 rows of 2 kB altogether.
+#: Pixels a side; more is garbage that happened to be readable.
+_MAX_DIMENSION = 65535
 
 _PACKET_FLAGS: dict[int, int] = {
     VideoPacketType.SEQUENCE_START: SEQUENCE_HEADER,
@@ -123,20 +123,20 @@ def _firstRow(first: int) -> Row | None:
     coded = CODED | KEY_FRAME if frameType in _KEY_FRAME_TYPES else CODED
     if not first & 0x80:
         if frameType == FrameType.COMMAND:
-            return row(COMMAND)
+            return rowOf(COMMAND)
         if low in _PACKET_CODECS:
-            return row(SEQUENCE_HEADER, coded, SEQUENCE_END, 0)
-        return row(coded)
+            return rowOf(SEQUENCE_HEADER, coded, SEQUENCE_END, 0)
+        return rowOf(coded)
     if low == VideoPacketType.MOD_EX:
         return None
     if low == VideoPacketType.METADATA:
-        return row(ENHANCED | METADATA)
+        return rowOf(ENHANCED | METADATA)
     if frameType == FrameType.COMMAND:
-        return row(ENHANCED | COMMAND)
+        return rowOf(ENHANCED | COMMAND)
     if low == VideoPacketType.MULTITRACK:
         return None
     flags = _PACKET_FLAGS.get(low, 0)
-    return row(ENHANCED | (coded if flags == CODED else flags))
+    return rowOf(ENHANCED | (coded if flags == CODED else flags))
 
 
 _ROWS = tuple(_firstRow(first) for first in range(256))
@@ -334,7 +334,3 @@ def videoFacts(payload: bytes) -> dict[str, int]:
             facts["width"] = width
             facts["height"] = height
     return facts
-
-
-#: Pixels a side; more is garbage that happened to be readable.
-_MAX_DIMENSION = 65535
