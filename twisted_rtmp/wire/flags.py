@@ -43,8 +43,8 @@ EMPTY = 0x200
 #: Too short for what it announces, or nested deeper than can be meant.
 MALFORMED = 0x400
 
-# Flags are looked up by first byte, then by second.  A row of 256 is shared by all first
-# bytes that mean the same: some 15 rows of 2 kB altogether.
+# Flags are looked up by first byte, then by second.  A row of 256 is shared by all
+# first bytes that mean the same: some 15 rows of 2 kB altogether.
 
 #: Flags by the second byte of a payload.
 Row = tuple[int, ...]
