@@ -1,0 +1,1 @@
+"""An RTMP client: publishes to servers and plays from them."""

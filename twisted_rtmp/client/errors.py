@@ -1,0 +1,161 @@
+"""
+What goes wrong between a client and its server.
+
+Every refusal has a class of its own, and the code that the server gave.  Imports the
+wire's errors only.
+
+::
+
+    ClientError
+        InvalidURL                  the address makes no sense
+        ServerRefused               the server says no; its code says to what
+            ConnectRejected
+                InvalidApplication
+                ConnectUnauthorized (also Unauthorized)
+            PublishRefused
+                NameTaken
+                PublishUnauthorized (also Unauthorized)
+            PlayRefused
+                StreamNotFound
+                PlayUnauthorized    (also Unauthorized)
+            CommandFailed
+        TimeLimitPassed             the server does not answer, or takes nothing
+        ConnectionEnded             the connection is gone, and why
+"""
+
+from __future__ import annotations
+
+from twisted_rtmp.names import printable
+from twisted_rtmp.wire.errors import RTMPError
+
+
+class ClientError(RTMPError):
+    """
+    The base of all of them.
+
+    @ivar code: the server's code, such as C{"NetStream.Publish.BadName"}; empty where
+        it gave none.
+    @ivar description: one sentence for people, the server's where it gave one.
+    """
+
+    def __init__(self, description: str, *, code: str = "") -> None:
+        # The server's words go to logs and terminals: on one line, and short.
+        text = printable(description)
+        super().__init__(f"{text} ({printable(code)})" if code else text)
+        self.code = code
+        self.description = description
+
+
+class InvalidURL(ClientError):
+    """An address that no server can be reached at."""
+
+
+class ServerRefused(ClientError):
+    """
+    The server says no.
+
+    @ivar redirect: the address it sends us to instead, or empty.
+    """
+
+    def __init__(self, description: str, *, code: str = "", redirect: str = "") -> None:
+        super().__init__(description, code=code)
+        self.redirect = redirect
+
+
+class Unauthorized(ServerRefused):
+    """It wants credentials, or does not take those that it got."""
+
+
+class ConnectRejected(ServerRefused):
+    """The server does not accept C{connect}."""
+
+
+class InvalidApplication(ConnectRejected):
+    """The server has no such application."""
+
+
+class ConnectUnauthorized(ConnectRejected, Unauthorized):
+    """The server accepts C{connect} with the right credentials only."""
+
+
+class PublishRefused(ServerRefused):
+    """The server does not take the stream, or takes no more of it."""
+
+
+class NameTaken(PublishRefused):
+    """Somebody publishes under this name."""
+
+
+class PublishUnauthorized(PublishRefused, Unauthorized):
+    """The key or the credentials do not allow to publish."""
+
+
+class PlayRefused(ServerRefused):
+    """The server does not give the stream, or no more of it."""
+
+
+class StreamNotFound(PlayRefused):
+    """The server knows no such stream."""
+
+
+class PlayUnauthorized(PlayRefused, Unauthorized):
+    """The credentials do not allow to play."""
+
+
+class CommandFailed(ServerRefused):
+    """The server answers a command with an error."""
+
+
+class TimeLimitPassed(ClientError):
+    """
+    The server does not answer, or takes nothing of what is sent to it.
+
+    @ivar seconds: the limit.
+    """
+
+    def __init__(self, description: str, *, seconds: float) -> None:
+        super().__init__(description)
+        self.seconds = seconds
+
+
+class ConnectionEnded(ClientError):
+    """
+    The connection is gone.
+
+    @ivar clean: whether it ended as a connection does, and did not break.
+    """
+
+    def __init__(self, description: str, *, code: str = "", clean: bool = True) -> None:
+        super().__init__(description, code=code)
+        self.clean = clean
+
+
+#: The classes of the codes that say more than what was refused.  Servers disagree on
+#: many; these are nginx-rtmp's, SRS's, MediaMTX', Wowza's and Flash Media Server's.
+REFUSALS: dict[str, type[ServerRefused]] = {
+    "NetConnection.Connect.InvalidApp": InvalidApplication,
+    "NetConnection.Connect.AppShutdown": InvalidApplication,
+    "NetConnection.Connect.Unauthorized": ConnectUnauthorized,
+    "NetStream.Publish.BadName": NameTaken,
+    "NetStream.Publish.Unauthorized": PublishUnauthorized,
+    "NetStream.Play.StreamNotFound": StreamNotFound,
+    "NetStream.Play.FileNotFound": StreamNotFound,
+    "NetStream.Play.Unauthorized": PlayUnauthorized,
+}
+
+
+def refusal(
+    code: str,
+    description: str,
+    otherwise: type[ServerRefused],
+    redirect: str = "",
+) -> ServerRefused:
+    """
+    The error for a server's code.
+
+    @param otherwise: the class of a code that says nothing more.
+    """
+    found = REFUSALS.get(code)
+    if found is None or not issubclass(found, otherwise):
+        found = otherwise
+    return found(description or "The server refuses.", code=code, redirect=redirect)
