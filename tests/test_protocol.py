@@ -1054,7 +1054,7 @@ def test_closedWhileHeld(clock: Clock) -> None:
     assert resumed == [False]
     assert client.transport.disconnecting
     client.protocol.dataReceived(b"\xff" * 100_000)
-    assert client.protocol._connection.bytesReceived < 100_000
+    assert client.protocol.wire.bytesReceived < 100_000
     throttles[0].resumeProducing()
     client.transport.taking = True
     client.pump()

@@ -8,42 +8,26 @@ the factory's.
 from __future__ import annotations
 
 import math
-import select
 from collections.abc import Awaitable, Callable
-from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail
-from twisted.internet.interfaces import (
-    IConsumer,
-    IPushProducer,
-    ITCPTransport,
-    ITransport,
-    IWriteDescriptor,
-)
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import Attribute, implementer
 
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
+from twisted_rtmp.link import Hold, Link, Phase
 from twisted_rtmp.names import applicationOf, printable, streamOf
 from twisted_rtmp.players import Player, RTMPForm
 from twisted_rtmp.wire.amfvalues import UNDEFINED
-from twisted_rtmp.wire.connection import Connection, Role
-from twisted_rtmp.wire.constants import NEED_DATA, MessageType, UserControlType
+from twisted_rtmp.wire.connection import Role
+from twisted_rtmp.wire.constants import MessageType, UserControlType
 from twisted_rtmp.wire.errors import LimitError, MessageError, ProtocolError
-from twisted_rtmp.wire.messages import (
-    Command,
-    ControlAnswered,
-    HandshakeDone,
-    Message,
-    PassedOver,
-    UserControl,
-)
+from twisted_rtmp.wire.messages import Command, Message
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, IDelayedCall
+    from twisted.internet.interfaces import IAddress
 
     from twisted_rtmp.factory import RTMPFactory
     from twisted_rtmp.streams import LiveStream
@@ -55,21 +39,6 @@ _DATA: int = MessageType.DATA_AMF0
 #: The window that is announced to peers, in bytes; nginx-rtmp's, lal's and
 #: node-media-server's.
 WINDOW = 5_000_000
-
-#: Bytes that one read takes at most, and that are queued for a peer before nothing
-#: more is read from it.  A read costs more than its bytes: at full speed a server
-#: spends 1.5 s of CPU a GB in reads of 64 KiB, and a third of that in these.
-READ_SIZE = 1024 * 1024
-
-#: What the first reads take at most, until full ones turn out to be quick work: a
-#: MiB of the smallest messages would be three seconds of it.
-FIRST_READ_SIZE = 64 * 1024
-
-#: What is read at a time of a peer that has taken L{SLOW_READ_SECONDS} for one read,
-#: in bytes.  Chunks of one byte, each of another chunk stream, cost 2 us a byte: in
-#: full reads, four such peers leave the others without service for seconds.
-SLOW_READ_SIZE = 16 * 1024
-SLOW_READ_SECONDS = 0.02
 
 #: Chunk stream of onStatus and its kin; clients take 4 or 5.
 STATUS_CHUNK_STREAM = 5
@@ -87,47 +56,6 @@ ENHANCED_PROPERTIES = frozenset(
 REPLIES = frozenset(("_result", "_error", "onStatus", "onBWDone", "close"))
 
 
-class IStreamTransport(ITransport, IConsumer, IPushProducer):
-    """What the transports of TCP, TLS and UNIX sockets have in common."""
-
-    bufferSize = Attribute("""Bytes of one read, and queued before a pause.""")
-
-    def abortConnection() -> None:
-        """Close at once, whatever is queued."""
-
-
-class Phase(Enum):
-    """How far a connection has come."""
-
-    HANDSHAKE = "handshake"
-    CONNECTING = "connect command"
-    CONNECTED = "streams"
-    CLOSING = "closing"
-    CLOSED = "closed"
-
-
-#: The phases that may follow each phase.
-TRANSITIONS = {
-    Phase.HANDSHAKE: {Phase.CONNECTING, Phase.CLOSING, Phase.CLOSED},
-    Phase.CONNECTING: {Phase.CONNECTED, Phase.CLOSING, Phase.CLOSED},
-    Phase.CONNECTED: {Phase.CLOSING, Phase.CLOSED},
-    Phase.CLOSING: {Phase.CLOSED},
-    Phase.CLOSED: set(),
-}
-
-
-class Hold(Enum):
-    """Why nothing is read from a peer for now."""
-
-    DECISION = "a decision is awaited"
-    REPLIES = "the peer does not take its replies"
-    SINK = "a recording or another sink is behind"
-    PACE = "reads are gathered"
-
-
-_PACE = (Hold.PACE, None)
-
-
 class NetStream:
     """
     One message stream of a connection.
@@ -137,9 +65,21 @@ class NetStream:
     @ivar player: what plays on it, or L{None}.
     @ivar name: the name the peer uses for it.
     @ivar heard: when audio or video came last, in the clock's seconds.
+    @ivar messageReceived: the live stream's; an attribute, since one call fewer a
+        message is noticeable.
     """
 
-    __slots__ = ("heard", "id", "live", "name", "player", "protocol")
+    __slots__ = (
+        "heard",
+        "id",
+        "live",
+        "messageReceived",
+        "name",
+        "player",
+        "protocol",
+    )
+
+    messageReceived: Callable[[Message], None]
 
     def __init__(self, protocol: RTMPProtocol, id: int) -> None:  # noqa: A002
         self.protocol = protocol
@@ -187,122 +127,55 @@ class NetStream:
         self.protocol.release(Hold.SINK, self)
 
 
-@implementer(IPushProducer)
-class RTMPProtocol(Protocol):
+class RTMPProtocol(Link):
     """
     The server's end of one connection.
 
-    Bytes go into a L{Connection}; its events are dispatched one by one until
-    it needs data, or a decision is awaited, or the peer does not take its
-    replies.  Then the rest waits in the accumulator, and TCP slows the peer
-    down.
-
     @ivar factory: what the connections share.
     @ivar application: the application of C{connect}.
-    @ivar peer: the peer's address, for log lines.
-    @ivar congested: whether more is queued for the peer than it takes.
     """
 
     log = Logger()
     factory: RTMPFactory
-    transport: IStreamTransport
 
     def __init__(self, factory: RTMPFactory, address: IAddress | None) -> None:
+        limits = factory.limits
+        super().__init__(
+            Role.SERVER,
+            factory.clock,
+            address,
+            limits=limits.wire,
+            queuedBytes=limits.queuedReplyBytes,
+            drainSeconds=limits.drainSeconds,
+        )
         self.factory = factory
         self.application = ""
-        self.peer = "?"
-        self._address = address
-        self._clock = factory.clock
-        self._limits = factory.limits
-        self._connection = Connection(Role.SERVER, factory.limits.wire)
-        self._phase = Phase.HANDSHAKE
-        self._dispatching = True
-        self._running = False
+        self._limits = limits
         self._request: ConnectRequest | None = None
         self._netStreams: dict[int, NetStream] = {}
         self._lastStreamId = 0
-        self._publishing: dict[int, NetStream] = {}
-        self.congested = False
-        self._writeNow: Callable[[], object] | None = None
-        # Tells whether a publisher has closed its end.  Then it is sent nothing: it
-        # would answer with a reset, and an error on writing ends a connection before
-        # all that came has been read.  The end of a fast encoder's stream gets lost
-        # so, since it closes while megabytes wait in the kernel.
-        self._hangUp: select.poll | None = None
-        # Each hold, with whom it is for.
-        self._holds: set[tuple[Hold, object]] = set()
         self._decision: Deferred[Any] | None = None
-        self._heard = 0.0
-        self._heldSince = 0.0
-        self._since = 0.0
         self._idleSince = 0.0
-        self._timer: IDelayedCall | None = None
         self._unpublished = 0
         self._unknown: set[str] = set()
 
     # From the transport
 
     def connectionMade(self) -> None:
-        address = self._address
-        host = getattr(address, "host", None)
-        if host is None:
-            self.peer = printable(str(getattr(address, "name", "local") or "local"))
-        else:
-            self.peer = f"{host}:{getattr(address, 'port', 0)}"
-        transport = self.transport
-        # A UNIX socket's transport has neither.
-        if ITCPTransport.providedBy(transport):
-            transport.setTcpNoDelay(True)
-            transport.setTcpKeepAlive(True)
-        if IWriteDescriptor.providedBy(transport):
-            self._writeNow = transport.doWrite
-        transport.bufferSize = min(FIRST_READ_SIZE, self._limits.queuedReplyBytes)
-        transport.registerProducer(self, True)
-        self._heard = self._since = self._clock.seconds()
+        super().connectionMade()
         self.factory.connectionOpened(self)
-        self._setTimer()
 
-    def dataReceived(self, data: bytes) -> None:
-        if self._phase is Phase.CLOSING:
-            return  # TLS reads on, for the peer's word that it closes too
-        self._heard = now = self._clock.seconds()
-        self._connection.feed(data)
-        size = len(data)
-        full = size >= self.transport.bufferSize
-        messages = self._run()
-        self._fitReads(full, self._clock.seconds() - now)
-        if self._publishing:
-            self.factory.pacer.readDone(self, size, messages, now, full)
-
-    def _fitReads(self, full: bool, seconds: float) -> None:
-        """
-        Read less of a peer whose bytes are dear, so that others get their turn.
-
-        @param full: whether a read brought as much as it may.
-        @param seconds: what that took.
-        """
-        transport = self.transport
-        if seconds > SLOW_READ_SECONDS:
-            transport.bufferSize = min(SLOW_READ_SIZE, transport.bufferSize)
-        elif full:
-            # At once, where the largest read would be quick work, too: sizes between
-            # are seldom filled, and would stay.
-            most = min(READ_SIZE, self._limits.queuedReplyBytes)
-            if seconds * most < SLOW_READ_SECONDS * transport.bufferSize:
-                transport.bufferSize = most
+    def mediaRead(self, size: int, messages: int, now: float, full: bool) -> None:
+        self.factory.pacer.readDone(self, size, messages, now, full)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        wasClosing = self._phase is Phase.CLOSING
-        connected = self._phase is Phase.CONNECTED or (
+        wasClosing = self.phase is Phase.CLOSING
+        connected = self.phase is Phase.CONNECTED or (
             wasClosing and self._request is not None
         )
-        self._enter(Phase.CLOSED)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        super().connectionLost(reason)
         if self._decision is not None:
             self._decision.cancel()
-        self._endStreams()
         self._netStreams.clear()
         self.factory.connectionClosed(self)
         if connected:
@@ -310,164 +183,36 @@ class RTMPProtocol(Protocol):
                 "{peer} disconnected{how}: {received} bytes received, {sent} sent",
                 peer=self.peer,
                 how="" if wasClosing else f" ({_reasonOf(reason)})",
-                received=self._connection.bytesReceived,
-                sent=self._connection.bytesSent,
+                received=self.wire.bytesReceived,
+                sent=self.wire.bytesSent,
             )
 
-    # The transport's producer: it has more to send than it likes to keep
-
-    def pauseProducing(self) -> None:
-        """The peer does not take its replies: read no more from it."""
-        self.congested = True
-        self._heldSince = self._clock.seconds()
-        self.hold(Hold.REPLIES)
-        self._setTimer()
-
-    def resumeProducing(self) -> None:
-        """The peer has taken what was queued for it."""
-        self.congested = False
+    def drained(self) -> None:
         for netStream in list(self._netStreams.values()):
             if netStream.player is not None:
                 netStream.player.drain()
-        if not self.congested:
-            self.release(Hold.REPLIES)
-            if self._phase is Phase.CONNECTED:
-                self._setTimer()
-
-    def stopProducing(self) -> None:
-        """The connection is lost; L{connectionLost} sees to all."""
-
-    # Reading, and not reading
-
-    def hold(self, reason: Hold, holder: object = None) -> None:
-        """Read nothing from the peer until the same hold is released."""
-        if self._phase in (Phase.CLOSING, Phase.CLOSED):
-            return
-        if not self._holds:
-            self.transport.pauseProducing()
-        self._holds.add((reason, holder))
-        self._setDispatching()
-
-    def release(self, reason: Hold, holder: object = None) -> None:
-        """End a hold; with the last one, reading goes on."""
-        if (reason, holder) not in self._holds:
-            return
-        self._holds.remove((reason, holder))
-        self._setDispatching()
-        if self._phase is Phase.CLOSED:
-            return
-        if reason is not Hold.REPLIES:
-            # The peer could not be heard: it has not been silent.
-            now = self._clock.seconds()
-            for netStream in self._publishing.values():
-                netStream.heard = now
-        if not self._holds:
-            self.transport.resumeProducing()
-        self._run()
-
-    def holdPace(self) -> None:
-        """Put the next read off."""
-        if not self._holds and self._phase is not Phase.CLOSED:
-            self.transport.pauseProducing()
-        self._holds.add(_PACE)
-
-    def releasePace(self) -> None:
-        """Read what has come meanwhile."""
-        self._holds.discard(_PACE)
-        if not self._holds and self._phase is not Phase.CLOSED:
-            self.transport.resumeProducing()
-
-    def _setDispatching(self) -> None:
-        """Note whether events may be dispatched: asked once a message."""
-        self._dispatching = (
-            self._phase not in (Phase.CLOSING, Phase.CLOSED)
-            and self._decision is None
-            and (Hold.REPLIES, None) not in self._holds
-        )
-
-    def _run(self) -> int:
-        """
-        Dispatch events until none is left or something is to be awaited.
-
-        @return: how many audio, video and data messages there were.
-        """
-        if self._running:
-            # A sink has let us go on amid a message: the loop below does so, in
-            # order and without nesting.
-            return 0
-        self._running = True
-        messages = 0
-        connection = self._connection
-        nextEvent = connection.nextEvent
-        publishing = self._publishing
-        try:
-            while self._dispatching:
-                event = nextEvent()
-                if event is NEED_DATA:
-                    break
-                if event.__class__ is Message:
-                    messages += 1
-                    netStream = publishing.get(event.streamId)
-                    if netStream is not None:
-                        live = netStream.live
-                        assert live is not None
-                        if event.typeId != _DATA:
-                            netStream.heard = self._heard
-                        live.messageReceived(event)
-                    else:
-                        self._strayMessage(event)
-                    continue
-                _EVENTS[event.__class__](self, event)
-                self._flush()
-        except ProtocolError as error:
-            self._violated(error)
-        finally:
-            self._running = False
-        self._flush()
-        return messages
-
-    def _flush(self) -> None:
-        data = self._connection.dataToSend()
-        if not data or (self._hangUp is not None and self._hangUp.poll(0)):
-            return
-        self.transport.write(data)
-        if self._publishing and self._writeNow is not None and not self.congested:
-            self._writeNow()
 
     # Phases, deadlines and the end
 
-    def _enter(self, phase: Phase) -> None:
-        """The only place that changes the phase."""
-        if phase not in TRANSITIONS[self._phase]:
-            raise AssertionError(f"{self._phase} does not lead to {phase}")
-        self._phase = phase
-        self._since = self._clock.seconds()
-        self._setDispatching()
-
-    def _deadline(self) -> tuple[float, str]:
-        """When this connection is to be cut, in the clock's time, and why."""
+    def deadline(self) -> tuple[float, str]:
         limits = self._limits
-        if self._phase is Phase.CLOSING:
-            return self._since + limits.drainSeconds, ""
-        if (Hold.REPLIES, None) in self._holds:
-            when = self._heldSince + limits.drainSeconds
-            return when, f"it takes no replies for {limits.drainSeconds:g} s"
-        if self._phase is Phase.HANDSHAKE:
+        if self.phase is Phase.HANDSHAKE:
             return (
                 self._since + limits.handshakeSeconds,
                 f"no complete handshake within {limits.handshakeSeconds:g} s",
             )
-        if self._phase is Phase.CONNECTING:
+        if self.phase is Phase.CONNECTING:
             return (
                 self._since + limits.connectSeconds,
                 f"not connected within {limits.connectSeconds:g} s",
             )
         seconds = 0.0
-        if self._publishing:
+        if self.receivers:
             now = self._clock.seconds()
             heard = min(
-                now if n.live is not None and n.live.throttled else n.heard
-                for n in self._publishing.values()
+                now if n.live.throttled else n.heard
+                for n in self._netStreams.values()
+                if n.live is not None
             )
             return (
                 heard + limits.publisherIdleSeconds,
@@ -488,71 +233,18 @@ class RTMPProtocol(Protocol):
             f"neither publishes nor plays for {limits.idleSeconds:g} s",
         )
 
-    def _setTimer(self) -> None:
-        """See to it that the deadline is looked at when it is due."""
-        when, _ = self._deadline()
-        if when == math.inf:
-            return  # a timer that is due meanwhile sets no other one
-        if self._timer is not None:
-            if self._timer.getTime() <= when:
-                return
-            self._timer.cancel()
-        self._timer = self._clock.callLater(
-            max(0.0, when - self._clock.seconds()), self._timerDue
-        )
-
-    def _timerDue(self) -> None:
-        self._timer = None
-        when, why = self._deadline()
-        if self._clock.seconds() < when:
-            self._setTimer()
-        elif self._phase is Phase.CLOSING or (Hold.REPLIES, None) in self._holds:
-            if why:
-                self._cut(why)
-            self.transport.abortConnection()
-        else:
-            self._cut(why)
-            self.close()
-
-    def _cut(self, why: str) -> None:
+    def cut(self, why: str) -> None:
         self.factory.counters.cut += 1
-        self.log.warn("{peer} is cut: {why}", peer=self.peer, why=why)
+        super().cut(why)
 
-    def abort(self, why: str) -> None:
-        """Close at once, whatever is queued."""
-        self._cut(why)
-        self.transport.abortConnection()
-
-    def close(self) -> None:
-        """
-        Close the connection when what is queued has been sent; at the drain
-        limit at the latest.
-        """
-        if self._phase is Phase.CLOSING or self._phase is Phase.CLOSED:
-            return
-        # First of all: a sink of a stream that ends may release its hold.
-        self._enter(Phase.CLOSING)
-        self._endStreams()
-        self._flush()
-        self.transport.unregisterProducer()
-        if self._holds:
-            # TLS ends only when the peer's answer to its end can be read.
-            self._holds.clear()
-            self.transport.resumeProducing()
-        self.transport.loseConnection()
-        self._setTimer()
-
-    def _violated(self, error: ProtocolError) -> None:
-        """The peer did what is not allowed."""
+    def violated(self, error: ProtocolError) -> None:
         self.factory.counters.violations += 1
-        rule = f" ({error.section})" if error.section else ""
-        self.log.warn(
-            "{peer} is cut for a protocol error: {error}{rule}",
-            peer=self.peer,
-            error=str(error),
-            rule=rule,
-        )
-        self.close()
+        super().violated(error)
+
+    def ending(self) -> None:
+        for netStream in self._netStreams.values():
+            self._unpublish(netStream)
+            self._stopPlaying(netStream)
 
     # Decisions
 
@@ -581,8 +273,7 @@ class RTMPProtocol(Protocol):
 
         def decided(result: _T | Failure) -> None:
             self._decision = None
-            self._setDispatching()
-            if self._phase in (Phase.CLOSING, Phase.CLOSED):
+            if self.phase in (Phase.CLOSING, Phase.CLOSED):
                 if isinstance(result, Failure):
                     result.trap(Refused, CancelledError)
                 return
@@ -594,11 +285,10 @@ class RTMPProtocol(Protocol):
                 self.log.failure("{peer}: no decision", result, peer=self.peer)
                 refused(Refused("The server could not decide."))
             if not atOnce:
-                self._flush()
+                self.flush()
                 self.release(Hold.DECISION)
 
         self._decision = deferred
-        self._setDispatching()
         deferred.addBoth(decided)
         atOnce = False
         if self._decision is not None:
@@ -629,13 +319,9 @@ class RTMPProtocol(Protocol):
 
     # Events
 
-    def _handshakeDone(self, event: HandshakeDone) -> None:
-        self._enter(Phase.CONNECTING)
-        self._setTimer()
-
-    def _commandReceived(self, command: Command) -> None:
+    def commandReceived(self, command: Command) -> None:
         method = _COMMANDS.get(command.name)
-        if self._phase is not Phase.CONNECTED and command.name != "connect":
+        if self.phase is not Phase.CONNECTED and command.name != "connect":
             raise MessageError(
                 f"{printable(command.name)!r} came before connect",
                 section="RTMP 1.0, 7.2.1",
@@ -654,29 +340,15 @@ class RTMPProtocol(Protocol):
             # No error: FMLE and its kin end at one.
             self._reply(command, None)
 
-    def _userControl(self, event: UserControl) -> None:
-        """Set Buffer Length and the like: nothing that a live server needs."""
-
-    def _controlAnswered(self, event: ControlAnswered) -> None:
-        """The answer is sent as any other."""
-
-    def _passedOver(self, event: PassedOver) -> None:
-        self.log.info(
-            "{peer} sends messages of type {type}, which are passed over",
-            peer=self.peer,
-            type=event.typeId,
-        )
-
-    def _strayMessage(self, message: Message) -> None:
+    def strayMessage(self, message: Message) -> None:
         """Media on a message stream that publishes nothing."""
-        if message.typeId in (8, 9) or self._publishing:
-            if len(self._publishing) == 1:
+        if message.typeId in (8, 9) or self.receivers:
+            if len(self.receivers) == 1:
                 # node-media-server's client sends media on message stream 0.
-                [netStream] = self._publishing.values()
-                assert netStream.live is not None
+                [receiver] = self.receivers.values()
                 if message.typeId != _DATA:
-                    netStream.heard = self._heard
-                netStream.live.messageReceived(message)
+                    receiver.heard = self._heard
+                receiver.messageReceived(message)
                 return
             if not self._unpublished:
                 self.log.warn(
@@ -691,7 +363,7 @@ class RTMPProtocol(Protocol):
     def _reply(self, command: Command, *values: object) -> None:
         """Answer a command, if it asks for an answer."""
         if command.transactionId:
-            self._connection.sendCommand(
+            self.wire.sendCommand(
                 "_result", command.transactionId, *values, amf3=command.amf3
             )
 
@@ -699,7 +371,7 @@ class RTMPProtocol(Protocol):
         self, streamId: int, level: str, code: str, description: str, **more: object
     ) -> None:
         """Tell the peer of a stream's state, on the stream's own message id."""
-        self._connection.sendCommand(
+        self.wire.sendCommand(
             "onStatus",
             0,
             None,
@@ -711,7 +383,7 @@ class RTMPProtocol(Protocol):
     # Commands of the connection.  RTMP 1.0, 7.2.1
 
     def command_connect(self, command: Command) -> None:
-        if self._phase is not Phase.CONNECTING:
+        if self.phase is not Phase.CONNECTING:
             raise MessageError("a second connect", section="RTMP 1.0, 7.2.1.1")
         properties = command.argument(0)
         if not isinstance(properties, dict):
@@ -731,8 +403,8 @@ class RTMPProtocol(Protocol):
         self.application = request.application
         self._enter(Phase.CONNECTED)
         self._idleSince = self._clock.seconds()
-        self._setTimer()
-        connection = self._connection
+        self.setTimer()
+        connection = self.wire
         # In this order: peers size their buffers before they read on, and
         # ffmpeg takes the chunk size for its own sending.
         connection.sendWindowAcknowledgementSize(WINDOW)
@@ -768,7 +440,7 @@ class RTMPProtocol(Protocol):
     def _connectRefused(
         self, command: Command, request: ConnectRequest, refusal: Refused
     ) -> None:
-        self._connection.sendCommand(
+        self.wire.sendCommand(
             "_error",
             command.transactionId or 1,
             None,
@@ -790,7 +462,7 @@ class RTMPProtocol(Protocol):
 
     def command_createStream(self, command: Command) -> None:
         if len(self._netStreams) >= self._limits.netStreams:
-            self._connection.sendCommand(
+            self.wire.sendCommand(
                 "_error",
                 command.transactionId,
                 None,
@@ -815,7 +487,7 @@ class RTMPProtocol(Protocol):
     def command_FCPublish(self, command: Command) -> None:
         """FMLE goes on only after C{onFCPublish}."""
         name, _ = streamOf(command.argument(1))
-        self._connection.sendCommand(
+        self.wire.sendCommand(
             "onFCPublish",
             0,
             None,
@@ -825,20 +497,20 @@ class RTMPProtocol(Protocol):
 
     def command_FCUnpublish(self, command: Command) -> None:
         name, _ = streamOf(command.argument(1))
-        self._connection.sendCommand(
+        self.wire.sendCommand(
             "onFCUnpublish",
             0,
             None,
             {"code": "NetStream.Unpublish.Success", "description": name},
         )
         self._reply(command, None, UNDEFINED)
-        for netStream in list(self._publishing.values()):
+        for netStream in list(self._netStreams.values()):
             if netStream.name == name:
                 self._stopPublishing(netStream)
 
     def command_FCSubscribe(self, command: Command) -> None:
         name, _ = streamOf(command.argument(1))
-        self._connection.sendCommand(
+        self.wire.sendCommand(
             "onFCSubscribe",
             0,
             None,
@@ -880,7 +552,7 @@ class RTMPProtocol(Protocol):
         form = RTMPForm(netStream.id, self.factory.chunkSize)
         player = Player(netStream, form, netStream.name, now)
         netStream.player = player
-        self._connection.sendUserControl(UserControlType.STREAM_BEGIN, netStream.id)
+        self.wire.sendUserControl(UserControlType.STREAM_BEGIN, netStream.id)
         if reset:
             self._sendStatus(
                 netStream.id,
@@ -897,7 +569,7 @@ class RTMPProtocol(Protocol):
             details=netStream.name,
         )
         there = self.factory.play(self.application, name, player)
-        self._setTimer()
+        self.setTimer()
         self.log.info(
             "{peer} plays {application}/{name}{how}",
             peer=self.peer,
@@ -956,20 +628,10 @@ class RTMPProtocol(Protocol):
 
     # What a player needs
 
-    def writeMedia(self, data: bytes) -> None:
-        """Send a player's messages, behind all replies."""
-        self._flush()
-        self._connection.bytesSent += len(data)
-        self.transport.write(data)
-        if self._writeNow is not None and not self.congested:
-            # Not to wait for the reactor's next turn: it would only call this.  A
-            # failure shows again when the reactor reads.
-            self._writeNow()
-
     def streamBegan(self, netStream: NetStream, player: Player, again: bool) -> None:
         """Tell the peer that a stream it waits for is published."""
         if again:
-            self._connection.sendUserControl(UserControlType.STREAM_BEGIN, netStream.id)
+            self.wire.sendUserControl(UserControlType.STREAM_BEGIN, netStream.id)
             self._sendStatus(
                 netStream.id,
                 "status",
@@ -977,7 +639,7 @@ class RTMPProtocol(Protocol):
                 f"{printable(player.name)} is now published.",
                 details=player.name,
             )
-            self._flush()
+            self.flush()
 
     def streamOver(self, netStream: NetStream, player: Player) -> None:
         """
@@ -992,7 +654,7 @@ class RTMPProtocol(Protocol):
             f"{name} is no longer published.",
             details=player.name,
         )
-        self._connection.sendUserControl(UserControlType.STREAM_EOF, netStream.id)
+        self.wire.sendUserControl(UserControlType.STREAM_EOF, netStream.id)
         self._sendStatus(
             netStream.id,
             "status",
@@ -1000,8 +662,8 @@ class RTMPProtocol(Protocol):
             f"Stopped playing {name}.",
             details=player.name,
         )
-        self._flush()
-        self._setTimer()
+        self.flush()
+        self.setTimer()
 
     def command_getStreamLength(self, command: Command) -> None:
         """A live stream has no length."""
@@ -1033,13 +695,7 @@ class RTMPProtocol(Protocol):
         if netStream.player is not None:
             self._stopPlaying(netStream)
             self._idleSince = self._clock.seconds()
-            self._setTimer()
-
-    def _endStreams(self) -> None:
-        """The connection ends: take its streams off."""
-        for netStream in self._netStreams.values():
-            self._unpublish(netStream)
-            self._stopPlaying(netStream)
+            self.setTimer()
 
     def _stopPlaying(self, netStream: NetStream) -> None:
         player, netStream.player = netStream.player, None
@@ -1108,11 +764,12 @@ class RTMPProtocol(Protocol):
             )
             return
         netStream.live = live
-        self._hangUp = _hangUpPoll(self.transport)
+        self.watchHangUp()
         netStream.heard = self._clock.seconds()
-        self._publishing[netStream.id] = netStream
-        self._setTimer()
-        self._connection.sendUserControl(UserControlType.STREAM_BEGIN, netStream.id)
+        netStream.messageReceived = live.messageReceived
+        self.receivers[netStream.id] = netStream
+        self.setTimer()
+        self.wire.sendUserControl(UserControlType.STREAM_BEGIN, netStream.id)
         self._sendStatus(
             netStream.id,
             "status",
@@ -1146,13 +803,14 @@ class RTMPProtocol(Protocol):
             f"{printable(netStream.name)} is no longer published.",
         )
         self._idleSince = self._clock.seconds()
-        self._setTimer()
+        self.setTimer()
 
     def _unpublish(self, netStream: NetStream) -> None:
         """End a live stream of this connection."""
         live, netStream.live = netStream.live, None
         if live is not None:
-            del self._publishing[netStream.id]
+            del self.receivers[netStream.id]
+            del netStream.messageReceived
             self.factory.unpublish(live, netStream)
 
     def takenOver(self, netStream: NetStream) -> None:
@@ -1167,34 +825,11 @@ class RTMPProtocol(Protocol):
         self.close()
 
 
-_EVENTS: dict[type, Callable[[RTMPProtocol, Any], None]] = {
-    HandshakeDone: RTMPProtocol._handshakeDone,
-    Command: RTMPProtocol._commandReceived,
-    UserControl: RTMPProtocol._userControl,
-    PassedOver: RTMPProtocol._passedOver,
-    ControlAnswered: RTMPProtocol._controlAnswered,
-}
-
 _COMMANDS: dict[str, Callable[[RTMPProtocol, Command], None]] = {
     name.removeprefix("command_"): method
     for name, method in vars(RTMPProtocol).items()
     if name.startswith("command_")
 }
-
-
-def _hangUpPoll(transport: object) -> select.poll | None:
-    """
-    What tells whether a transport's peer has closed its end.
-
-    @return: L{None} where the system or the transport cannot tell.
-    """
-    socketTransport = getattr(transport, "transport", transport)  # TLS has one below
-    fileno = getattr(socketTransport, "fileno", None)
-    if fileno is None or not hasattr(select, "POLLRDHUP"):
-        return None
-    poll = select.poll()
-    poll.register(fileno(), select.POLLRDHUP)
-    return poll
 
 
 def _isStreamId(value: object) -> TypeGuard[float]:

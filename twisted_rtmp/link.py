@@ -1,0 +1,543 @@
+"""
+What both ends of a connection need: the transport, its pressure, and the loop in
+which what came is dispatched.
+
+Imports C{wire}, names and limits.  Knows no command and no stream: what came is for
+the methods that the server's and the client's protocol override.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import typing
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import (
+    IConsumer,
+    IPushProducer,
+    ITCPTransport,
+    ITransport,
+    IWriteDescriptor,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from zope.interface import Attribute, implementer
+
+from twisted_rtmp.limits import DRAIN_SECONDS, QUEUED_REPLY_BYTES
+from twisted_rtmp.names import printable
+from twisted_rtmp.wire.connection import Connection, Role
+from twisted_rtmp.wire.constants import NEED_DATA, MessageType
+from twisted_rtmp.wire.errors import ProtocolError
+from twisted_rtmp.wire.limits import DEFAULT_WIRE_LIMITS, WireLimits
+from twisted_rtmp.wire.messages import (
+    Command,
+    ControlAnswered,
+    HandshakeDone,
+    Message,
+    PassedOver,
+    UserControl,
+)
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+    from twisted.python.failure import Failure
+
+_DATA: int = MessageType.DATA_AMF0
+
+#: Bytes that one read takes at most, and that are queued for a peer before nothing
+#: more is read from it.  A read costs more than its bytes: at full speed a server
+#: spends 1.5 s of CPU a GB in reads of 64 KiB, and a third of that in these.
+READ_SIZE = 1024 * 1024
+
+#: What the first reads take at most, until full ones turn out to be quick work: a
+#: MiB of the smallest messages would be three seconds of it.
+FIRST_READ_SIZE = 64 * 1024
+
+#: What is read at a time of a peer that has taken L{SLOW_READ_SECONDS} for one read,
+#: in bytes.  Chunks of one byte, each of another chunk stream, cost 2 us a byte: in
+#: full reads, four such peers leave the others without service for seconds.
+SLOW_READ_SIZE = 16 * 1024
+SLOW_READ_SECONDS = 0.02
+
+
+class IStreamTransport(ITransport, IConsumer, IPushProducer):
+    """What the transports of TCP, TLS and UNIX sockets have in common."""
+
+    bufferSize = Attribute("""Bytes of one read, and queued before a pause.""")
+
+    def abortConnection() -> None:
+        """Close at once, whatever is queued."""
+
+
+class Phase(Enum):
+    """How far a connection has come."""
+
+    HANDSHAKE = "handshake"
+    CONNECTING = "connect command"
+    CONNECTED = "streams"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+#: The phases that may follow each phase.
+TRANSITIONS = {
+    Phase.HANDSHAKE: {Phase.CONNECTING, Phase.CLOSING, Phase.CLOSED},
+    Phase.CONNECTING: {Phase.CONNECTED, Phase.CLOSING, Phase.CLOSED},
+    Phase.CONNECTED: {Phase.CLOSING, Phase.CLOSED},
+    Phase.CLOSING: {Phase.CLOSED},
+    Phase.CLOSED: set(),
+}
+
+
+class Hold(Enum):
+    """Why nothing is read from a peer for now."""
+
+    DECISION = "a decision is awaited"
+    REPLIES = "the peer does not take its replies"
+    SINK = "a recording or another sink is behind"
+    PACE = "reads are gathered"
+
+
+_PACE = (Hold.PACE, None)
+_DECISION = (Hold.DECISION, None)
+_REPLIES = (Hold.REPLIES, None)
+
+
+class MediaReceiver(typing.Protocol):
+    """
+    What takes the media of one message stream.
+
+    @ivar heard: when audio or video came last, in the clock's seconds.
+    """
+
+    heard: float
+
+    def messageReceived(self, message: Message) -> None:
+        """Take an audio, video or data message."""
+
+
+@implementer(IPushProducer)
+class Link(Protocol):
+    """
+    One end of a connection.
+
+    Bytes go into a L{Connection}; its events are dispatched one by one until
+    it needs data, or a decision is awaited, or the peer does not take its
+    replies.  Then the rest waits in the accumulator, and TCP slows the peer
+    down.
+
+    @ivar wire: the connection's state on the wire.
+    @ivar peer: the peer's address, for log lines.
+    @ivar phase: how far the connection has come.
+    @ivar congested: whether more is queued for the peer than it takes.
+    @ivar receivers: what takes the media that come, by message stream id.
+    """
+
+    log = Logger()
+    transport: IStreamTransport
+
+    def __init__(
+        self,
+        role: Role,
+        clock: IReactorTime,
+        address: IAddress | None,
+        *,
+        limits: WireLimits = DEFAULT_WIRE_LIMITS,
+        queuedBytes: int = QUEUED_REPLY_BYTES,
+        drainSeconds: float = DRAIN_SECONDS,
+    ) -> None:
+        """
+        @param role: the end that this is.
+        @param clock: what times and deadlines are counted by.
+        @param address: the peer's.
+        @param queuedBytes: what may be queued for the peer before nothing more is
+            read from it; one read takes no more either.
+        @param drainSeconds: how long the peer may take nothing of that.
+        """
+        self.wire = Connection(role, limits)
+        self.peer = "?"
+        self.phase = Phase.HANDSHAKE
+        self.congested = False
+        self.receivers: dict[int, MediaReceiver] = {}
+        self._clock = clock
+        self._address = address
+        self._queuedBytes = queuedBytes
+        self._drainSeconds = drainSeconds
+        self._dispatching = True
+        self._running = False
+        # Each hold, with whom it is for.
+        self._holds: set[tuple[Hold, object]] = set()
+        self._writeNow: Callable[[], object] | None = None
+        self._hangUp: select.poll | None = None
+        self._heard = 0.0
+        self._heldSince = 0.0
+        self._since = 0.0
+        self._timer: IDelayedCall | None = None
+
+    # From the transport
+
+    def connectionMade(self) -> None:
+        address = self._address
+        host = getattr(address, "host", None)
+        if host is None:
+            self.peer = printable(str(getattr(address, "name", "local") or "local"))
+        else:
+            self.peer = f"{host}:{getattr(address, 'port', 0)}"
+        transport = self.transport
+        # A UNIX socket's transport has neither.
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
+        if IWriteDescriptor.providedBy(transport):
+            self._writeNow = transport.doWrite
+        transport.bufferSize = min(FIRST_READ_SIZE, self._queuedBytes)
+        transport.registerProducer(self, True)
+        self._heard = self._since = self._clock.seconds()
+        self.setTimer()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.phase is Phase.CLOSING:
+            return  # TLS reads on, for the peer's word that it closes too
+        self._heard = now = self._clock.seconds()
+        self.wire.feed(data)
+        size = len(data)
+        full = size >= self.transport.bufferSize
+        messages = self._run()
+        self._fitReads(full, self._clock.seconds() - now)
+        if self.receivers:
+            self.mediaRead(size, messages, now, full)
+
+    def _fitReads(self, full: bool, seconds: float) -> None:
+        """
+        Read less of a peer whose bytes are dear, so that others get their turn.
+
+        @param full: whether a read brought as much as it may.
+        @param seconds: what that took.
+        """
+        transport = self.transport
+        if seconds > SLOW_READ_SECONDS:
+            transport.bufferSize = min(SLOW_READ_SIZE, transport.bufferSize)
+        elif full:
+            # At once, where the largest read would be quick work, too: sizes between
+            # are seldom filled, and would stay.
+            most = min(READ_SIZE, self._queuedBytes)
+            if seconds * most < SLOW_READ_SECONDS * transport.bufferSize:
+                transport.bufferSize = most
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        wasClosing = self.phase is Phase.CLOSING
+        self._enter(Phase.CLOSED)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not wasClosing:
+            self.ending()
+
+    # The transport's producer: it has more to send than it likes to keep
+
+    def pauseProducing(self) -> None:
+        """The peer does not take its replies: read no more from it."""
+        self.congested = True
+        self._heldSince = self._clock.seconds()
+        self.hold(Hold.REPLIES)
+        self.setTimer()
+
+    def resumeProducing(self) -> None:
+        """The peer has taken what was queued for it."""
+        self.congested = False
+        self.drained()
+        if not self.congested:
+            self.release(Hold.REPLIES)
+            if self.phase is Phase.CONNECTED:
+                self.setTimer()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; L{connectionLost} sees to all."""
+
+    # Reading, and not reading
+
+    def hold(self, reason: Hold, holder: object = None) -> None:
+        """Read nothing from the peer until the same hold is released."""
+        if self.phase in (Phase.CLOSING, Phase.CLOSED):
+            return
+        if not self._holds:
+            self.transport.pauseProducing()
+        self._holds.add((reason, holder))
+        self._setDispatching()
+
+    def release(self, reason: Hold, holder: object = None) -> None:
+        """End a hold; with the last one, reading goes on."""
+        if (reason, holder) not in self._holds:
+            return
+        self._holds.remove((reason, holder))
+        self._setDispatching()
+        if self.phase is Phase.CLOSED:
+            return
+        if reason is not Hold.REPLIES:
+            # The peer could not be heard: it has not been silent.
+            now = self._clock.seconds()
+            for receiver in self.receivers.values():
+                receiver.heard = now
+        if not self._holds:
+            self.transport.resumeProducing()
+        self._run()
+
+    def holdPace(self) -> None:
+        """Put the next read off."""
+        if not self._holds and self.phase is not Phase.CLOSED:
+            self.transport.pauseProducing()
+        self._holds.add(_PACE)
+
+    def releasePace(self) -> None:
+        """Read what has come meanwhile."""
+        self._holds.discard(_PACE)
+        if not self._holds and self.phase is not Phase.CLOSED:
+            self.transport.resumeProducing()
+
+    def _setDispatching(self) -> None:
+        """Note whether events may be dispatched: asked once a message."""
+        self._dispatching = (
+            self.phase not in (Phase.CLOSING, Phase.CLOSED)
+            and _DECISION not in self._holds
+            and _REPLIES not in self._holds
+        )
+
+    # What came
+
+    def _run(self) -> int:
+        """
+        Dispatch events until none is left or something is to be awaited.
+
+        @return: how many audio, video and data messages there were.
+        """
+        if self._running:
+            # A sink has let us go on amid a message: the loop below does so, in
+            # order and without nesting.
+            return 0
+        self._running = True
+        messages = 0
+        nextEvent = self.wire.nextEvent
+        receivers = self.receivers
+        try:
+            while self._dispatching:
+                event = nextEvent()
+                if event is NEED_DATA:
+                    break
+                if event.__class__ is Message:
+                    messages += 1
+                    receiver = receivers.get(event.streamId)
+                    if receiver is not None:
+                        if event.typeId != _DATA:
+                            receiver.heard = self._heard
+                        receiver.messageReceived(event)
+                    else:
+                        self.strayMessage(event)
+                    continue
+                _EVENTS[event.__class__](self, event)
+                self.flush()
+        except ProtocolError as error:
+            self.violated(error)
+        finally:
+            self._running = False
+        self.flush()
+        return messages
+
+    def handshakeDone(self, event: HandshakeDone) -> None:
+        """Chunks may be sent and are read."""
+        self._enter(Phase.CONNECTING)
+        self.setTimer()
+
+    def commandReceived(self, command: Command) -> None:
+        """
+        The peer asks for something, or answers.
+
+        @raise ProtocolError: it may not.
+        """
+        raise NotImplementedError
+
+    def userControlReceived(self, event: UserControl) -> None:
+        """A user control message; a ping is answered already."""
+
+    def passedOver(self, event: PassedOver) -> None:
+        """A message of a type that means nothing to us, the first of its type."""
+        self.log.info(
+            "{peer} sends messages of type {type}, which are passed over",
+            peer=self.peer,
+            type=event.typeId,
+        )
+
+    def strayMessage(self, message: Message) -> None:
+        """Media on a message stream that nothing receives."""
+
+    def mediaRead(self, size: int, messages: int, now: float, full: bool) -> None:
+        """
+        A read of a peer that sends media is done.
+
+        @param size: the bytes that it brought.
+        @param messages: how many audio, video and data messages were in them.
+        @param now: when it began, in the clock's seconds.
+        @param full: whether it brought as much as it may.
+        """
+
+    def violated(self, error: ProtocolError) -> None:
+        """The peer did what is not allowed."""
+        rule = f" ({error.section})" if error.section else ""
+        self.log.warn(
+            "{peer} is cut for a protocol error: {error}{rule}",
+            peer=self.peer,
+            error=str(error),
+            rule=rule,
+        )
+        self.close()
+
+    # What is sent
+
+    def flush(self) -> None:
+        """Send what the wire has for the peer."""
+        data = self.wire.dataToSend()
+        if not data or (self._hangUp is not None and self._hangUp.poll(0)):
+            return
+        if self.receivers:
+            self._write(data)
+        else:
+            self.transport.write(data)
+
+    def writeMedia(self, data: bytes) -> None:
+        """Send media that are chunks already, behind all that the wire has."""
+        self.flush()
+        self.wire.bytesSent += len(data)
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        """
+        Write, and not wait for the reactor's next turn: it would only do the same.
+        A failure shows again when the reactor reads.
+        """
+        self.transport.write(data)
+        if self._writeNow is not None and not self.congested:
+            self._writeNow()
+
+    def drained(self) -> None:
+        """The peer has taken what was queued for it: more may be written."""
+
+    def watchHangUp(self) -> None:
+        """
+        Send a peer that sends media nothing more once it has closed its end.
+
+        It would answer with a reset, and an error on writing ends a connection
+        before all that came has been read.  The end of a fast encoder's stream
+        gets lost so, since it closes while megabytes wait in the kernel.
+        """
+        self._hangUp = _hangUpPoll(self.transport)
+
+    # Phases, deadlines and the end
+
+    def _enter(self, phase: Phase) -> None:
+        """The only place that changes the phase."""
+        if phase not in TRANSITIONS[self.phase]:
+            raise AssertionError(f"{self.phase} does not lead to {phase}")
+        self.phase = phase
+        self._since = self._clock.seconds()
+        self._setDispatching()
+
+    def deadline(self) -> tuple[float, str]:
+        """
+        When this connection is to be cut, in the clock's time, and why; asked as
+        long as it is neither closing nor held up by its peer.
+        """
+        return math.inf, ""
+
+    def _deadline(self) -> tuple[float, str]:
+        """The deadline in whatever state this is."""
+        if self.phase is Phase.CLOSING:
+            return self._since + self._drainSeconds, ""
+        if _REPLIES in self._holds:
+            when = self._heldSince + self._drainSeconds
+            return when, f"it takes no replies for {self._drainSeconds:g} s"
+        return self.deadline()
+
+    def setTimer(self) -> None:
+        """See to it that the deadline is looked at when it is due."""
+        when, _ = self._deadline()
+        if when == math.inf:
+            return  # a timer that is due meanwhile sets no other one
+        if self._timer is not None:
+            if self._timer.getTime() <= when:
+                return
+            self._timer.cancel()
+        self._timer = self._clock.callLater(
+            max(0.0, when - self._clock.seconds()), self._timerDue
+        )
+
+    def _timerDue(self) -> None:
+        self._timer = None
+        when, why = self._deadline()
+        if self._clock.seconds() < when:
+            self.setTimer()
+        elif self.phase is Phase.CLOSING or _REPLIES in self._holds:
+            if why:
+                self.cut(why)
+            self.transport.abortConnection()
+        else:
+            self.cut(why)
+            self.close()
+
+    def cut(self, why: str) -> None:
+        """A deadline has passed: the connection is about to be closed."""
+        self.log.warn("{peer} is cut: {why}", peer=self.peer, why=why)
+
+    def close(self) -> None:
+        """
+        Close the connection when what is queued has been sent; at the drain
+        limit at the latest.
+        """
+        if self.phase is Phase.CLOSING or self.phase is Phase.CLOSED:
+            return
+        # First of all: a sink of a stream that ends may release its hold.
+        self._enter(Phase.CLOSING)
+        self.ending()
+        self.flush()
+        self.transport.unregisterProducer()
+        if self._holds:
+            # TLS ends only when the peer's answer to its end can be read.
+            self._holds.clear()
+            self.transport.resumeProducing()
+        self.transport.loseConnection()
+        self.setTimer()
+
+    def abort(self, why: str) -> None:
+        """Close at once, whatever is queued."""
+        self.cut(why)
+        self.transport.abortConnection()
+
+    def ending(self) -> None:
+        """The connection is about to be closed, or is lost: end what is on it."""
+
+
+#: What takes each event but a L{Message}; an answer to protocol control is sent as
+#: any other.
+_EVENTS: dict[type, Callable[[Link, Any], None]] = {
+    HandshakeDone: lambda link, event: link.handshakeDone(event),
+    Command: lambda link, event: link.commandReceived(event),
+    UserControl: lambda link, event: link.userControlReceived(event),
+    PassedOver: lambda link, event: link.passedOver(event),
+    ControlAnswered: lambda link, event: None,
+}
+
+
+def _hangUpPoll(transport: object) -> select.poll | None:
+    """
+    What tells whether a transport's peer has closed its end.
+
+    @return: L{None} where the system or the transport cannot tell.
+    """
+    socketTransport = getattr(transport, "transport", transport)  # TLS has one below
+    fileno = getattr(socketTransport, "fileno", None)
+    if fileno is None or not hasattr(select, "POLLRDHUP"):
+        return None
+    poll = select.poll()
+    poll.register(fileno(), select.POLLRDHUP)
+    return poll
