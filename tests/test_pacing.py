@@ -1,4 +1,4 @@
-"""Reads are gathered while many messages come, and only then."""
+"""Reads and writes are gathered while there is much to do, and only then."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from twisted.internet.task import Clock
 from twisted_rtmp.pacing import (
     BUSY_MESSAGES,
     LARGE_READ,
-    PACE_SECONDS,
+    LATENCY_SECONDS,
     WINDOW_SECONDS,
-    ReadPacer,
+    Pacer,
 )
 
 
@@ -39,7 +39,7 @@ def busy(pacer, clock, publisher):
 
 
 def test_fewMessagesAreReadAtOnce(clock):
-    pacer, publisher = ReadPacer(clock), Publisher()
+    pacer, publisher = Pacer(clock), Publisher()
     for _ in range(100):
         clock.advance(WINDOW_SECONDS / 10)
         messages = int(BUSY_MESSAGES * WINDOW_SECONDS / 10) - 1
@@ -50,27 +50,27 @@ def test_fewMessagesAreReadAtOnce(clock):
 
 
 def test_manyMessagesWaitForTheTick(clock):
-    pacer, one, other = ReadPacer(clock), Publisher(), Publisher()
+    pacer, one, other = Pacer(clock), Publisher(), Publisher()
     busy(pacer, clock, one)
     pacer.readDone(one, 1000, 1, clock.seconds(), False)
-    clock.advance(PACE_SECONDS / 2)
+    clock.advance(LATENCY_SECONDS / 2)
     pacer.readDone(other, 1000, 1, clock.seconds(), False)
     assert (one.calls, other.calls) == (["hold"], ["hold"])
-    clock.advance(PACE_SECONDS / 2)
+    clock.advance(LATENCY_SECONDS / 2)
     assert (one.calls, other.calls) == (["hold", "release"], ["hold", "release"])
     assert not clock.getDelayedCalls()
 
 
 @pytest.mark.parametrize(("size", "full"), [(LARGE_READ, False), (1000, True)])
 def test_whoIsAheadIsReadOn(clock, size, full):
-    pacer, publisher = ReadPacer(clock), Publisher()
+    pacer, publisher = Pacer(clock), Publisher()
     busy(pacer, clock, publisher)
     pacer.readDone(publisher, size, 1, clock.seconds(), full)
     assert publisher.calls == []
 
 
 def test_quietAgain(clock):
-    pacer, publisher = ReadPacer(clock), Publisher()
+    pacer, publisher = Pacer(clock), Publisher()
     busy(pacer, clock, publisher)
     assert pacer.active
     clock.advance(WINDOW_SECONDS)
@@ -80,16 +80,75 @@ def test_quietAgain(clock):
 
 
 def test_off(clock):
-    pacer, publisher = ReadPacer(clock, seconds=0), Publisher()
+    pacer, publisher = Pacer(clock, latency=0), Publisher()
     busy(pacer, clock, publisher)
     pacer.readDone(publisher, 1000, 1, clock.seconds(), False)
     assert publisher.calls == []
 
 
 def test_stopLetsEverybodyGo(clock):
-    pacer, publisher = ReadPacer(clock), Publisher()
+    pacer, publisher = Pacer(clock), Publisher()
     busy(pacer, clock, publisher)
     pacer.readDone(publisher, 1000, 1, clock.seconds(), False)
     pacer.stop()
     assert publisher.calls == ["hold", "release"]
+    assert not clock.getDelayedCalls()
+
+
+class Group:
+    def __init__(self):
+        self.flushes = 0
+
+    def flush(self):
+        self.flushes += 1
+
+
+def test_whatAReadBringsIsSentAtItsEnd(clock):
+    pacer, group, other = Pacer(clock), Group(), Group()
+    pacer.readBegins()
+    pacer.pending(group)
+    pacer.pending(other)
+    assert (group.flushes, other.flushes) == (0, 0)
+    pacer.readEnds()
+    assert (group.flushes, other.flushes) == (1, 1)
+    pacer.readBegins()
+    pacer.readEnds()
+    assert group.flushes == 1
+    assert not clock.getDelayedCalls()
+
+
+def test_whatComesOtherwiseIsSentInTheNextTurn(clock):
+    pacer, group = Pacer(clock), Group()
+    pacer.pending(group)
+    assert group.flushes == 0
+    clock.advance(0)
+    assert group.flushes == 1
+
+
+def test_andWithinTheLatencyWhenThereIsMuchToDo(clock):
+    pacer, group = Pacer(clock), Group()
+    busy(pacer, clock, Publisher())
+    pacer.pending(group)
+    clock.advance(LATENCY_SECONDS / 2)
+    pacer.pending(group)
+    assert group.flushes == 0
+    clock.advance(LATENCY_SECONDS / 2)
+    assert group.flushes == 2
+    assert not clock.getDelayedCalls()
+
+
+def test_whatIsSentCountsToo(clock):
+    pacer, publisher = Pacer(clock), Publisher()
+    clock.advance(WINDOW_SECONDS)
+    pacer.sent(int(BUSY_MESSAGES * WINDOW_SECONDS))
+    pacer.readDone(publisher, 1000, 1, clock.seconds(), False)
+    assert pacer.active
+    assert publisher.calls == ["hold"]
+
+
+def test_stopSendsWhatIsGathered(clock):
+    pacer, group = Pacer(clock), Group()
+    pacer.pending(group)
+    pacer.stop()
+    assert group.flushes == 1
     assert not clock.getDelayedCalls()

@@ -8,11 +8,13 @@ from zope.interface.verify import verifyObject
 
 from twisted_rtmp import players as playersModule
 from twisted_rtmp.interfaces import IMediaSink
-from twisted_rtmp.players import FLUSH_SECONDS, IMMEDIATE_PLAYERS, Player, PlayerGroup
+from twisted_rtmp.pacing import Pacer
+from twisted_rtmp.players import FLVForm, Player, PlayerGroup, RTMPForm
 from twisted_rtmp.streams import LiveStream
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.chunk import ChunkReader
 from twisted_rtmp.wire.constants import NEED_DATA
+from twisted_rtmp.wire.flv import encodeTag
 from twisted_rtmp.wire.messages import Message
 
 CHUNK_SIZE = 65_536
@@ -37,6 +39,7 @@ class Outlet:
         self.writes = []
         self.over = 0
         self.began = []
+        self.reasons = []
 
     def writeMedia(self, data):
         self.writes.append(data)
@@ -49,6 +52,9 @@ class Outlet:
 
     def streamOver(self, player):
         self.over += 1
+
+    def cut(self, why):
+        self.reasons.append(why)
 
     def messages(self):
         reader = ChunkReader()
@@ -79,13 +85,31 @@ def clock():
 
 
 @pytest.fixture
-def stream():
-    return LiveStream("live", "s", Publisher())
+def pacer(clock):
+    return Pacer(clock)
+
+
+class ReadStream(LiveStream):
+    """A stream of which each message comes by a read of its own."""
+
+    def __init__(self, pacer):
+        LiveStream.__init__(self, "live", "s", Publisher())
+        self.pacer = pacer
+
+    def messageReceived(self, message):
+        self.pacer.readBegins()
+        LiveStream.messageReceived(self, message)
+        self.pacer.readEnds()
 
 
 @pytest.fixture
-def group(stream, clock):
-    group = PlayerGroup(stream, clock, CHUNK_SIZE)
+def stream(pacer):
+    return ReadStream(pacer)
+
+
+@pytest.fixture
+def group(stream, pacer):
+    group = PlayerGroup(stream, pacer)
     stream.addSink(group, "players")
     return group
 
@@ -93,7 +117,7 @@ def group(stream, clock):
 def join(group, **outlet):
     peer = Outlet()
     vars(peer).update(outlet)
-    player = Player(peer, 1, "s", 0.0)
+    player = Player(peer, RTMPForm(1, CHUNK_SIZE), "s", 0.0)
     group.add(player)
     return player, peer
 
@@ -137,7 +161,7 @@ def test_withoutAGOPItWaitsForTheNextKeyFrame(stream, group, monkeypatch):
     send(stream, inter(330), audio(340), inter(363), key(396), inter(429))
     assert times(peer.messages()) == [0, 396, 429]  # the first is the header
     assert times(peer.messages(), 8) == [0, 340]
-    assert player.dropped == 2
+    assert player.dropped == 0  # it does not lag: it came amid a GOP
 
 
 def test_audioAloneBeginsAtOnce(stream, group):
@@ -147,34 +171,82 @@ def test_audioAloneBeginsAtOnce(stream, group):
     assert times(peer.messages(), 8) == [0, 40]
 
 
-def test_fewPlayersGetEachMessageAtOnce(stream, group):
+def together(stream, pacer, *messages):
+    """Let several messages come by one read."""
+    pacer.readBegins()
+    for message in messages:
+        LiveStream.messageReceived(stream, message)
+    pacer.readEnds()
+
+
+def test_eachReadIsPassedOnAtOnce(stream, group):
     begin(stream)
-    peers = [join(group)[1] for _ in range(IMMEDIATE_PLAYERS)]
+    peers = [join(group)[1] for _ in range(20)]
     frame = send(stream, key(0))
-    assert [peer.messages()[-1:] for peer in peers] == [frame] * IMMEDIATE_PLAYERS
+    assert [peer.messages()[-1:] for peer in peers] == [frame] * 20
 
 
-def test_manyPlayersGetMessagesTogether(stream, group, clock):
+def test_whatOneReadBroughtIsOneWrite(stream, group, pacer):
     begin(stream)
-    peers = [join(group)[1] for _ in range(IMMEDIATE_PLAYERS + 1)]
+    peers = [join(group)[1] for _ in range(20)]
     before = [len(peer.writes) for peer in peers]
-    send(stream, key(0), audio(5), inter(33))
-    assert [len(peer.writes) for peer in peers] == before
-    clock.advance(FLUSH_SECONDS)
+    together(stream, pacer, key(0), audio(5), inter(33))
     assert [len(peer.writes) for peer in peers] == [n + 1 for n in before]
     assert len({id(peer.writes[-1]) for peer in peers}) == 1  # the same bytes
     assert times(peers[0].messages()) == [0, 0, 33]
-    assert not clock.getDelayedCalls()
 
 
-def test_aNewcomerDoesNotGetWhatWaitsForOthersTwice(stream, group, clock):
+def test_aNewcomerDoesNotGetWhatWaitsForOthersTwice(stream, group, pacer):
     begin(stream)
-    for _ in range(IMMEDIATE_PLAYERS + 1):
-        join(group)
-    send(stream, key(0), inter(33))
+    join(group)
+    pacer.readBegins()
+    LiveStream.messageReceived(stream, key(0))
+    LiveStream.messageReceived(stream, inter(33))
     _, peer = join(group)
-    clock.advance(FLUSH_SECONDS)
+    pacer.readEnds()
     assert times(peer.messages()) == [0, 0, 33]
+
+
+def test_eachFormHasItsOwnBytes(stream, group):
+    headers = begin(stream)
+    send(stream, key(0))
+    _, chunks = join(group)
+    _, others = join(group)
+    flv = Outlet()
+    group.add(Player(flv, FLVForm(), "s", 0.0))
+    frame = inter(33)
+    send(stream, frame)
+    assert chunks.writes[-1] is others.writes[-1]
+    assert flv.writes[-1] == encodeTag(9, 33, frame.payload)
+    assert b"".join(flv.writes) == b"".join(
+        encodeTag(m.typeId, m.timestamp, m.payload) for m in [*headers, key(0), frame]
+    )
+    assert set(group.players) == {RTMPForm(1, CHUNK_SIZE), FLVForm()}
+
+
+def test_aFormThatIsKnownLate(stream, group):
+    begin(stream)
+    player, peer = join(group, congested=True)
+    send(stream, key(0))
+    player.setForm(RTMPForm(7, CHUNK_SIZE))
+    send(stream, inter(33))
+    peer.congested = False
+    player.drain()
+    assert times(peer.messages()) == [0, 0, 33]
+    assert {message.streamId for message in peer.messages()} == {7}
+
+
+def test_withoutTheGOP(stream, group):
+    headers = begin(stream)
+    send(stream, key(0), inter(33))
+    peer = Outlet()
+    player = Player(peer, RTMPForm(1, CHUNK_SIZE), "s", 0.0, gopCache=False)
+    group.add(player)
+    assert peer.messages() == headers
+    send(stream, inter(66), audio(70))
+    later = send(stream, key(99))
+    assert peer.messages() == [*headers, audio(70), *later]
+    assert player.dropped == 0
 
 
 def test_aSlowPlayerLosesWholeGOPs(stream, group, monkeypatch):
@@ -192,8 +264,39 @@ def test_aSlowPlayerLosesWholeGOPs(stream, group, monkeypatch):
     assert times(peer.messages()) == [0, 0, 33, 297, 330]
     assert times(peer.messages(), 8) == [0, 240, 250]
     assert player.dropped == len(lost) + 2
+    assert player.droppedBytes == 4 * 305 + 2 * 105
     assert times(other.messages())[-1] == 330
     assert len(times(other.messages())) == 2 + 1 + len(lost) + 4
+    assert player.sent == len(peer.messages())
+    assert player.sentBytes == len(b"".join(peer.writes))
+
+
+def test_theNewestGOPIsKept(stream, group, monkeypatch):
+    monkeypatch.setattr(playersModule, "PLAYER_QUEUE_BYTES", 1000)
+    begin(stream)
+    player, peer = join(group)
+    send(stream, key(0))
+    peer.congested = True
+    send(stream, inter(33, 400), audio(40), key(66, 300), inter(99, 300))
+    peer.congested = False
+    player.drain()
+    assert times(peer.messages()) == [0, 0, 66, 99]
+    assert times(peer.messages(), 8) == [0, 40]
+    assert player.dropped == 1
+
+
+def test_audioIsLostLast(stream, group, monkeypatch):
+    monkeypatch.setattr(playersModule, "PLAYER_QUEUE_BYTES", 340)
+    begin(stream)
+    player, peer = join(group)
+    send(stream, key(0))
+    peer.congested = True
+    # An audio message is 34 bytes as chunks: half of the bound is five of them.
+    send(stream, inter(5), *(audio(t) for t in range(10, 120, 10)))
+    peer.congested = False
+    player.drain()
+    assert times(peer.messages(), 8) == [0, *range(70, 120, 10)]
+    assert player.dropped == 1 + 6
 
 
 def test_aPlayerIsBoundedInTimeToo(stream, group, monkeypatch):
@@ -206,6 +309,19 @@ def test_aPlayerIsBoundedInTimeToo(stream, group, monkeypatch):
     assert player.dropped == 0
     send(stream, inter(1134))
     assert player.dropped == 3
+
+
+def test_aPlayerThatTakesNoHeadersIsCut(stream, group, monkeypatch):
+    monkeypatch.setattr(playersModule, "PLAYER_QUEUE_BYTES", 1000)
+    begin(stream)
+    _, other = join(group)
+    _, peer = join(group, congested=True)
+    changed = [Message(9, t, 1, AVC_HEADER + bytes(300)) for t in range(5)]
+    send(stream, *changed)
+    assert peer.reasons == ["it does not take its stream's headers"]
+    assert peer.writes == []
+    assert other.messages()[-5:] == changed
+    assert other.reasons == []
 
 
 def test_headersAreNeverLost(stream, group, monkeypatch):
@@ -254,13 +370,15 @@ def test_theEndIsToldBehindTheLastFrame(stream, group, clock):
     assert peer.over == 1
 
 
-def test_whatWaitsForManyIsSentAtTheEnd(stream, group, clock):
+def test_whatIsGatheredIsSentAtTheEnd(stream, group, pacer):
     begin(stream)
-    peers = [join(group)[1] for _ in range(IMMEDIATE_PLAYERS + 1)]
-    send(stream, key(0), inter(33))
+    peers = [join(group)[1] for _ in range(20)]
+    pacer.readBegins()
+    LiveStream.messageReceived(stream, key(0))
     stream.end()
-    assert all(times(peer.messages()) == [0, 0, 33] for peer in peers)
-    assert not clock.getDelayedCalls()
+    assert all(times(peer.messages()) == [0, 0] for peer in peers)
+    pacer.readEnds()
+    assert all(times(peer.messages()) == [0, 0] for peer in peers)
 
 
 def test_pauseAndOn(stream, group):

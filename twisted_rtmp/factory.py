@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from twisted_rtmp.interfaces import IAuthorizer, ISinkFactory
 from twisted_rtmp.limits import ServerLimits
-from twisted_rtmp.pacing import ReadPacer
+from twisted_rtmp.pacing import LATENCY_SECONDS, Pacer
 from twisted_rtmp.players import Player, PlayerGroup
 from twisted_rtmp.protocol import RTMPProtocol
 from twisted_rtmp.streams import LiveStream, Publisher, TakeOver
@@ -95,6 +95,7 @@ class RTMPFactory(Factory[RTMPProtocol]):
         limits: ServerLimits | None = None,
         takeOver: TakeOver = TakeOver.WHEN_SILENT,
         chunkSize: int = CHUNK_SIZE,
+        latency: float = LATENCY_SECONDS,
     ) -> None:
         """
         @param authorizer: who may connect, publish and play; without one,
@@ -102,6 +103,8 @@ class RTMPFactory(Factory[RTMPProtocol]):
         @param sinkFactories: each gives every stream a sink, or none.
         @param takeOver: what happens to a second publisher of a name.
         @param chunkSize: of what is sent, in bytes.
+        @param latency: how long a message may wait, in seconds, to be handled together
+            with others when there is much to do; 0 passes each on at once.
         """
         self.clock = reactor
         self.authorizer = authorizer
@@ -113,7 +116,7 @@ class RTMPFactory(Factory[RTMPProtocol]):
         self.streamEnded: list[Callable[[LiveStream], None]] = []
         self.playersChanged: list[Callable[[str, str, int], None]] = []
         self.counters = Counters()
-        self.pacer = ReadPacer(reactor)
+        self.pacer = Pacer(reactor, latency=latency)
         self._sinkFactories = list(sinkFactories)
         self._takeOver = takeOver
         self._publishers: dict[LiveStream, Publisher] = {}
@@ -186,7 +189,7 @@ class RTMPFactory(Factory[RTMPProtocol]):
             )
             old.takenOver()
         stream = LiveStream(application, name, publisher)
-        group = PlayerGroup(stream, self.clock)
+        group = PlayerGroup(stream, self.pacer)
         self._groups[stream] = group
         stream.addSink(group, "players")
         self.streams[key] = stream

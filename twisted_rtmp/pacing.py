@@ -1,12 +1,13 @@
 """
-Fewer and larger reads from busy publishers.
+When publishers are read and players are written to.
 
-A read event costs a server about 40 us, whatever it brings; an encoder causes one
-for each of its frames and audio packets.  So when many messages come, each
-publisher is read at most once a tick: what came meanwhile waits in the kernel and
-is taken by one system call.
+A read event costs a server about 40 us and a write 20 us, whatever they carry; an
+encoder causes one for each of its frames and audio packets, and each player another.
+So when there is much to do, each publisher is read at most once a tick: what came
+meanwhile waits in the kernel and is taken by one system call, and what one read
+brought goes to each player in one write.
 
-Knows no protocol: only what can be paused and resumed.
+Knows no protocol: only what can be paused, resumed and flushed.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-#: How long a publisher's next read may be put off, in seconds.  It bounds what
-#: pacing adds to the latency, and is below the time of one frame at 30 a second.
-PACE_SECONDS = 0.025
+#: How long a message may wait to be handled together with others, in seconds.  It is
+#: what pacing adds to the latency at most.
+LATENCY_SECONDS = 0.045
 
-#: Audio and video messages a second from which on reads are paced.  A camera with
-#: 60 frames and 47 audio packets a second stays far below: alone it is read at
-#: once; six of them are paced.
-BUSY_MESSAGES = 500.0
+#: Messages received and sent, a second, from which on reads are paced: about 3 % of
+#: a core.  A camera with 60 frames and 47 audio packets a second and eight players
+#: stays below, and is passed on at once.
+BUSY_MESSAGES = 1000.0
 
 #: How often it is looked whether the server is busy, in seconds.
 WINDOW_SECONDS = 0.25
 
-#: A read of so many bytes is not paced, since its sender is ahead of us: 25 ms of
-#: 40 Mb/s, and half of what a kernel's receive buffer holds at first.
+#: A read of so many bytes is not paced, since its sender is ahead of us: half of what
+#: a kernel's receive buffer holds at first.
 LARGE_READ = 128 * 1024
 
 
@@ -42,57 +43,83 @@ class Paced(Protocol):
         """Read what has come."""
 
 
-class ReadPacer:
-    """
-    Gathers the reads of all publishers of a server.
+class Flushed(Protocol):
+    """What gathers messages until it is told to send them."""
 
-    @ivar active: whether so many messages come that reads are paced.
+    def flush(self) -> None:
+        """Send everything."""
+
+
+class Pacer:
+    """
+    Gathers the reads of all publishers of a server, and the writes that they cause.
+
+    @ivar active: whether there is so much to do that reads are paced.
     """
 
     def __init__(
         self,
         clock: IReactorTime,
         *,
-        seconds: float = PACE_SECONDS,
+        latency: float = LATENCY_SECONDS,
         busyMessages: float = BUSY_MESSAGES,
     ) -> None:
         """
-        @param seconds: how long a read may be put off; 0 turns pacing off.
-        @param busyMessages: messages a second from which on it is.
+        @param latency: how long a message may wait, in seconds; 0 turns pacing off.
+        @param busyMessages: messages a second from which on they do.
         """
         self.active = False
         self._clock = clock
-        self._seconds = seconds
+        self._latency = latency
         self._busyMessages = busyMessages
         self._messages = 0
         self._since = clock.seconds()
+        self._reading = False
         self._held: list[Paced] = []
+        self._pending: list[Flushed] = []
         self._tick: IDelayedCall | None = None
+        self._flushCall: IDelayedCall | None = None
+
+    # Reads
+
+    def readBegins(self) -> None:
+        """A publisher's bytes are taken in: L{readEnds} follows."""
+        self._reading = True
+
+    def readEnds(self) -> None:
+        """Send what a read has brought."""
+        self._reading = False
+        if self._pending:
+            self.flush()
 
     def readDone(
         self, publisher: Paced, size: int, messages: int, now: float, full: bool
     ) -> None:
         """
-        A publisher was read.
+        A publisher was read: it may have to wait for the next time.
 
         @param size: the bytes that the read brought.
-        @param messages: how many audio and video messages were in them.
+        @param messages: how many audio, video and data messages were in them.
         @param now: the clock's time.
         @param full: whether the read brought as much as it could.
         """
-        self._messages += messages
-        elapsed = now - self._since
-        if elapsed >= WINDOW_SECONDS:
-            self.active = (
-                self._seconds > 0 and self._messages >= self._busyMessages * elapsed
-            )
-            self._messages = 0
-            self._since = now
+        self._count(messages, now)
         if self.active and size < LARGE_READ and not full:
             publisher.holdPace()
             self._held.append(publisher)
             if self._tick is None:
-                self._tick = self._clock.callLater(self._seconds, self._release)
+                self._tick = self._clock.callLater(self._latency, self._release)
+
+    def _count(self, messages: int, now: float) -> None:
+        """Note what there was to do, and now and then whether it is much."""
+        self._messages += messages
+        elapsed = now - self._since
+        if elapsed >= WINDOW_SECONDS:
+            self.active = (
+                self._latency > 0 and self._messages >= self._busyMessages * elapsed
+            )
+            self._messages = 0
+            self._since = now
 
     def _release(self) -> None:
         self._tick = None
@@ -100,8 +127,38 @@ class ReadPacer:
         for publisher in held:
             publisher.releasePace()
 
+    # Writes
+
+    def pending(self, group: Flushed) -> None:
+        """
+        Flush a group at the end of the read that is going on; what comes by other
+        ways than reads is flushed within the latency.
+        """
+        self._pending.append(group)
+        if not self._reading and self._flushCall is None:
+            delay = self._latency if self.active else 0.0
+            self._flushCall = self._clock.callLater(delay, self._flushDue)
+
+    def _flushDue(self) -> None:
+        self._flushCall = None
+        self.flush()
+        self._count(0, self._clock.seconds())
+
+    def sent(self, messages: int) -> None:
+        """Note how many messages were sent, to all players together."""
+        self._messages += messages
+
+    def flush(self) -> None:
+        """Send what all groups have gathered."""
+        groups, self._pending = self._pending, []
+        for group in groups:
+            group.flush()
+
     def stop(self) -> None:
         """Let everything go that waits."""
         if self._tick is not None:
             self._tick.cancel()
             self._release()
+        if self._flushCall is not None:
+            self._flushCall.cancel()
+            self._flushDue()

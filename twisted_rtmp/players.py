@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -36,6 +35,7 @@ from twisted_rtmp.wire.media import (
 from twisted_rtmp.wire.messages import Message
 
 if TYPE_CHECKING:
+    from twisted_rtmp.pacing import Pacer
     from twisted_rtmp.streams import LiveStream
 
 #: What waits for a player that does not keep up, in bytes and in seconds of media.
@@ -48,13 +48,6 @@ PLAYER_QUEUE_SECONDS = 10.0
 #: 8 MiB are 10 s of 6 Mb/s.  SRS keeps 2500 frames, node-media-server 4096.
 GOP_BYTES = 8 * MIB
 GOP_MESSAGES = 2500
-
-#: How long a message may wait to be sent together with others, in seconds.  A write
-#: costs a system call or three, whatever its size.
-FLUSH_SECONDS = 0.04
-
-#: Up to so many players get each message at once.
-IMMEDIATE_PLAYERS = 8
 
 #: Bytes that are written to a player at once out of its queue.
 QUEUE_WRITE_BYTES = 256 * 1024
@@ -415,22 +408,21 @@ class PlayerGroup:
     @ivar label: the stream's, for log lines.
     """
 
-    def __init__(self, stream: LiveStream, clock: IReactorTime) -> None:
+    def __init__(self, stream: LiveStream, pacer: Pacer) -> None:
         self.players: dict[Form, list[Player]] = {}
         self.hasVideo = False
         self.label = stream.label
         self._stream = stream
-        self._clock = clock
+        self._pacer = pacer
         self._count = 0
         self._gop: list[Message] = []
         self._gopBytes = 0
         self._pending: list[Message] = []
-        self._timer: IDelayedCall | None = None
 
     # From the stream
 
     def mediaReceived(self, message: Message) -> None:
-        """Keep the GOP, and send to all players, now or with others."""
+        """Keep the GOP, and gather what the players get."""
         gop = self._gop
         flags = message.flags
         if flags & KEY_FRAME and message.typeId == _VIDEO and flags & CODED:
@@ -446,15 +438,9 @@ class PlayerGroup:
         elif message.typeId == _VIDEO and flags & CODED:
             self.hasVideo = True
         if self._count:
+            if not self._pending:
+                self._pacer.pending(self)
             self._pending.append(message)
-            if self._count <= IMMEDIATE_PLAYERS:
-                self.flush()
-            elif self._timer is None:
-                self._timer = self._clock.callLater(FLUSH_SECONDS, self._due)
-
-    def _due(self) -> None:
-        self._timer = None
-        self.flush()
 
     def flush(self) -> None:
         """Send all that waits to every player."""
@@ -462,6 +448,7 @@ class PlayerGroup:
         if not messages:
             return
         self._pending = []
+        self._pacer.sent(len(messages) * self._count)
         for form, players in list(self.players.items()):
             encoded = [form.encode(message) for message in messages]
             joined = b"".join(encoded)
@@ -471,9 +458,6 @@ class PlayerGroup:
     def streamEnded(self) -> None:
         """Send what is left, and tell the players."""
         self.flush()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         self._gop = []
 
     # Players
