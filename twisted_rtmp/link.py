@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
 
+    from twisted_rtmp.pacing import Pacer
+
 _DATA: int = MessageType.DATA_AMF0
 
 #: Bytes that one read takes at most, and that are queued for a peer before nothing
@@ -148,6 +150,7 @@ class Link(Protocol):
         limits: WireLimits = DEFAULT_WIRE_LIMITS,
         queuedBytes: int = QUEUED_REPLY_BYTES,
         drainSeconds: float = DRAIN_SECONDS,
+        pacer: Pacer | None = None,
     ) -> None:
         """
         @param role: the end that this is.
@@ -156,12 +159,14 @@ class Link(Protocol):
         @param queuedBytes: what may be queued for the peer before nothing more is
             read from it; one read takes no more either.
         @param drainSeconds: how long the peer may take nothing of that.
+        @param pacer: is told of each read that brings media.
         """
         self.wire = Connection(role, limits)
         self.peer = "?"
         self.phase = Phase.HANDSHAKE
         self.congested = False
         self.receivers: dict[int, MediaReceiver] = {}
+        self.pacer = pacer
         self._clock = clock
         self._address = address
         self._queuedBytes = queuedBytes
@@ -205,10 +210,18 @@ class Link(Protocol):
         self.wire.feed(data)
         size = len(data)
         full = size >= self.transport.bufferSize
-        messages = self._run()
+        pacer = self.pacer
+        if pacer is None or not self.receivers:
+            self._run()
+        else:
+            pacer.readBegins()
+            try:
+                messages = self._run()
+            finally:
+                pacer.readEnds()
+            if self.receivers:
+                pacer.readDone(self, size, messages, now, full)
         self._fitReads(full, self._clock.seconds() - now)
-        if self.receivers:
-            self.mediaRead(size, messages, now, full)
 
     def _fitReads(self, full: bool, seconds: float) -> None:
         """
@@ -371,16 +384,6 @@ class Link(Protocol):
 
     def strayMessage(self, message: Message) -> None:
         """Media on a message stream that nothing receives."""
-
-    def mediaRead(self, size: int, messages: int, now: float, full: bool) -> None:
-        """
-        A read of a peer that sends media is done.
-
-        @param size: the bytes that it brought.
-        @param messages: how many audio, video and data messages were in them.
-        @param now: when it began, in the clock's seconds.
-        @param full: whether it brought as much as it may.
-        """
 
     def violated(self, error: ProtocolError) -> None:
         """The peer did what is not allowed."""

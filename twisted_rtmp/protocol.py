@@ -147,6 +147,7 @@ class RTMPProtocol(Link):
             limits=limits.wire,
             queuedBytes=limits.queuedReplyBytes,
             drainSeconds=limits.drainSeconds,
+            pacer=factory.pacer,
         )
         self.factory = factory
         self.application = ""
@@ -164,9 +165,6 @@ class RTMPProtocol(Link):
     def connectionMade(self) -> None:
         super().connectionMade()
         self.factory.connectionOpened(self)
-
-    def mediaRead(self, size: int, messages: int, now: float, full: bool) -> None:
-        self.factory.pacer.readDone(self, size, messages, now, full)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         wasClosing = self.phase is Phase.CLOSING
