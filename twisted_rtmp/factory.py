@@ -6,8 +6,8 @@ Imports the protocol and what is below it; it listens nowhere itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -68,12 +68,21 @@ class Counters:
         self.takenOver = 0
 
 
+class Served(Hashable, Protocol):
+    """A connection that counts against the limit and ends with the factory."""
+
+    transport: Any
+
+    def close(self) -> None:
+        """Close when what is queued has been sent, or at a deadline."""
+
+
 class RTMPFactory(Factory[RTMPProtocol]):
     """
     Builds a protocol a connection, and knows all live streams.
 
     @ivar clock: what all deadlines are counted by.
-    @ivar connections: the open ones.
+    @ivar connections: the open ones, those by HTTP included.
     @ivar streams: the live ones, by application and name.
     @ivar streamStarted: called with each stream that begins.
     @ivar streamEnded: called with each stream whose publisher has gone and
@@ -110,7 +119,7 @@ class RTMPFactory(Factory[RTMPProtocol]):
         self.authorizer = authorizer
         self.limits = limits or ServerLimits()
         self.chunkSize = chunkSize
-        self.connections: set[RTMPProtocol] = set()
+        self.connections: set[Served] = set()
         self.streams: dict[tuple[str, str], LiveStream] = {}
         self.streamStarted: list[Callable[[LiveStream], None]] = []
         self.streamEnded: list[Callable[[LiveStream], None]] = []
@@ -132,11 +141,15 @@ class RTMPFactory(Factory[RTMPProtocol]):
     # Connections
 
     def buildProtocol(self, addr: IAddress | None) -> RTMPProtocol | None:
+        return RTMPProtocol(self, addr) if self.admit() else None
+
+    def admit(self) -> bool:
+        """Decide whether there is room for a newcomer, by whatever protocol."""
         if self._stopping or len(self.connections) >= self.limits.connections:
             self._turnAway()
-            return None
+            return False
         self.counters.accepted += 1
-        return RTMPProtocol(self, addr)
+        return True
 
     def _turnAway(self) -> None:
         """Count a newcomer that there is no room for; log now and then."""
@@ -153,11 +166,11 @@ class RTMPFactory(Factory[RTMPProtocol]):
                 count=self.counters.turnedAway,
             )
 
-    def connectionOpened(self, protocol: RTMPProtocol) -> None:
+    def connectionOpened(self, protocol: Served) -> None:
         """A protocol has its transport."""
         self.connections.add(protocol)
 
-    def connectionClosed(self, protocol: RTMPProtocol) -> None:
+    def connectionClosed(self, protocol: Served) -> None:
         """A protocol has lost its transport."""
         self.connections.discard(protocol)
         if not self.connections and self._allClosed is not None:

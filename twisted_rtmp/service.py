@@ -23,6 +23,7 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
+    IProtocolFactory,
     IReactorCore,
     IReactorFromThreads,
     IReactorTime,
@@ -51,10 +52,12 @@ class Listener(NamedTuple):
 
     @ivar description: what people read of it: the endpoint as it was given.
     @ivar endpoint: the endpoint itself.
+    @ivar factory: what listens there; without one, the service's.
     """
 
     description: str
     endpoint: IStreamServerEndpoint
+    factory: IProtocolFactory | None = None
 
 
 class CannotListen(Exception, SystemExit):
@@ -155,8 +158,8 @@ class RTMPService(Service):
             if not atOnce and self._listenFailed is not None:
                 self._listenFailed()
 
-        for description, endpoint in self._listeners:
-            opening = maybeDeferred(endpoint.listen, self.factory)
+        for description, endpoint, factory in self._listeners:
+            opening = maybeDeferred(endpoint.listen, factory or self.factory)
             self._opening.append(
                 opening.addCallbacks(
                     opened,
