@@ -697,6 +697,34 @@ def test_nothingHappensMeanwhile(clock: Clock, wrapped: Any) -> None:
     client.leave()
 
 
+def test_sinkThatThrottlesAtItsOpening(clock: Clock) -> None:
+    """What waits behind C{publish} is not stray where a sink lets reading go on."""
+    decision: Deferred[Any] = Deferred()
+
+    def make(stream: Any) -> Sink:
+        throttle = stream.throttle()
+        throttle.pauseProducing()
+        throttle.resumeProducing()
+        return Sink()
+
+    sinks = Sinks(make)
+    factory = RTMPFactory(
+        clock, sinkFactories=[sinks], authorizer=Ask(publish=lambda: decision)
+    )
+    client = Client(factory)
+    client.connect()
+    connection = client.connection
+    connection.sendCommand("publish", 3, None, "key", "live", streamId=1)
+    data = connection.dataToSend()
+    data += connection.writer.encode(6, VIDEO, 0, 1, AVC_KEY_FRAME)
+    client.sendBytes(data)
+    decision.callback(None)
+    client.pump()
+    assert factory.counters.strayMessages == 0
+    assert sinks[0].payloads == [AVC_KEY_FRAME]
+    client.leave()
+
+
 @pytest.mark.parametrize("how", ["raise", "deferred", "coroutine"])
 def test_connectRefused(clock: Clock, how: str) -> None:
     """The error goes out, then the connection closes."""

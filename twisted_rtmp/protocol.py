@@ -1,8 +1,8 @@
 """
-The server's end of one connection: commands, streams and deadlines.
+The server's end of one connection: its commands, decisions and deadlines.
 
-Parses nothing: that is C{wire}'s part.  What is shared between connections is
-the factory's.
+Parses nothing: that is C{wire}'s part.  What is done on one message stream is
+C{netstream}'s, and what is shared between connections the factory's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
 from twisted_rtmp.link import Hold, Link, Phase
 from twisted_rtmp.names import applicationOf, printable, streamOf
-from twisted_rtmp.players import Player, RTMPForm
+from twisted_rtmp.netstream import STREAM_COMMANDS, NetStream
 from twisted_rtmp.wire.amfvalues import UNDEFINED
 from twisted_rtmp.wire.connection import Role
 from twisted_rtmp.wire.constants import MessageType, UserControlType
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
     from twisted_rtmp.factory import RTMPFactory
-    from twisted_rtmp.streams import LiveStream
 
 _T = TypeVar("_T")
 
@@ -39,9 +38,6 @@ _DATA: int = MessageType.DATA_AMF0
 #: The window that is announced to peers, in bytes; nginx-rtmp's, lal's and
 #: node-media-server's.
 WINDOW = 5_000_000
-
-#: Chunk stream of onStatus and its kin; clients take 4 or 5.
-STATUS_CHUNK_STREAM = 5
 
 #: What is said in reply to C{connect}, as Flash Media Server 3 says it: some
 #: encoders look for it.
@@ -55,76 +51,8 @@ ENHANCED_PROPERTIES = frozenset(
 #: Commands that are replies to ours: they are not answered.
 REPLIES = frozenset(("_result", "_error", "onStatus", "onBWDone", "close"))
 
-
-class NetStream:
-    """
-    One message stream of a connection.
-
-    @ivar id: the message stream id.
-    @ivar live: the live stream that is published on it, or L{None}.
-    @ivar player: what plays on it, or L{None}.
-    @ivar name: the name the peer uses for it.
-    @ivar heard: when audio or video came last, in the clock's seconds.
-    @ivar messageReceived: the live stream's; an attribute, since one call fewer a
-        message is noticeable.
-    """
-
-    __slots__ = (
-        "heard",
-        "id",
-        "live",
-        "messageReceived",
-        "name",
-        "player",
-        "protocol",
-    )
-
-    messageReceived: Callable[[Message], None]
-
-    def __init__(self, protocol: RTMPProtocol, id: int) -> None:  # noqa: A002
-        self.protocol = protocol
-        self.id = id
-        self.live: LiveStream | None = None
-        self.player: Player | None = None
-        self.name = ""
-        self.heard = 0.0
-
-    # What a live stream knows as its publisher
-
-    @property
-    def peer(self) -> str:
-        return self.protocol.peer
-
-    @property
-    def connection(self) -> object:
-        return self.protocol
-
-    def takenOver(self) -> None:
-        self.protocol.takenOver(self)
-
-    # What a player knows as its outlet
-
-    @property
-    def congested(self) -> bool:
-        return self.protocol.congested
-
-    def writeMedia(self, data: bytes) -> None:
-        self.protocol.writeMedia(data)
-
-    def streamBegan(self, player: Player, again: bool) -> None:
-        self.protocol.streamBegan(self, player, again)
-
-    def streamOver(self, player: Player) -> None:
-        self.protocol.streamOver(self, player)
-
-    def cut(self, why: str) -> None:
-        self.protocol.abort(why)
-
-    def pauseProducing(self) -> None:
-        self.protocol.hold(Hold.SINK, self)
-
-    def resumeProducing(self) -> None:
-        self.protocol.release(Hold.SINK, self)
+#: Commands on a message stream that the peer may not have created.
+OPENING_COMMANDS = frozenset(("publish", "play"))
 
 
 class RTMPProtocol(Link):
@@ -239,10 +167,14 @@ class RTMPProtocol(Link):
         self.factory.counters.violations += 1
         super().violated(error)
 
+    def idle(self) -> None:
+        """What was done on a message stream has ended: from now on it is idle."""
+        self._idleSince = self._clock.seconds()
+        self.setTimer()
+
     def ending(self) -> None:
         for netStream in self._netStreams.values():
-            self._unpublish(netStream)
-            self._stopPlaying(netStream)
+            netStream.withdraw()
 
     # Decisions
 
@@ -294,7 +226,7 @@ class RTMPProtocol(Link):
             self._idleSince = self._clock.seconds()
             self.hold(Hold.DECISION)
 
-    def _ask(
+    def ask(
         self,
         method: Callable[[Any], Any] | None,
         request: ConnectRequest | StreamRequest,
@@ -318,23 +250,27 @@ class RTMPProtocol(Link):
     # Events
 
     def commandReceived(self, command: Command) -> None:
-        method = _COMMANDS.get(command.name)
-        if self.phase is not Phase.CONNECTED and command.name != "connect":
+        name = command.name
+        if self.phase is not Phase.CONNECTED and name != "connect":
             raise MessageError(
-                f"{printable(command.name)!r} came before connect",
+                f"{printable(name)!r} came before connect",
                 section="RTMP 1.0, 7.2.1",
             )
-        if method is not None:
-            method(self, command)
-        elif command.name not in REPLIES:
+        if name in COMMANDS:
+            COMMANDS[name](self, command)
+        elif name in STREAM_COMMANDS:
+            netStream = self._netStreamOf(command)
+            if netStream is not None:
+                STREAM_COMMANDS[name](netStream, command)
+        elif name not in REPLIES:
             if len(self._unknown) < self._limits.netStreams:
-                if command.name not in self._unknown:
+                if name not in self._unknown:
                     self.log.info(
                         "{peer} sent an unknown command, {name}",
                         peer=self.peer,
-                        name=printable(command.name),
+                        name=printable(name),
                     )
-                self._unknown.add(command.name)
+                self._unknown.add(name)
             # No error: FMLE and its kin end at one.
             self._reply(command, None)
 
@@ -365,19 +301,6 @@ class RTMPProtocol(Link):
                 "_result", command.transactionId, *values, amf3=command.amf3
             )
 
-    def _sendStatus(
-        self, streamId: int, level: str, code: str, description: str, **more: object
-    ) -> None:
-        """Tell the peer of a stream's state, on the stream's own message id."""
-        self.wire.sendCommand(
-            "onStatus",
-            0,
-            None,
-            {"level": level, "code": code, "description": description, **more},
-            streamId=streamId,
-            csid=STATUS_CHUNK_STREAM,
-        )
-
     # Commands of the connection.  RTMP 1.0, 7.2.1
 
     def command_connect(self, command: Command) -> None:
@@ -389,7 +312,7 @@ class RTMPProtocol(Link):
         application, query = applicationOf(properties)
         request = ConnectRequest(application, query, self._address, properties)
         authorizer = self.factory.authorizer
-        self._ask(
+        self.ask(
             None if authorizer is None else authorizer.connect,
             request,
             lambda _: self._connectAllowed(command, request),
@@ -400,8 +323,7 @@ class RTMPProtocol(Link):
         self._request = request
         self.application = request.application
         self._enter(Phase.CONNECTED)
-        self._idleSince = self._clock.seconds()
-        self.setTimer()
+        self.idle()
         connection = self.wire
         # In this order: peers size their buffers before they read on, and
         # ffmpeg takes the chunk size for its own sending.
@@ -504,7 +426,7 @@ class RTMPProtocol(Link):
         self._reply(command, None, UNDEFINED)
         for netStream in list(self._netStreams.values()):
             if netStream.name == name:
-                self._stopPublishing(netStream)
+                netStream.stopPublishing()
 
     def command_FCSubscribe(self, command: Command) -> None:
         name, _ = streamOf(command.argument(1))
@@ -519,155 +441,9 @@ class RTMPProtocol(Link):
     def command__checkbw(self, command: Command) -> None:
         self._reply(command, None)
 
-    def command_play(self, command: Command) -> None:
-        """
-        Play a live stream, or wait for it.
-
-        Its start may be -2 (live, or else recorded), -1 (live) or a time in a
-        recording, in any spelling of these that clients have; all of them mean
-        the live stream here.
-        """
-        netStream = self._netStreamFor(command)
-        self._endStream(netStream)
-        name, query = streamOf(command.argument(1))
-        netStream.name = name
-        reset = command.argument(4, True)
-        request = self._streamRequest(name, query)
-        authorizer = self.factory.authorizer
-        self._ask(
-            None if authorizer is None else authorizer.play,
-            request,
-            lambda renamed: self._playAllowed(netStream, renamed, bool(reset)),
-            lambda refusal: self._playRefused(netStream, refusal.description),
-        )
-
-    def _playAllowed(
-        self, netStream: NetStream, renamed: str | None, reset: bool
-    ) -> None:
-        now = self._clock.seconds()
-        name = netStream.name if renamed is None else renamed
-        label = printable(netStream.name)
-        form = RTMPForm(netStream.id, self.factory.chunkSize)
-        player = Player(netStream, form, netStream.name, now)
-        netStream.player = player
-        self.wire.sendUserControl(UserControlType.STREAM_BEGIN, netStream.id)
-        if reset:
-            self._sendStatus(
-                netStream.id,
-                "status",
-                "NetStream.Play.Reset",
-                f"Playing and resetting {label}.",
-                details=netStream.name,
-            )
-        self._sendStatus(
-            netStream.id,
-            "status",
-            "NetStream.Play.Start",
-            f"Started playing {label}.",
-            details=netStream.name,
-        )
-        there = self.factory.play(self.application, name, player)
-        self.setTimer()
-        self.log.info(
-            "{peer} plays {application}/{name}{how}",
-            peer=self.peer,
-            application=printable(self.application),
-            name=printable(name),
-            how="" if there else ", which is not being published yet",
-        )
-
-    def _playRefused(self, netStream: NetStream, why: str) -> None:
-        self.factory.counters.refused += 1
-        self._sendStatus(netStream.id, "error", "NetStream.Play.Failed", why)
-        self.log.warn(
-            "{peer} is refused a stream of {application} to play: {why}",
-            peer=self.peer,
-            application=printable(self.application) or "the empty application",
-            why=printable(why),
-        )
-        self.close()
-
-    def command_pause(self, command: Command) -> None:
-        netStream = self._netStreams.get(command.streamId)
-        if netStream is None or netStream.player is None:
-            return
-        paused = command.argument(1) is not False
-        netStream.player.pause(paused)
-        self._sendStatus(
-            netStream.id,
-            "status",
-            "NetStream.Pause.Notify" if paused else "NetStream.Unpause.Notify",
-            "Paused." if paused else "Going on with the next key frame.",
-        )
-
-    def command_pauseRaw(self, command: Command) -> None:
-        self.command_pause(command)
-
-    def command_receiveAudio(self, command: Command) -> None:
-        netStream = self._netStreams.get(command.streamId)
-        if netStream is not None and netStream.player is not None:
-            netStream.player.receive(audio=command.argument(1) is not False)
-
-    def command_receiveVideo(self, command: Command) -> None:
-        netStream = self._netStreams.get(command.streamId)
-        if netStream is not None and netStream.player is not None:
-            netStream.player.receive(video=command.argument(1) is not False)
-
-    def command_seek(self, command: Command) -> None:
-        """There is no other time in a live stream to go to."""
-        netStream = self._netStreams.get(command.streamId)
-        if netStream is not None and netStream.player is not None:
-            self._sendStatus(
-                netStream.id,
-                "error",
-                "NetStream.Seek.Failed",
-                "A live stream cannot be sought in.",
-            )
-
-    # What a player needs
-
-    def streamBegan(self, netStream: NetStream, player: Player, again: bool) -> None:
-        """Tell the peer that a stream it waits for is published."""
-        if again:
-            self.wire.sendUserControl(UserControlType.STREAM_BEGIN, netStream.id)
-            self._sendStatus(
-                netStream.id,
-                "status",
-                "NetStream.Play.PublishNotify",
-                f"{printable(player.name)} is now published.",
-                details=player.name,
-            )
-            self.flush()
-
-    def streamOver(self, netStream: NetStream, player: Player) -> None:
-        """
-        Tell the peer that there is nothing more to come: players leave at this,
-        and hang without it.
-        """
-        name = printable(player.name)
-        self._sendStatus(
-            netStream.id,
-            "status",
-            "NetStream.Play.UnpublishNotify",
-            f"{name} is no longer published.",
-            details=player.name,
-        )
-        self.wire.sendUserControl(UserControlType.STREAM_EOF, netStream.id)
-        self._sendStatus(
-            netStream.id,
-            "status",
-            "NetStream.Play.Stop",
-            f"Stopped playing {name}.",
-            details=player.name,
-        )
-        self.flush()
-        self.setTimer()
-
     def command_getStreamLength(self, command: Command) -> None:
         """A live stream has no length."""
         self._reply(command, None, 0.0)
-
-    # Commands of a stream.  RTMP 1.0, 7.2.2
 
     def command_deleteStream(self, command: Command) -> None:
         argument = command.argument(1)
@@ -679,45 +455,20 @@ class RTMPProtocol(Link):
             streamId = int(argument) if _isStreamId(argument) else command.streamId
             found = [n for n in self._netStreams.values() if n.id == streamId]
         for netStream in found:
-            self._endStream(netStream)
+            netStream.end()
             del self._netStreams[netStream.id]
 
-    def command_closeStream(self, command: Command) -> None:
-        netStream = self._netStreams.get(command.streamId)
-        if netStream is not None:
-            self._endStream(netStream)
+    # Message streams
 
-    def _endStream(self, netStream: NetStream) -> None:
-        """The peer ends what it does on a message stream, and stays."""
-        self._stopPublishing(netStream)
-        if netStream.player is not None:
-            self._stopPlaying(netStream)
-            self._idleSince = self._clock.seconds()
-            self.setTimer()
-
-    def _stopPlaying(self, netStream: NetStream) -> None:
-        player, netStream.player = netStream.player, None
-        if player is not None:
-            self.factory.stopPlaying(player)
-            if player.dropped:
-                self.log.info(
-                    "{peer} got {sent} messages of {name}; {dropped} were dropped"
-                    " since it did not keep up",
-                    peer=self.peer,
-                    sent=player.sent,
-                    name=printable(player.name),
-                    dropped=player.dropped,
-                )
-
-    def _netStreamFor(self, command: Command) -> NetStream:
+    def _netStreamOf(self, command: Command) -> NetStream | None:
         """
-        The stream that a command came on.
+        The stream that a command came on, if there is one.
 
-        A peer may use an id that it did not create: it is taken as it is, and
-        replies go to it.
+        A peer may publish or play on an id that it did not create: it is taken as
+        it is, and replies go to it.
         """
         netStream = self._netStreams.get(command.streamId)
-        if netStream is None:
+        if netStream is None and command.name in OPENING_COMMANDS:
             if len(self._netStreams) >= self._limits.netStreams:
                 raise LimitError(
                     f"more than {self._limits.netStreams} message streams",
@@ -728,102 +479,16 @@ class RTMPProtocol(Link):
             self._netStreams[command.streamId] = netStream
         return netStream
 
-    def _streamRequest(self, name: str, query: str) -> StreamRequest:
-        """What an authorizer is asked about."""
+    def streamRequest(self, name: str, query: str) -> StreamRequest:
+        """What an authorizer is asked about a stream."""
         assert self._request is not None
         return StreamRequest(
             self.application, name, query, self._address, self._request
         )
 
-    def command_publish(self, command: Command) -> None:
-        netStream = self._netStreamFor(command)
-        self._endStream(netStream)
-        name, query = streamOf(command.argument(1))
-        netStream.name = name
-        request = self._streamRequest(name, query)
-        authorizer = self.factory.authorizer
-        self._ask(
-            None if authorizer is None else authorizer.publish,
-            request,
-            lambda renamed: self._publishAllowed(netStream, renamed),
-            lambda refusal: self._publishRefused(
-                netStream, "NetStream.Publish.Denied", refusal.description
-            ),
-        )
 
-    def _publishAllowed(self, netStream: NetStream, renamed: str | None) -> None:
-        name = netStream.name if renamed is None else renamed
-        live = self.factory.publish(self.application, name, netStream)
-        if live is None:
-            self._publishRefused(
-                netStream,
-                "NetStream.Publish.BadName",
-                f"{printable(name)} is being published.",
-            )
-            return
-        netStream.live = live
-        self.watchHangUp()
-        netStream.heard = self._clock.seconds()
-        netStream.messageReceived = live.messageReceived
-        self.receivers[netStream.id] = netStream
-        self.setTimer()
-        self.wire.sendUserControl(UserControlType.STREAM_BEGIN, netStream.id)
-        self._sendStatus(
-            netStream.id,
-            "status",
-            "NetStream.Publish.Start",
-            f"{printable(netStream.name)} is now published.",
-            details=netStream.name,
-        )
-        self.log.info("{peer} publishes {stream}", peer=self.peer, stream=live.label)
-
-    def _publishRefused(self, netStream: NetStream, code: str, why: str) -> None:
-        """Tell why, then close: OBS shows it and does not come again."""
-        self.factory.counters.refused += 1
-        self._sendStatus(netStream.id, "error", code, why)
-        self.log.warn(
-            "{peer} is refused a stream of {application}: {why}",
-            peer=self.peer,
-            application=printable(self.application) or "the empty application",
-            why=printable(why),
-        )
-        self.close()
-
-    def _stopPublishing(self, netStream: NetStream) -> None:
-        """The peer ends its publication, and stays."""
-        if netStream.live is None:
-            return
-        self._unpublish(netStream)
-        self._sendStatus(
-            netStream.id,
-            "status",
-            "NetStream.Unpublish.Success",
-            f"{printable(netStream.name)} is no longer published.",
-        )
-        self._idleSince = self._clock.seconds()
-        self.setTimer()
-
-    def _unpublish(self, netStream: NetStream) -> None:
-        """End a live stream of this connection."""
-        live, netStream.live = netStream.live, None
-        if live is not None:
-            del self.receivers[netStream.id]
-            del netStream.messageReceived
-            self.factory.unpublish(live, netStream)
-
-    def takenOver(self, netStream: NetStream) -> None:
-        """Another publisher has taken a stream's name over."""
-        self._unpublish(netStream)
-        self._sendStatus(
-            netStream.id,
-            "error",
-            "NetStream.Publish.BadName",
-            "Another publisher has taken over.",
-        )
-        self.close()
-
-
-_COMMANDS: dict[str, Callable[[RTMPProtocol, Command], None]] = {
+#: The commands that are the connection's, by name.
+COMMANDS: dict[str, Callable[[RTMPProtocol, Command], None]] = {
     name.removeprefix("command_"): method
     for name, method in vars(RTMPProtocol).items()
     if name.startswith("command_")

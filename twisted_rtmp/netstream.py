@@ -1,0 +1,352 @@
+"""
+One message stream of a connection: what a peer publishes or plays on it.
+
+Imports players, names and C{wire}; reaches its connection through the protocol that
+made it, and other connections only through the protocol's factory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.logger import Logger
+
+from twisted_rtmp.link import Hold
+from twisted_rtmp.names import printable, streamOf
+from twisted_rtmp.players import Player, RTMPForm
+from twisted_rtmp.wire.constants import UserControlType
+from twisted_rtmp.wire.messages import Command, Message
+
+if TYPE_CHECKING:
+    from twisted_rtmp.protocol import RTMPProtocol
+    from twisted_rtmp.streams import LiveStream
+
+#: Chunk stream of onStatus and its kin; clients take 4 or 5.
+STATUS_CHUNK_STREAM = 5
+
+
+class NetStream:
+    """
+    One message stream of a server's connection.
+
+    It is the publisher of the live stream that comes on it, and the outlet of the
+    player that sends on it.
+
+    @ivar protocol: its connection's.
+    @ivar id: the message stream id.
+    @ivar name: the name of the live stream as the peer calls it.
+    @ivar live: the live stream that is published on it, or L{None}.
+    @ivar player: what plays on it, or L{None}.
+    @ivar heard: when audio or video came last, in the clock's seconds.
+    @ivar messageReceived: the live stream's, and only there while there is one: an
+        attribute, since a method would be one call more for each message.
+    @ivar writeMedia: the protocol's, for the same reason.
+    """
+
+    log = Logger()
+
+    __slots__ = (
+        "heard",
+        "id",
+        "live",
+        "messageReceived",
+        "name",
+        "player",
+        "protocol",
+        "writeMedia",
+    )
+
+    messageReceived: Callable[[Message], None]
+    writeMedia: Callable[[bytes], None]
+
+    def __init__(self, protocol: RTMPProtocol, id: int) -> None:  # noqa: A002
+        self.protocol = protocol
+        self.id = id
+        self.name = ""
+        self.live: LiveStream | None = None
+        self.player: Player | None = None
+        self.heard = 0.0
+        self.writeMedia = protocol.writeMedia
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end, for log lines."""
+        return self.protocol.peer
+
+    @property
+    def connection(self) -> object:
+        """What it shares with the other message streams of its connection."""
+        return self.protocol
+
+    @property
+    def congested(self) -> bool:
+        """Whether more is queued for the peer than it takes."""
+        return self.protocol.congested
+
+    # Its end
+
+    def command_closeStream(self, command: Command) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """The peer ends what it does on this message stream, and stays."""
+        self.stopPublishing()
+        if self.player is not None:
+            self._stopPlaying()
+            self.protocol.idle()
+
+    def withdraw(self) -> None:
+        """The connection ends: end what is done on this message stream."""
+        self._unpublish()
+        self._stopPlaying()
+
+    # Publishing.  RTMP 1.0, 7.2.2.6
+
+    def command_publish(self, command: Command) -> None:
+        self.end()
+        self.name, query = streamOf(command.argument(1))
+        protocol = self.protocol
+        authorizer = protocol.factory.authorizer
+        protocol.ask(
+            None if authorizer is None else authorizer.publish,
+            protocol.streamRequest(self.name, query),
+            self._publishAllowed,
+            lambda refusal: self._refuse(
+                "NetStream.Publish.Denied", refusal.description
+            ),
+        )
+
+    def _publishAllowed(self, renamed: str | None) -> None:
+        protocol = self.protocol
+        name = self.name if renamed is None else renamed
+        live = protocol.factory.publish(protocol.application, name, self)
+        if live is None:
+            self._refuse(
+                "NetStream.Publish.BadName", f"{printable(name)} is being published."
+            )
+            return
+        self.live = live
+        self.heard = protocol.factory.clock.seconds()
+        self.messageReceived = live.messageReceived
+        protocol.receivers[self.id] = self
+        protocol.watchHangUp()
+        protocol.setTimer()
+        protocol.wire.sendUserControl(UserControlType.STREAM_BEGIN, self.id)
+        self._sendStatus(
+            "NetStream.Publish.Start",
+            f"{printable(self.name)} is now published.",
+            details=self.name,
+        )
+        self.log.info("{peer} publishes {stream}", peer=self.peer, stream=live.label)
+
+    def stopPublishing(self) -> None:
+        """The peer ends its publication, if there is one, and stays."""
+        if self.live is None:
+            return
+        self._unpublish()
+        self._sendStatus(
+            "NetStream.Unpublish.Success",
+            f"{printable(self.name)} is no longer published.",
+        )
+        self.protocol.idle()
+
+    def _unpublish(self) -> None:
+        """End the live stream."""
+        live, self.live = self.live, None
+        if live is not None:
+            del self.protocol.receivers[self.id]
+            del self.messageReceived
+            self.protocol.factory.unpublish(live, self)
+
+    def takenOver(self) -> None:
+        """Another publisher has taken the stream's name over."""
+        self._unpublish()
+        self._sendStatus(
+            "NetStream.Publish.BadName",
+            "Another publisher has taken over.",
+            level="error",
+        )
+        self.protocol.close()
+
+    def pauseProducing(self) -> None:
+        """A sink of the live stream is behind."""
+        self.protocol.hold(Hold.SINK, self)
+
+    def resumeProducing(self) -> None:
+        """No sink is behind any more."""
+        self.protocol.release(Hold.SINK, self)
+
+    # Playing.  RTMP 1.0, 7.2.2.1
+
+    def command_play(self, command: Command) -> None:
+        """
+        Play a live stream, or wait for it.
+
+        Its start may be -2 (live, or else recorded), -1 (live) or a time in a
+        recording, in any spelling of these that clients have; all of them mean
+        the live stream here.
+        """
+        self.end()
+        self.name, query = streamOf(command.argument(1))
+        reset = bool(command.argument(4, True))
+        protocol = self.protocol
+        authorizer = protocol.factory.authorizer
+        protocol.ask(
+            None if authorizer is None else authorizer.play,
+            protocol.streamRequest(self.name, query),
+            lambda renamed: self._playAllowed(renamed, reset),
+            lambda refusal: self._refuse(
+                "NetStream.Play.Failed", refusal.description, " to play"
+            ),
+        )
+
+    def _playAllowed(self, renamed: str | None, reset: bool) -> None:
+        protocol = self.protocol
+        factory = protocol.factory
+        name = self.name if renamed is None else renamed
+        label = printable(self.name)
+        form = RTMPForm(self.id, factory.chunkSize)
+        self.player = player = Player(self, form, self.name, factory.clock.seconds())
+        protocol.wire.sendUserControl(UserControlType.STREAM_BEGIN, self.id)
+        if reset:
+            self._sendStatus(
+                "NetStream.Play.Reset",
+                f"Playing and resetting {label}.",
+                details=self.name,
+            )
+        self._sendStatus(
+            "NetStream.Play.Start", f"Started playing {label}.", details=self.name
+        )
+        there = factory.play(protocol.application, name, player)
+        protocol.setTimer()
+        self.log.info(
+            "{peer} plays {application}/{name}{how}",
+            peer=self.peer,
+            application=printable(protocol.application),
+            name=printable(name),
+            how="" if there else ", which is not being published yet",
+        )
+
+    def _stopPlaying(self) -> None:
+        """Take the player off."""
+        player, self.player = self.player, None
+        if player is not None:
+            self.protocol.factory.stopPlaying(player)
+            if player.dropped:
+                self.log.info(
+                    "{peer} got {sent} messages of {name}; {dropped} were dropped"
+                    " since it did not keep up",
+                    peer=self.peer,
+                    sent=player.sent,
+                    name=printable(player.name),
+                    dropped=player.dropped,
+                )
+
+    def command_pause(self, command: Command) -> None:
+        if self.player is None:
+            return
+        paused = command.argument(1) is not False
+        self.player.pause(paused)
+        if paused:
+            self._sendStatus("NetStream.Pause.Notify", "Paused.")
+        else:
+            self._sendStatus(
+                "NetStream.Unpause.Notify", "Going on with the next key frame."
+            )
+
+    def command_pauseRaw(self, command: Command) -> None:
+        self.command_pause(command)
+
+    def command_receiveAudio(self, command: Command) -> None:
+        if self.player is not None:
+            self.player.receive(audio=command.argument(1) is not False)
+
+    def command_receiveVideo(self, command: Command) -> None:
+        if self.player is not None:
+            self.player.receive(video=command.argument(1) is not False)
+
+    def command_seek(self, command: Command) -> None:
+        """There is no other time in a live stream to go to."""
+        if self.player is not None:
+            self._sendStatus(
+                "NetStream.Seek.Failed",
+                "A live stream cannot be sought in.",
+                level="error",
+            )
+
+    # What the player tells
+
+    def streamBegan(self, player: Player, again: bool) -> None:
+        """Tell the peer that a stream it waits for is published."""
+        if again:
+            self.protocol.wire.sendUserControl(UserControlType.STREAM_BEGIN, self.id)
+            self._sendStatus(
+                "NetStream.Play.PublishNotify",
+                f"{printable(player.name)} is now published.",
+                details=player.name,
+            )
+            self.protocol.flush()
+
+    def streamOver(self, player: Player) -> None:
+        """
+        Tell the peer that there is nothing more to come: players leave at this,
+        and hang without it.
+        """
+        name = printable(player.name)
+        self._sendStatus(
+            "NetStream.Play.UnpublishNotify",
+            f"{name} is no longer published.",
+            details=player.name,
+        )
+        self.protocol.wire.sendUserControl(UserControlType.STREAM_EOF, self.id)
+        self._sendStatus(
+            "NetStream.Play.Stop", f"Stopped playing {name}.", details=player.name
+        )
+        self.protocol.flush()
+        self.protocol.setTimer()
+
+    def cut(self, why: str) -> None:
+        """The player is too far behind: close at once, whatever is queued."""
+        self.protocol.abort(why)
+
+    # What the peer is told
+
+    def _sendStatus(
+        self, code: str, description: str, *, level: str = "status", **more: object
+    ) -> None:
+        """Tell the peer of the stream's state, on the stream's own message id."""
+        self.protocol.wire.sendCommand(
+            "onStatus",
+            0,
+            None,
+            {"level": level, "code": code, "description": description, **more},
+            streamId=self.id,
+            csid=STATUS_CHUNK_STREAM,
+        )
+
+    def _refuse(self, code: str, why: str, what: str = "") -> None:
+        """
+        Tell why, then close: OBS shows it and does not come again.
+
+        @param what: what the stream was asked for, for the log line.
+        """
+        protocol = self.protocol
+        protocol.factory.counters.refused += 1
+        self._sendStatus(code, why, level="error")
+        self.log.warn(
+            "{peer} is refused a stream of {application}{what}: {why}",
+            peer=self.peer,
+            application=printable(protocol.application) or "the empty application",
+            what=what,
+            why=printable(why),
+        )
+        protocol.close()
+
+
+#: The commands that are a message stream's, by name.
+STREAM_COMMANDS: dict[str, Callable[[NetStream, Command], None]] = {
+    name.removeprefix("command_"): method
+    for name, method in vars(NetStream).items()
+    if name.startswith("command_")
+}
