@@ -22,6 +22,7 @@ from twisted_rtmp.wire.media import (
     MAX_MOD_EX,
     MAX_TRACKS,
     METADATA,
+    MOD_EX,
     MULTICHANNEL,
     MULTITRACK,
     SEQUENCE_END,
@@ -244,7 +245,7 @@ VIDEO = [
     (
         "ModEx with nanoseconds",
         b"\x97" + NANO + b"\x01hvc1\0\0\x01" + BODY,
-        ENHANCED | KEY,
+        ENHANCED | MOD_EX | KEY,
         {
             "nanoseconds": 999_999,
             "packetType": 1,
@@ -256,22 +257,27 @@ VIDEO = [
     (
         "ModEx of another type before nanoseconds",
         b"\xa7\x00x\x57" + b"\x02\0\0\x07" + b"\x03av01" + BODY,
-        ENHANCED | CODED,
+        ENHANCED | MOD_EX | CODED,
         {"nanoseconds": 7, "modEx": ((5, b"x"), (0, b"\0\0\x07"))},
     ),
     (
         "ModEx with a 16-bit size",
         b"\xa7\xff\x01\x2b" + bytes(300) + b"\x13av01" + BODY,
-        ENHANCED | CODED,
+        ENHANCED | MOD_EX | CODED,
         {"modEx": ((1, bytes(300)),), "nanoseconds": 0},
     ),
     (
         "ModEx as often as is read",
         b"\xa7" + b"\x00x\x17" * (MAX_MOD_EX - 1) + b"\x00x\x13av01" + BODY,
-        ENHANCED | CODED,
+        ENHANCED | MOD_EX | CODED,
         {"packetType": 3},
     ),
-    ("ModEx, then a command", b"\xd7\x00x\x11\x01", ENHANCED | COMMAND, {"command": 1}),
+    (
+        "ModEx, then a command",
+        b"\xd7\x00x\x11\x01",
+        ENHANCED | MOD_EX | COMMAND,
+        {"command": 1},
+    ),
     (
         "OneTrack",
         b"\xa6\x01hvc1\x05\0\0\x02" + BODY,
@@ -330,7 +336,7 @@ VIDEO = [
     (
         "ModEx, then ManyTracks",
         b"\xa7" + NANO + b"\x06\x13av01\x09" + b"\0\0\x01Z",
-        ENHANCED | CODED | MULTITRACK,
+        ENHANCED | MOD_EX | CODED | MULTITRACK,
         {"nanoseconds": 999_999, "tracks": (Track(9, "av01", 0, 15, 16),)},
     ),
     (
@@ -478,7 +484,7 @@ AUDIO = [
     (
         "ModEx with nanoseconds",
         b"\x97" + NANO + b"\x01Opus" + BODY,
-        ENHANCED | CODED,
+        ENHANCED | MOD_EX | CODED,
         {"nanoseconds": 999_999, "bodyOffset": 10},
     ),
     (

@@ -34,6 +34,7 @@ from twisted_rtmp.wire.flags import (
     EMPTY,
     ENHANCED,
     MALFORMED,
+    MOD_EX,
     MULTICHANNEL,
     MULTITRACK,
     SEQUENCE_END,
@@ -259,21 +260,21 @@ def _parseEnhanced(payload: bytes) -> AudioHeader:
     fourCC, offset = readFourCC(payload, offset, multitrack, section)
     flags = ENHANCED | _PACKET_FLAGS.get(packetType, 0)
     tracks: tuple[Track, ...] = ()
-    start, end = offset, len(payload)
+    bodies = [(offset, len(payload))]
     if multitrack is not None:
         tracks = readTracks(payload, offset, multitrack, fourCC, False, section)
         flags = MULTITRACK | flagsOfTracks(flags, tracks, False, section)
-        if tracks:
-            start, end = tracks[0].start, tracks[0].end
+        bodies = [(track.start, track.end) for track in tracks]
     else:
         # An empty sequence start is legal: Opus then has its defaults, or a
         # MultichannelConfig.
-        flags = checkBody(flags, end - start, False, section)
+        flags = checkBody(flags, len(payload) - offset, False, section)
     multichannel = None
     if flags & MULTICHANNEL:
-        multichannel = _readMultichannel(payload[start:end], section)
+        configs = [_readMultichannel(payload[a:b], section) for a, b in bodies]
+        multichannel = configs[0]
     return AudioHeader(
-        flags,
+        flags | MOD_EX if modEx else flags,
         fourCC,
         packetType,
         offset,

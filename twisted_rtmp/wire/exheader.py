@@ -249,10 +249,13 @@ def flagsOfTracks(
     flags: int, tracks: tuple[Track, ...], strict: bool, section: str
 ) -> int:
     """
-    The flags of a multitrack message, from those of its packet type.  What a layout
-    that is not defined holds cannot be known, so it is not a frame either.
+    The flags of a multitrack message, from those of its packet type: a frame if any
+    track has one.  What a layout that is not defined holds cannot be known, so it is
+    not a frame either.
     """
     if not tracks:
         return ENHANCED
-    size = sum(track.end - track.start for track in tracks)
-    return checkBody(flags, size, strict, section)
+    found = 0
+    for track in tracks:
+        found |= checkBody(flags, track.end - track.start, strict, section)
+    return found & ~EMPTY if found & CODED else found

@@ -43,6 +43,9 @@ EMPTY = 0x200
 #: Too short for what it announces, or nested deeper than can be meant.
 MALFORMED = 0x400
 
+#: ModEx extensions stand before the packet type: not every player can read on.
+MOD_EX = 0x800
+
 # Flags are looked up by first byte, then by second.  A row of 256 is shared by all
 # first bytes that mean the same: some 15 rows of 2 kB altogether.
 

@@ -39,6 +39,7 @@ from twisted_rtmp.wire.flags import (
     KEY_FRAME,
     MALFORMED,
     METADATA,
+    MOD_EX,
     MULTITRACK,
     SEQUENCE_END,
     SEQUENCE_HEADER,
@@ -253,10 +254,11 @@ def _parseEnhanced(payload: bytes) -> VideoHeader:
     frameType = payload[0] >> 4 & 7
     packetType, offset, modEx = readModEx(payload, VideoPacketType.MOD_EX, section)
     nanoseconds = nanosecondsOf(modEx, section)
+    extended = MOD_EX if modEx else 0
     if frameType == FrameType.COMMAND and packetType != VideoPacketType.METADATA:
         need(payload, offset + 1, section)
         return VideoHeader(
-            ENHANCED | COMMAND,
+            ENHANCED | COMMAND | extended,
             "",
             frameType,
             packetType,
@@ -287,7 +289,7 @@ def _parseEnhanced(payload: bytes) -> VideoHeader:
             offset += 3
         flags = checkBody(flags, len(payload) - offset, True, section)
     return VideoHeader(
-        flags,
+        flags | extended,
         fourCC,
         frameType,
         packetType,
