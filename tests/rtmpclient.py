@@ -43,6 +43,7 @@ class Reply(NamedTuple):
     typeId: int
     streamId: int
     payload: bytes
+    timestamp: int = 0
 
     @property
     def values(self) -> list[Any]:
@@ -72,7 +73,7 @@ class Chunks:
     def __init__(self) -> None:
         self._data = bytearray()
         self._size = 128
-        self._headers: dict[int, tuple[int, int, int, bool]] = {}
+        self._headers: dict[int, tuple[int, int, int, bool, int]] = {}
         self._parts: dict[int, bytearray] = {}
 
     def feed(self, data: bytes) -> list[Reply]:
@@ -93,7 +94,9 @@ class Chunks:
         size = (11, 7, 3, 0)[fmt]
         if len(data) < at + size:
             return None
-        length, typeId, streamId, extended = self._headers.get(csid, (0, 0, 0, False))
+        length, typeId, streamId, extended, timestamp = self._headers.get(
+            csid, (0, 0, 0, False, 0)
+        )
         if fmt < 3:
             extended = data[at : at + 3] == b"\xff\xff\xff"
         if fmt < 2:
@@ -102,11 +105,15 @@ class Chunks:
         if fmt == 0:
             streamId = int.from_bytes(data[at + 7 : at + 11], "little")
         at += size + 4 * extended
+        if fmt < 3:
+            field = data[at - 4 : at] if extended else data[at - size : at - size + 3]
+            time = int.from_bytes(field, "big")
+            timestamp = time if fmt == 0 else timestamp + time
         part = self._parts.get(csid, bytearray())
         take = min(self._size, length - len(part))
         if len(data) < at + take:
             return None
-        self._headers[csid] = (length, typeId, streamId, extended)
+        self._headers[csid] = (length, typeId, streamId, extended, timestamp)
         part += data[at : at + take]
         del data[: at + take]
         if len(part) < length:
@@ -115,7 +122,7 @@ class Chunks:
         self._parts.pop(csid, None)
         if typeId == 1:
             self._size = int.from_bytes(part, "big")
-        return Reply(csid, typeId, streamId, bytes(part))
+        return Reply(csid, typeId, streamId, bytes(part), timestamp)
 
 
 class Talk:

@@ -46,10 +46,12 @@ class Counters:
     @ivar cut: connections closed at a deadline.
     @ivar strayMessages: media messages of peers that published nothing.
     @ivar takenOver: publishers closed in favour of a newcomer.
+    @ivar continued: publishers that continued a stream within its grace.
     """
 
     __slots__ = (
         "accepted",
+        "continued",
         "cut",
         "refused",
         "strayMessages",
@@ -66,6 +68,7 @@ class Counters:
         self.cut = 0
         self.strayMessages = 0
         self.takenOver = 0
+        self.continued = 0
 
 
 class Served(Hashable, Protocol):
@@ -105,6 +108,8 @@ class RTMPFactory(Factory[RTMPProtocol]):
         takeOver: TakeOver = TakeOver.WHEN_SILENT,
         chunkSize: int = CHUNK_SIZE,
         latency: float = LATENCY_SECONDS,
+        grace: float = 0.0,
+        gopCache: bool = True,
     ) -> None:
         """
         @param authorizer: who may connect, publish and play; without one,
@@ -114,6 +119,10 @@ class RTMPFactory(Factory[RTMPProtocol]):
         @param chunkSize: of what is sent, in bytes.
         @param latency: how long a message may wait, in seconds, to be handled together
             with others when there is much to do; 0 passes each on at once.
+        @param grace: how long a stream waits for its next publisher when one has
+            gone, in seconds.
+        @param gopCache: whether players begin with the current GOP, unless they ask
+            for something else.
         """
         self.clock = reactor
         self.authorizer = authorizer
@@ -127,7 +136,11 @@ class RTMPFactory(Factory[RTMPProtocol]):
         self.counters = Counters()
         self.pacer = Pacer(reactor, latency=latency)
         self._sinkFactories = list(sinkFactories)
+        self.gopCache = gopCache
         self._takeOver = takeOver
+        self._grace = grace
+        # Streams without a publisher: since when, and the call that ends them.
+        self._orphans: dict[LiveStream, tuple[float, IDelayedCall]] = {}
         self._publishers: dict[LiveStream, Publisher] = {}
         self._started: dict[LiveStream, float] = {}
         self._groups: dict[LiveStream, PlayerGroup] = {}
@@ -189,9 +202,11 @@ class RTMPFactory(Factory[RTMPProtocol]):
         """
         key = (application, name)
         present = self.streams.get(key)
-        if present is not None:
-            old = self._publishers[present]
-            if old.connection is publisher.connection or not self._mayTakeOver(present):
+        old = None if present is None else self._publishers.get(present)
+        if present is not None and old is not None:
+            if old.connection is publisher.connection or not self._mayTakeOver(
+                present, old
+            ):
                 return None
             self.counters.takenOver += 1
             self.log.warn(
@@ -201,6 +216,10 @@ class RTMPFactory(Factory[RTMPProtocol]):
                 old=old.peer,
             )
             old.takenOver()
+        present = self.streams.get(key)
+        if present is not None:
+            self._continue(present, publisher)
+            return present
         stream = LiveStream(application, name, publisher)
         group = PlayerGroup(stream, self.pacer)
         self._groups[stream] = group
@@ -270,19 +289,58 @@ class RTMPFactory(Factory[RTMPProtocol]):
             for changed in list(self.playersChanged):
                 self._call(changed, *key, count)
 
-    def _mayTakeOver(self, stream: LiveStream) -> bool:
+    def _continue(self, stream: LiveStream, publisher: Publisher) -> None:
+        """A publisher comes while its stream waits for one."""
+        since, end = self._orphans.pop(stream)
+        end.cancel()
+        seconds = self.clock.seconds() - since
+        self.counters.continued += 1
+        self._publishers[stream] = publisher
+        self._groups[stream].publisherChanged()
+        stream.resume(publisher, round(seconds * 1000))
+        self.log.info(
+            "{stream} is continued by {peer} after {seconds:.1f} s",
+            stream=stream.label,
+            peer=publisher.peer,
+            seconds=seconds,
+        )
+
+    def _mayTakeOver(self, stream: LiveStream, publisher: Publisher) -> bool:
         """Whether a newcomer may have a live stream's name."""
         if self._takeOver is TakeOver.WHEN_SILENT:
-            silent = self.clock.seconds() - self._publishers[stream].heard
+            silent = self.clock.seconds() - publisher.heard
             return silent >= self.limits.silentSeconds and not stream.throttled
         return self._takeOver is TakeOver.ALWAYS
 
     def unpublish(self, stream: LiveStream, publisher: Publisher) -> None:
-        """A live stream's publisher has gone: end the stream."""
+        """
+        A live stream's publisher has gone: end the stream, or let it wait for the
+        next one.
+        """
         if self._publishers.get(stream) is not publisher:
             return
-        del self.streams[stream.application, stream.name]
         del self._publishers[stream]
+        if self._grace > 0 and not self._stopping:
+            stream.publisherLeft()
+            end = self.clock.callLater(self._grace, self._endOrphan, stream)
+            self._orphans[stream] = self.clock.seconds(), end
+            self.log.info(
+                "{stream} has lost its publisher {peer} and waits {grace:g} s for one",
+                stream=stream.label,
+                peer=publisher.peer,
+                grace=self._grace,
+            )
+        else:
+            self._end(stream)
+
+    def _endOrphan(self, stream: LiveStream) -> None:
+        """Nobody has come to continue a stream."""
+        del self._orphans[stream]
+        self._end(stream)
+
+    def _end(self, stream: LiveStream) -> None:
+        """A stream is over."""
+        del self.streams[stream.application, stream.name]
         seconds = self.clock.seconds() - self._started.pop(stream)
         ended = stream.end()
         group = self._groups.pop(stream)
@@ -323,6 +381,9 @@ class RTMPFactory(Factory[RTMPProtocol]):
         """
         self._stopping = True
         self.pacer.stop()
+        for stream, (_, end) in list(self._orphans.items()):
+            end.cancel()
+            self._endOrphan(stream)
         for protocol in list(self.connections):
             protocol.close()
         waiting = [_after(ended) for ended in self._ending]

@@ -390,6 +390,11 @@ class Player:
         self._track = _Track.FLOWING
         self._outlet.streamBegan(self, again)
 
+    def publisherChanged(self) -> None:
+        """Get no video but from a key frame on."""
+        if self._track is _Track.FLOWING:
+            self._track = _Track.KEY_FRAME
+
     def end(self, now: float) -> None:
         """The stream is over; say so when everything has been sent."""
         self.group = None
@@ -459,6 +464,17 @@ class PlayerGroup:
         """Send what is left, and tell the players."""
         self.flush()
         self._gop = []
+
+    def publisherChanged(self) -> None:
+        """
+        Another publisher continues the stream: what it sends can be decoded from its
+        first key frame on.
+        """
+        self.flush()
+        self._gop = []
+        self.hasVideo = False
+        for player in self.everyone():
+            player.publisherChanged()
 
     # Players
 

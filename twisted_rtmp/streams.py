@@ -81,6 +81,34 @@ class Publisher(Protocol):
         """Go on reading."""
 
 
+class _Continuation:
+    """
+    How the times of a publisher that continues a stream become the stream's.
+
+    Its first frame is set where the stream stood when the one before left, and the
+    time that passed since; everything else keeps its distance to that frame.
+
+    @ivar floor: no message is earlier than this.
+    """
+
+    __slots__ = ("_begin", "_shift", "floor")
+
+    def __init__(self, newest: int, milliseconds: int) -> None:
+        self.floor = newest
+        self._begin = newest + max(1, milliseconds)
+        self._shift: int | None = None
+
+    def move(self, message: Message, coded: bool) -> None:
+        """Give a message its time in the stream."""
+        if self._shift is None:
+            if not coded:
+                # ffmpeg sends headers at 0, wherever its frames begin.
+                message.timestamp = self._begin
+                return
+            self._shift = self._begin - message.timestamp
+        message.timestamp = max(self.floor, message.timestamp + self._shift)
+
+
 @implementer(IPushProducer)
 class Throttle:
     """
@@ -113,6 +141,8 @@ class LiveStream:
     @ivar metadata: the newest C{onMetaData} message, or L{None}.
     @ivar label: application and name for log lines.
     @ivar throttled: whether a sink holds the publisher.
+    @ivar publisher: who sends it; L{None} while it waits for its next publisher.
+    @ivar publishers: how many have sent it, one after the other.
     """
 
     log = Logger()
@@ -124,7 +154,9 @@ class LiveStream:
         self.metadata: Message | None = None
         self.label = printable(f"{application}/{name}")
         self._received = self.ledger.received
-        self._publisher = publisher
+        self.publisher: Publisher | None = publisher
+        self.publishers = 1
+        self._continuation: _Continuation | None = None
         self._holds: set[Throttle] = set()
         self._sinks: list[IMediaSink] = []
         self._sinkNames: dict[IMediaSink, str] = {}
@@ -151,6 +183,9 @@ class LiveStream:
         received = self._received
         if typeId == _VIDEO:
             flags = message.flags = media.videoFlags(message.payload)
+            if self._continuation is not None:
+                self._continuation.move(message, bool(flags & media.CODED))
+                timestamp = message.timestamp
             if flags & media.CODED:
                 received.video += 1
                 last = self._lastVideo
@@ -160,6 +195,9 @@ class LiveStream:
                 last = None  # ffmpeg sends headers at 0, wherever its frames begin
         elif typeId == _AUDIO:
             flags = message.flags = media.audioFlags(message.payload)
+            if self._continuation is not None:
+                self._continuation.move(message, bool(flags & media.CODED))
+                timestamp = message.timestamp
             if flags & media.CODED:
                 received.audio += 1
                 last = self._lastAudio
@@ -201,6 +239,8 @@ class LiveStream:
 
     def _dataReceived(self, message: Message) -> None:
         """Metadata, cue points, captions: kept if well-formed, passed on."""
+        if self._continuation is not None:
+            self._continuation.move(message, coded=False)
         self.ledger.received.count(message)
         try:
             values = amf0.decode(message.payload)
@@ -306,11 +346,40 @@ class LiveStream:
         self._sinkNames.clear()
         if self._holds:
             self._holds.clear()
-            self._publisher.resumeProducing()
+            if self.publisher is not None:
+                self.publisher.resumeProducing()
         for sink in sinks:
             self._endSink(sink)
         waiting = DeferredList([_after(ended) for ended in self._ending])
         return waiting.addCallback(lambda _: None)
+
+    # One publisher after the other
+
+    def publisherLeft(self) -> None:
+        """Wait for the next publisher: the stream and its sinks stay."""
+        self.publisher = None
+
+    def resume(self, publisher: Publisher, milliseconds: int) -> None:
+        """
+        Go on with another publisher.
+
+        Its timestamps are moved behind those that came before, and its sequence
+        headers replace the ones that there were.
+
+        @param milliseconds: the time since the one before left.
+        """
+        self.publisher = publisher
+        self.publishers += 1
+        self._headers.clear()
+        self._continuation = _Continuation(
+            max(self._lastVideo or 0, self._lastAudio or 0, self._floor()),
+            milliseconds,
+        )
+        if self._holds:
+            publisher.pauseProducing()
+
+    def _floor(self) -> int:
+        return 0 if self._continuation is None else self._continuation.floor
 
     # Back to the publisher
 
@@ -326,16 +395,16 @@ class LiveStream:
         """Pause the publisher for a throttle, as long as there is one."""
         if self._over:
             return
-        if not self._holds:
-            self._publisher.pauseProducing()
+        if not self._holds and self.publisher is not None:
+            self.publisher.pauseProducing()
         self._holds.add(throttle)
 
     def release(self, throttle: Throttle) -> None:
         """Let the publisher go on, if no other throttle holds it."""
         if throttle in self._holds:
             self._holds.remove(throttle)
-            if not self._holds:
-                self._publisher.resumeProducing()
+            if not self._holds and self.publisher is not None:
+                self.publisher.resumeProducing()
 
 
 def _after(deferred: Deferred[None]) -> Deferred[None]:
