@@ -26,6 +26,7 @@ from twisted_rtmp.tap import (
     Options,
     endpointFromString,
     makeService,
+    parseDelay,
     parseDuration,
     parseSize,
 )
@@ -94,6 +95,11 @@ def test_noDurations(text):
         parseDuration(text)
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0), ("50ms", 0.05), ("3", 3)])
+def test_delays(text, seconds):
+    assert parseDelay(text) == seconds
+
+
 # Wrong options: one line, which names the option
 
 
@@ -126,6 +132,8 @@ def test_noDurations(text):
         ["--max-connections", "0"],
         ["--handshake-timeout", "soon"],
         ["--takeover", "maybe"],
+        ["--grace", "-1"],
+        ["--latency", "none"],
         ["--stream-key", ""],
         ["--stream-key-file", "missing"],
         ["--record", "somewhere", "--no-record"],

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from twisted_rtmp.link import Hold
 from twisted_rtmp.names import printable, streamOf
-from twisted_rtmp.players import Player, RTMPForm
+from twisted_rtmp.players import Player, RTMPForm, wantsGOP
 from twisted_rtmp.wire.constants import UserControlType
 from twisted_rtmp.wire.messages import Command, Message
 
@@ -195,19 +195,25 @@ class NetStream:
         protocol.ask(
             None if authorizer is None else authorizer.play,
             protocol.streamRequest(self.name, query),
-            lambda renamed: self._playAllowed(renamed, reset),
+            lambda renamed: self._playAllowed(renamed, query, reset),
             lambda refusal: self._refuse(
                 "NetStream.Play.Failed", refusal.description, " to play"
             ),
         )
 
-    def _playAllowed(self, renamed: str | None, reset: bool) -> None:
+    def _playAllowed(self, renamed: str | None, query: str, reset: bool) -> None:
         protocol = self.protocol
         factory = protocol.factory
         name = self.name if renamed is None else renamed
         label = printable(self.name)
         form = RTMPForm(self.id, factory.chunkSize)
-        self.player = player = Player(self, form, self.name, factory.clock.seconds())
+        self.player = player = Player(
+            self,
+            form,
+            self.name,
+            factory.clock.seconds(),
+            gopCache=wantsGOP(query, factory.gopCache),
+        )
         protocol.wire.sendUserControl(UserControlType.STREAM_BEGIN, self.id)
         if reset:
             self._sendStatus(
@@ -218,6 +224,14 @@ class NetStream:
         self._sendStatus(
             "NetStream.Play.Start", f"Started playing {label}.", details=self.name
         )
+        if protocol.wantsSampleAccess:
+            protocol.wire.sendData(
+                "|RtmpSampleAccess",
+                True,
+                True,
+                streamId=self.id,
+                csid=STATUS_CHUNK_STREAM,
+            )
         there = factory.play(protocol.application, name, player)
         protocol.setTimer()
         self.log.info(

@@ -16,6 +16,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import parse_qs
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -101,6 +102,17 @@ class FLVForm:
 
     def encode(self, message: Message) -> bytes:
         return encodeTag(message.typeId, message.timestamp, message.payload)
+
+
+def wantsGOP(query: str, default: bool) -> bool:
+    """
+    Whether a player is to begin with the current GOP: C{gop=0} in the query of the
+    stream's name says no, C{gop=1} yes.
+
+    @param default: what goes when it says neither.
+    """
+    values = parse_qs(query).get("gop", [""])
+    return {"0": False, "1": True}.get(values[-1], default)
 
 
 class Outlet(Protocol):

@@ -43,6 +43,9 @@ WINDOW = 5_000_000
 #: encoders look for it.
 SERVER_PROPERTIES = {"fmsVer": "FMS/3,0,1,123", "capabilities": 31.0, "mode": 1.0}
 
+#: How ffmpeg's flashVer ends when it plays, behind the name of a system.
+FFMPEG_PLAYER = " 9,0,124,2"
+
 #: E-RTMP properties of C{connect}; a client that sends any gets an answer.
 ENHANCED_PROPERTIES = frozenset(
     ("fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap", "capsEx")
@@ -61,6 +64,8 @@ class RTMPProtocol(Link):
 
     @ivar factory: what the connections share.
     @ivar application: the application of C{connect}.
+    @ivar wantsSampleAccess: whether its players are told that they may read samples,
+        as Flash Player wants it.
     """
 
     log = Logger()
@@ -79,6 +84,7 @@ class RTMPProtocol(Link):
         )
         self.factory = factory
         self.application = ""
+        self.wantsSampleAccess = True
         self._limits = limits
         self._request: ConnectRequest | None = None
         self._netStreams: dict[int, NetStream] = {}
@@ -322,6 +328,7 @@ class RTMPProtocol(Link):
     def _connectAllowed(self, command: Command, request: ConnectRequest) -> None:
         self._request = request
         self.application = request.application
+        self.wantsSampleAccess = not _isFFmpeg(request.properties)
         self._enter(Phase.CONNECTED)
         self.idle()
         connection = self.wire
@@ -498,6 +505,12 @@ COMMANDS: dict[str, Callable[[RTMPProtocol, Command], None]] = {
 def _isStreamId(value: object) -> TypeGuard[float]:
     """Whether an AMF number can be a message stream id."""
     return isinstance(value, (int, float)) and 0 <= value < 1 << 32
+
+
+def _isFFmpeg(properties: dict[str, Any]) -> bool:
+    """Whether a player is ffmpeg: it makes an empty stream of data it does not know."""
+    agent = properties.get("flashVer")
+    return isinstance(agent, str) and agent.endswith(FFMPEG_PLAYER)
 
 
 def _agentOf(properties: dict[str, Any]) -> str:

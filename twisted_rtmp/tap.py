@@ -24,6 +24,7 @@ from twisted_rtmp.auth import AllowList
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import ISinkFactory
 from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.pacing import LATENCY_SECONDS
 from twisted_rtmp.pipes import PipeSinks, parseCommand
 from twisted_rtmp.recording import DEFAULT_NAME, Recordings, RecordName
 from twisted_rtmp.recording.recorder import MIN_FREE
@@ -96,6 +97,15 @@ def parseDuration(text: str) -> float:
     if not seconds > 0:
         raise ValueError("a time is a number of seconds, or such as 30m or 1h")
     return seconds
+
+
+def parseDelay(text: str) -> float:
+    """
+    Read a time such as C{50ms}, in seconds; 0 is none.
+
+    @raise ValueError: it is no time.
+    """
+    return 0.0 if text == "0" else parseDuration(text)
 
 
 def parseTakeOver(text: str) -> str:
@@ -251,6 +261,11 @@ class Options(UsageOptions):
     optFlags = [  # noqa: RUF012  usage.Options reads them from the class
         ["no-record", None, "Do not record."],
         ["once", None, "Leave when the first stream has ended."],
+        [
+            "no-gop-cache",
+            None,
+            "Let players begin with the next key frame, not with the current GOP.",
+        ],
     ]
 
     optParameters = [  # noqa: RUF012
@@ -305,6 +320,20 @@ class Options(UsageOptions):
             TakeOver.WHEN_SILENT.value,
             "When a second publisher wants a name: silent (it gets it once the first"
             " has gone silent), never, or always.",
+        ),
+        _parameter(
+            "grace",
+            parseDelay,
+            0.0,
+            "Seconds that a stream, with its players and recording, waits for its"
+            " publisher to come back.",
+        ),
+        _parameter(
+            "latency",
+            parseDelay,
+            LATENCY_SECONDS,
+            "Seconds that a message may wait to be sent with others when there is much"
+            " to do; 0 sends each at once.",
         ),
         *(
             _parameter(option, parse, getattr(limits, field), doc)
@@ -524,6 +553,9 @@ def makeService(options: Options) -> IService:
         sinkFactories=sinkFactories,
         limits=options["limits"],
         takeOver=TakeOver(options["takeover"]),
+        grace=options["grace"],
+        latency=options["latency"],
+        gopCache=not options["no-gop-cache"],
     )
     process = ServerProcess(reactor)
     if options["once"]:
