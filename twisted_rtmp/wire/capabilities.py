@@ -1,0 +1,256 @@
+"""
+What a peer says in C{connect} that it can do, and what we say.
+
+A peer that names codecs takes those and, enhanced, no others: "support for a FourCC
+codec MUST be signaled via the enhanced connect command" (E-RTMP v2).  One that names
+none is not known to be able to do anything; but OBS and FFmpeg publish HEVC and AV1
+without a word, and play them without one, so that it gets those codecs as they are,
+and neither several tracks nor ModEx, which only parsers that say so can read past.
+
+Imports the standard library and its own package's AMF values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import IntFlag
+
+from twisted_rtmp.wire.amfvalues import AMFValue, ECMAArray
+
+#: FourCCs kept of each list and map of a peer.  The specification has 12; a command of
+#: 64 KiB could name 5,000, to be kept as long as the connection lives.
+MAX_FOUR_CCS = 64
+
+#: Any codec.  E-RTMP v2, Enhancing NetConnection connect Command.
+ANY_CODEC = "*"
+
+
+class FourCCInfo(IntFlag):
+    """What is done with a codec.  E-RTMP v2, FourCcInfoMask."""
+
+    CAN_DECODE = 0x01
+    CAN_ENCODE = 0x02
+    CAN_FORWARD = 0x04
+
+
+class CapsEx(IntFlag):
+    """What is supported beyond the legacy specification.  E-RTMP v2, CapsExMask."""
+
+    RECONNECT = 0x01
+    MULTITRACK = 0x02
+    MOD_EX = 0x04
+    TIMESTAMP_NANO_OFFSET = 0x08
+
+
+class VideoFunction(IntFlag):
+    """What a client does with video besides.  E-RTMP v2, Metadata Frame."""
+
+    CLIENT_SEEK = 0x0001
+    CLIENT_HDR = 0x0002
+    PACKET_TYPE_METADATA = 0x0004
+    LARGE_SCALE_TILE = 0x0008
+
+
+#: Who decodes a codec wants it, and so does who passes it on.
+_TAKES = FourCCInfo.CAN_DECODE | FourCCInfo.CAN_FORWARD
+
+#: All that this package supports.
+_ALL_CAPS_EX = (
+    CapsEx.RECONNECT | CapsEx.MULTITRACK | CapsEx.MOD_EX | CapsEx.TIMESTAMP_NANO_OFFSET
+)
+
+#: Whatever it is, it is recorded and passed on.
+_FORWARD_ALL: Mapping[str, int] = {ANY_CODEC: FourCCInfo.CAN_FORWARD}
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """
+    What one peer announced.  Equal ones are hashed alike.
+
+    @ivar fourCcList: the FourCCs that it supports, or C{"*"}; L{None} if it sent no
+        such list, as the maps.
+    @ivar videoFourCcInfoMap: L{FourCCInfo} flags by FourCC or C{"*"}.
+    @ivar audioFourCcInfoMap: likewise.
+    @ivar capsEx: L{CapsEx} flags, unknown ones included; L{None} if it sent none.
+    @ivar videoFunction: L{VideoFunction} flags; Flash players send the first of them
+        too, so that it announces nothing enhanced.
+    """
+
+    fourCcList: frozenset[str] | None = None
+    videoFourCcInfoMap: Mapping[str, int] | None = field(default=None, hash=False)
+    audioFourCcInfoMap: Mapping[str, int] | None = field(default=None, hash=False)
+    capsEx: int | None = None
+    videoFunction: int = 0
+
+    @classmethod
+    def fromProperties(cls, properties: AMFValue) -> Capabilities:
+        """
+        Read the command object of C{connect}, or the object of its C{_result}.
+
+        @param properties: whatever the peer sent there.  What is of a wrong type is
+            taken as not sent.
+        """
+        if not isinstance(properties, dict):
+            return cls()
+        fourCCs = _listed(properties.get("fourCcList"))
+        return cls(
+            None if fourCCs is None else frozenset(_bounded(fourCCs)),
+            _infoMap(properties.get("videoFourCcInfoMap")),
+            _infoMap(properties.get("audioFourCcInfoMap")),
+            _mask(properties.get("capsEx")),
+            _mask(properties.get("videoFunction")) or 0,
+        )
+
+    @property
+    def announced(self) -> bool:
+        """Whether it announced anything enhanced."""
+        return self.namesCodecs or self.capsEx is not None
+
+    @property
+    def namesCodecs(self) -> bool:
+        """Whether it said which codecs it supports."""
+        return not (
+            self.fourCcList is None
+            and self.videoFourCcInfoMap is None
+            and self.audioFourCcInfoMap is None
+        )
+
+    @property
+    def reconnect(self) -> bool:
+        """Whether it obeys a ReconnectRequest."""
+        return self._has(CapsEx.RECONNECT)
+
+    @property
+    def multitrack(self) -> bool:
+        """Whether it reads several tracks in a stream."""
+        return self._has(CapsEx.MULTITRACK)
+
+    @property
+    def modEx(self) -> bool:
+        """Whether it reads past ModEx; who knows nanoseconds must."""
+        return self._has(CapsEx.MOD_EX | CapsEx.TIMESTAMP_NANO_OFFSET)
+
+    @property
+    def timestampNanoOffset(self) -> bool:
+        """Whether it adds nanoseconds to timestamps."""
+        return self._has(CapsEx.TIMESTAMP_NANO_OFFSET)
+
+    @property
+    def videoMetadata(self) -> bool:
+        """Whether it reads Metadata in video messages; HDR implies that it does."""
+        return bool(
+            self.videoFunction
+            & (VideoFunction.PACKET_TYPE_METADATA | VideoFunction.CLIENT_HDR)
+        )
+
+    def canDecodeVideo(self, fourCC: str) -> bool:
+        """Whether it announced that it decodes a codec, or passes it on."""
+        return self._names(self.videoFourCcInfoMap, fourCC)
+
+    def canDecodeAudio(self, fourCC: str) -> bool:
+        """As L{canDecodeVideo}."""
+        return self._names(self.audioFourCcInfoMap, fourCC)
+
+    def takesVideo(self, codec: int | str) -> bool:
+        """
+        Whether it may be sent a codec.
+
+        @param codec: as L{VideoHeader<twisted_rtmp.wire.video.VideoHeader>} has it.
+            Legacy codecs, which cannot be announced, go to everybody.
+        """
+        if isinstance(codec, int) or not self.namesCodecs:
+            return True
+        return self.canDecodeVideo(codec)
+
+    def takesAudio(self, codec: int | str) -> bool:
+        """As L{takesVideo}."""
+        if isinstance(codec, int) or not self.namesCodecs:
+            return True
+        return self.canDecodeAudio(codec)
+
+    def _has(self, flags: int) -> bool:
+        return bool((self.capsEx or 0) & flags)
+
+    def _names(self, infoMap: Mapping[str, int] | None, fourCC: str) -> bool:
+        """
+        Whether the list names a codec, which is what older clients send, or a map
+        does.  A wildcard adds its flags to those of each codec.
+        """
+        if self.fourCcList is not None and not self.fourCcList.isdisjoint(
+            (fourCC, ANY_CODEC)
+        ):
+            return True
+        if infoMap is None:
+            return False
+        flags = infoMap.get(fourCC, 0) | infoMap.get(ANY_CODEC, 0)
+        return bool(flags & _TAKES)
+
+
+def serverProperties() -> dict[str, AMFValue]:
+    """
+    What our server says of itself in the C{_result} of C{connect}.
+
+    It belongs there only if the client announced something: who knows nothing of
+    enhanced RTMP may trip over objects in it.  E-RTMP v2, Enhancing NetConnection
+    connect Command.
+    """
+    return _properties(_FORWARD_ALL, _FORWARD_ALL)
+
+
+def clientProperties(
+    video: Mapping[str, int] = _FORWARD_ALL, audio: Mapping[str, int] = _FORWARD_ALL
+) -> dict[str, AMFValue]:
+    """
+    What our client says of itself in the command object of C{connect}.
+
+    @param video: L{FourCCInfo} flags by FourCC or C{"*"}; by default those of a relay
+        or recorder, which takes every codec.
+    @param audio: likewise.
+    """
+    properties = _properties(video, audio)
+    properties["videoFunction"] = float(VideoFunction.PACKET_TYPE_METADATA)
+    return properties
+
+
+def _properties(
+    video: Mapping[str, int], audio: Mapping[str, int]
+) -> dict[str, AMFValue]:
+    fourCCs = {*video, *audio}
+    return {
+        "fourCcList": [ANY_CODEC] if ANY_CODEC in fourCCs else sorted(fourCCs),
+        "videoFourCcInfoMap": {name: float(flags) for name, flags in video.items()},
+        "audioFourCcInfoMap": {name: float(flags) for name, flags in audio.items()},
+        "capsEx": float(_ALL_CAPS_EX),
+    }
+
+
+def _listed(value: AMFValue) -> Iterable[AMFValue] | None:
+    """The items of an array, with names or without."""
+    if isinstance(value, ECMAArray):
+        return [*value.dense, *value.values()]
+    return value if isinstance(value, list) else None
+
+
+def _bounded(names: Iterable[AMFValue]) -> list[str]:
+    """FourCCs, as many as are kept; a wildcard is kept wherever it stands."""
+    found = {name: None for name in names if isinstance(name, str) and len(name) == 4}
+    kept = list(found)[:MAX_FOUR_CCS]
+    return [*kept, ANY_CODEC] if ANY_CODEC in names else kept
+
+
+def _infoMap(value: AMFValue) -> dict[str, int] | None:
+    if not isinstance(value, dict):
+        return None
+    masks = {name: _mask(flags) for name, flags in value.items()}
+    return {
+        name: flags for name in _bounded(masks) if (flags := masks[name]) is not None
+    }
+
+
+def _mask(value: AMFValue) -> int | None:
+    """Flags from an AMF number; L{None} for anything else, NaN and infinity too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return int(value) if 0 <= value < 1 << 32 else None
