@@ -1,1 +1,56 @@
-"""An RTMP client: publishes to servers and plays from them."""
+"""
+An RTMP client: publishes to servers and plays from them.
+
+L{connectRTMP} is where it begins.
+"""
+
+from twisted_rtmp.client.connecting import connectRTMP
+from twisted_rtmp.client.errors import (
+    ClientError,
+    CommandFailed,
+    ConnectionEnded,
+    ConnectRejected,
+    ConnectUnauthorized,
+    InvalidApplication,
+    InvalidURL,
+    NameTaken,
+    PlayRefused,
+    PlayUnauthorized,
+    PublishRefused,
+    PublishUnauthorized,
+    ServerRefused,
+    StreamNotFound,
+    TimeLimitPassed,
+    Unauthorized,
+)
+from twisted_rtmp.client.limits import ClientLimits
+from twisted_rtmp.client.protocol import RTMPClient, Status
+from twisted_rtmp.client.streams import Publication, PublishForm, Subscription
+from twisted_rtmp.client.url import RTMPURL
+
+__all__ = [
+    "RTMPURL",
+    "ClientError",
+    "ClientLimits",
+    "CommandFailed",
+    "ConnectRejected",
+    "ConnectUnauthorized",
+    "ConnectionEnded",
+    "InvalidApplication",
+    "InvalidURL",
+    "NameTaken",
+    "PlayRefused",
+    "PlayUnauthorized",
+    "Publication",
+    "PublishForm",
+    "PublishRefused",
+    "PublishUnauthorized",
+    "RTMPClient",
+    "ServerRefused",
+    "Status",
+    "StreamNotFound",
+    "Subscription",
+    "TimeLimitPassed",
+    "Unauthorized",
+    "connectRTMP",
+]

@@ -21,6 +21,9 @@ wire's errors only.
             CommandFailed
         TimeLimitPassed             the server does not answer, or takes nothing
         ConnectionEnded             the connection is gone, and why
+
+What the network itself says before there is a connection (no such host, connection
+refused) comes as Twisted's own errors.
 """
 
 from __future__ import annotations

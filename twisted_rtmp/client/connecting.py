@@ -1,0 +1,180 @@
+"""
+How a client comes to its connection: endpoints, TLS, and authentication.
+
+Imports the client's protocol; needs pyOpenSSL only for rtmps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+
+from twisted_rtmp.client import authmod
+from twisted_rtmp.client.errors import (
+    ClientError,
+    ConnectRejected,
+    ConnectUnauthorized,
+    TimeLimitPassed,
+)
+from twisted_rtmp.client.limits import ClientLimits
+from twisted_rtmp.client.protocol import RTMPClient
+from twisted_rtmp.client.url import RTMPURL
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import (
+        IAddress,
+        IOpenSSLClientConnectionCreator,
+        IReactorTime,
+        IStreamClientEndpoint,
+    )
+
+#: Connections that one authentication takes: to learn that it is wanted, to get the
+#: challenge, to answer it.
+AUTHENTICATION_CONNECTIONS = 3
+
+#: What the reasons of a refused authentication mean.
+_REASONS = {
+    "authfailed": "the password is wrong",
+    "nosuchuser": "there is no such user",
+}
+
+
+class _ClientFactory(Factory):
+    """Makes the protocol of one connection."""
+
+    noisy = False
+
+    def __init__(self, clock: IReactorTime, url: RTMPURL, **settings: Any) -> None:  # noqa: ANN401
+        self._clock = clock
+        self._url = url
+        self._settings = settings
+
+    def buildProtocol(self, address: IAddress | None) -> RTMPClient:
+        client = RTMPClient(self._clock, self._url, address, **self._settings)
+        client.factory = self
+        return client
+
+
+def connectRTMP(
+    reactor: Any,  # noqa: ANN401
+    url: RTMPURL | str,
+    *,
+    endpoint: IStreamClientEndpoint | None = None,
+    tlsOptions: IOpenSSLClientConnectionCreator | None = None,
+    limits: ClientLimits | None = None,
+    properties: Mapping[str, Any] | None = None,
+) -> Deferred[RTMPClient]:
+    """
+    Connect to an RTMP server and its application.
+
+    @param reactor: for the time and, without an endpoint, for the network.
+    @param url: a stream's address, or its text; see L{RTMPURL.parse}.  Its user name
+        and password are used if the server asks for them.
+    @param endpoint: where to connect to, such as a UNIX socket or a proxy, in place of
+        the URL's host and port.
+    @param tlsOptions: for C{rtmps}, in place of those that trust the system's
+        certificates and want the host's name in the server's.
+    @param properties: added to those of C{connect}.
+    @return: fires when the server has accepted C{connect}; fails with a L{ClientError
+        <twisted_rtmp.client.errors.ClientError>}, or with a L{ConnectError
+        <twisted.internet.error.ConnectError>} or L{DNSLookupError
+        <twisted.internet.error.DNSLookupError>} if there is no connection.  Cancelling
+        it closes the connection.
+    @raise InvalidURL: the text is none.
+    """
+    if isinstance(url, str):
+        url = RTMPURL.parse(url)
+    if limits is None:
+        limits = ClientLimits()
+    if endpoint is None:
+        endpoint = _endpointFor(reactor, url, tlsOptions, limits.connectSeconds)
+    seconds = limits.connectSeconds
+    passed = f"Waited {seconds:g} s for a connection to {url.authority}."
+
+    def tooLate(result: object, _: float) -> Failure:
+        return Failure(TimeLimitPassed(passed, seconds=seconds))
+
+    connecting = Deferred.fromCoroutine(
+        _connect(reactor, url, endpoint, limits, properties)
+    )
+    return connecting.addTimeout(seconds, reactor, onTimeoutCancel=tooLate)
+
+
+def _endpointFor(
+    reactor: Any,  # noqa: ANN401
+    url: RTMPURL,
+    tlsOptions: IOpenSSLClientConnectionCreator | None,
+    seconds: float,
+) -> IStreamClientEndpoint:
+    """The endpoint of a URL's host and port."""
+    endpoint = HostnameEndpoint(reactor, url.host, url.port, timeout=seconds)
+    if not url.secure:
+        return endpoint
+    if tlsOptions is None:
+        try:
+            from twisted.internet.ssl import optionsForClientTLS
+        except ImportError as error:
+            raise ClientError(
+                "rtmps needs pyOpenSSL: pip install 'twisted-rtmp[tls]'"
+            ) from error
+        tlsOptions = optionsForClientTLS(url.host)
+    return wrapClientTLS(tlsOptions, endpoint)
+
+
+async def _connect(
+    reactor: Any,  # noqa: ANN401
+    url: RTMPURL,
+    endpoint: IStreamClientEndpoint,
+    limits: ClientLimits,
+    properties: Mapping[str, Any] | None,
+) -> RTMPClient:
+    """Connect, and again with what the server wants to know."""
+    query = ""
+    for _ in range(AUTHENTICATION_CONNECTIONS):
+        factory = _ClientFactory(
+            reactor, url, limits=limits, properties=properties, query=query
+        )
+        client = cast("RTMPClient", await endpoint.connect(factory))
+        try:
+            await client.accepted
+        except ConnectRejected as error:
+            client.abort()
+            demand = authmod.demandOf(error.description)
+            if demand is None:
+                raise
+            query = _answer(demand, url, error, query)
+        except BaseException:
+            # Cancelled, too: nobody else has this connection.
+            client.abort()
+            raise
+        else:
+            return client
+    raise ConnectUnauthorized("The server asks for credentials again and again.")
+
+
+def _answer(
+    demand: authmod.Demand, url: RTMPURL, error: ConnectRejected, before: str
+) -> str:
+    """
+    The query for the next connection.
+
+    @raise ConnectUnauthorized: there will be none.
+    """
+    if not demand.known:
+        why = f"it wants an authentication that is not known here ({demand.mod})"
+    elif demand.reason in _REASONS:
+        why = _REASONS[demand.reason]
+    elif not url.username or not url.password:
+        why = "it wants a user name and a password"
+    elif demand.reason not in ("", "needauth"):
+        why = f"its reason is {demand.reason}"
+    elif "&response=" in before or (before and not demand.reason):
+        why = "it does not take the answer to its challenge"
+    else:
+        return authmod.answer(demand, url.application, url.username, url.password)
+    raise ConnectUnauthorized(f"Unauthorized: {why}.", code=error.code) from error

@@ -1,0 +1,49 @@
+"""
+How long a client waits, and what a server may make it use.
+
+Imports C{twisted_rtmp.wire} and the server's limits only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from twisted_rtmp.limits import DRAIN_SECONDS
+from twisted_rtmp.wire.limits import WireLimits
+
+#: From the first packet to an accepted C{connect}, in seconds, with the name looked
+#: up, TLS, the handshake and up to two rounds of authentication.  OBS gives 30 to the
+#: TCP connection alone, ffmpeg has no limit; a relay wants to try again soon.
+CONNECT_SECONDS = 15.0
+
+#: From a command to its answer, in seconds.  Servers that ask a web hook before they
+#: answer have its time limit to wait for, often 10.
+COMMAND_SECONDS = 15.0
+
+#: From the end of a publication, or of the connection, to the server's word or end,
+#: in seconds.  All has been sent then; some servers never answer.
+FAREWELL_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class ClientLimits:
+    """
+    The bounds that a client keeps; times are in seconds.
+
+    @ivar wire: the bounds of the wire layer.
+    @ivar connectSeconds: L{CONNECT_SECONDS}
+    @ivar commandSeconds: L{COMMAND_SECONDS}
+    @ivar drainSeconds: a server that takes nothing of what is queued for it is left
+        after so long; see L{DRAIN_SECONDS<twisted_rtmp.limits.DRAIN_SECONDS>}.
+    @ivar silenceSeconds: a server that sends no audio or video of a stream that is
+        played is left after so long.  0, the default, waits for ever: a stream need
+        not have begun.
+    @ivar farewellSeconds: L{FAREWELL_SECONDS}
+    """
+
+    wire: WireLimits = field(default_factory=WireLimits)
+    connectSeconds: float = CONNECT_SECONDS
+    commandSeconds: float = COMMAND_SECONDS
+    drainSeconds: float = DRAIN_SECONDS
+    silenceSeconds: float = 0.0
+    farewellSeconds: float = FAREWELL_SECONDS

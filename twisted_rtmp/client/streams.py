@@ -1,0 +1,387 @@
+"""
+What a client does on one connection: publications and subscriptions.
+
+Imports the wire, the client's errors and, for typing, its protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from twisted_rtmp.client.errors import ClientError, ConnectionEnded
+from twisted_rtmp.link import Hold
+from twisted_rtmp.wire import amf0
+from twisted_rtmp.wire.amfvalues import ECMAArray
+from twisted_rtmp.wire.chunk import encodeMessage
+from twisted_rtmp.wire.constants import MessageType
+from twisted_rtmp.wire.messages import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted_rtmp.client.protocol import RTMPClient
+    from twisted_rtmp.interfaces import IMediaSink
+
+#: Chunk streams of what is published, by message type.  None of them carries anything
+#: else, and each message begins with a format 0 header: so what C{writeMedia} is given
+#: and what C{send} makes may take turns.
+CHUNK_STREAMS = {
+    int(MessageType.AUDIO): 4,
+    int(MessageType.VIDEO): 6,
+    int(MessageType.DATA_AMF0): 7,
+}
+
+_DATA: int = MessageType.DATA_AMF0
+
+#: How metadata begins, and what goes before it so that a server keeps it for players
+#: that come later: nginx-rtmp, SRS and ours do without, Flash Media Server and its kin
+#: do not.
+_METADATA = b"\x02\x00\x0aonMetaData"
+_SET_DATA_FRAME = b"\x02\x00\x0d@setDataFrame"
+
+#: Data messages that are about the playing and not of the stream, by their beginning.
+_SAMPLE_ACCESS = b"\x02\x00\x11|RtmpSampleAccess"
+_DATA_STATUS = b"\x02\x00\x08onStatus"
+_PLAY_STATUS = b"\x02\x00\x0conPlayStatus"
+_OVER = "The publication is over."
+_OF_THE_PLAYING = (_SAMPLE_ACCESS, _DATA_STATUS, _PLAY_STATUS)
+
+
+@dataclass(frozen=True)
+class PublishForm:
+    """
+    How a server gets what is published: chunks whose first has a format 0 header, and
+    metadata with C{@setDataFrame}.
+
+    Publications of equal form take the same bytes.
+
+    @ivar streamId: the message stream id.
+    @ivar chunkSize: bytes of data a chunk.
+    """
+
+    streamId: int
+    chunkSize: int
+
+    def encode(self, message: Message) -> bytes:
+        """
+        One message, at its own time.
+
+        @raise UsageError: its payload does not fit a message.
+        """
+        typeId = message.typeId
+        payload = message.payload
+        if typeId == _DATA and payload.startswith(_METADATA):
+            payload = _SET_DATA_FRAME + payload
+        return encodeMessage(
+            CHUNK_STREAMS[typeId],
+            typeId,
+            message.timestamp,
+            self.streamId,
+            payload,
+            self.chunkSize,
+        )
+
+
+class StreamState(Enum):
+    """Where a publication or subscription stands."""
+
+    STARTING = "the server has not answered yet"
+    ACTIVE = "media flow"
+    LEAVING = "the server has been told of the end"
+    ENDED = "over"
+
+
+#: The states that may follow each state.
+TRANSITIONS = {
+    StreamState.STARTING: {StreamState.ACTIVE, StreamState.ENDED},
+    StreamState.ACTIVE: {StreamState.LEAVING, StreamState.ENDED},
+    StreamState.LEAVING: {StreamState.ENDED},
+    StreamState.ENDED: set(),
+}
+
+
+class ClientStream:
+    """
+    A message stream of a client's connection.
+
+    @ivar client: the connection.
+    @ivar streamId: the message stream id.
+    @ivar name: what the server was asked for; not for logs, since it may be a key.
+    @ivar peer: the server's address, for log lines.
+    @ivar state: where it stands.
+    @ivar heard: when audio or video came last, in the clock's seconds.
+    @ivar transactionId: of the command that it began with.
+    @ivar started: fires when the server lets it begin; fails if it does not.
+    """
+
+    def __init__(self, client: RTMPClient, streamId: int, name: str) -> None:
+        self.client = client
+        self.streamId = streamId
+        self.name = name
+        self.peer = client.peer
+        self.state = StreamState.STARTING
+        self.heard = 0.0
+        self.transactionId = 0.0
+        # Whoever waits for the start and does so no longer has no other way to say it.
+        self.started: Deferred[None] = Deferred(lambda _: client.abort())
+        self._error: ClientError | None = None
+        self._waiting: list[Deferred[ClientError | None]] = []
+        self._over = False
+
+    def whenEnded(self) -> Deferred[ClientError | None]:
+        """
+        Learn of the end; each call gives a Deferred of its own, which never fails.
+
+        @return: fires with L{None} if the stream ended as it should (either end said
+            so), else with what went wrong: a L{ServerRefused
+            <twisted_rtmp.client.errors.ServerRefused>}, L{ConnectionEnded
+            <twisted_rtmp.client.errors.ConnectionEnded>} or L{TimeLimitPassed
+            <twisted_rtmp.client.errors.TimeLimitPassed>}.
+        """
+        if self._over:
+            return succeed(self._error)
+        waiting: Deferred[ClientError | None] = Deferred(self._stopWaiting)
+        self._waiting.append(waiting)
+        return waiting
+
+    def _stopWaiting(self, waiting: Deferred[Any]) -> None:
+        self._waiting.remove(waiting)
+
+    # For the connection
+
+    def begin(self) -> None:
+        """The server lets it begin."""
+        if self.state is StreamState.STARTING:
+            self._enter(StreamState.ACTIVE)
+            self.heard = self.client.seconds()
+            self.client.streamBegan(self)
+            self.started.callback(None)
+
+    def end(self, error: ClientError | None) -> None:
+        """It is over."""
+        if self.state is StreamState.ENDED:
+            return
+        before = self.state
+        self._enter(StreamState.ENDED)
+        if before is StreamState.LEAVING and isinstance(error, ConnectionEnded):
+            # A server may end the connection when it is told of the end.
+            error = None if error.clean else error
+        self._error = error
+        self.client.streamEnded(self)
+        if before is StreamState.STARTING:
+            self.started.errback(error or ConnectionEnded("Closed before it began."))
+        self._finish()
+
+    def close(self) -> Deferred[None]:
+        """End it; the connection stays."""
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        """Nothing more is to be done: tell who waits."""
+        self._over = True
+        waiting, self._waiting = self._waiting, []
+        for deferred in waiting:
+            deferred.callback(self._error)
+
+    def _enter(self, state: StreamState) -> None:
+        """The only place that changes the state."""
+        if state not in TRANSITIONS[self.state]:
+            raise AssertionError(f"{self.state} does not lead to {state}")
+        self.state = state
+
+
+class Publication(ClientStream):
+    """
+    A stream that this client publishes; also an L{Outlet
+    <twisted_rtmp.players.Outlet>} of a player.
+
+    While it is L{congested}, the server takes less than it is given: send nothing more
+    until L{drained} is called or L{whenReady} fires, or it is queued without bound.
+
+    @ivar form: how it wants its messages: see L{writeMedia}.
+    @ivar drained: called without arguments when more may be sent after a congestion;
+        to be set by the user.
+    """
+
+    def __init__(
+        self, client: RTMPClient, streamId: int, name: str, chunkSize: int
+    ) -> None:
+        super().__init__(client, streamId, name)
+        self.form = PublishForm(streamId, chunkSize)
+        self.drained: Callable[[], object] | None = None
+        self._ready: list[Deferred[None]] = []
+
+    @property
+    def chunkSize(self) -> int:
+        """Bytes of data a chunk."""
+        return self.form.chunkSize
+
+    @property
+    def congested(self) -> bool:
+        """Whether the server takes less than it is given."""
+        return self.client.congested
+
+    def send(self, message: Message) -> None:
+        """
+        Send an audio, video or data message at its own time, on this stream.
+
+        What is sent after the end goes nowhere.
+
+        @raise UsageError: its payload does not fit a message.
+        """
+        self.writeMedia(self.form.encode(message))
+
+    def sendMetadata(self, properties: Mapping[str, Any], timestamp: int = 0) -> None:
+        """
+        Send C{onMetaData}.
+
+        @param timestamp: milliseconds.
+        @raise UsageError: a value has no AMF0 form.
+        """
+        payload = amf0.encode("onMetaData", ECMAArray(properties))
+        self.send(Message(_DATA, timestamp, self.streamId, payload))
+
+    def writeMedia(self, data: bytes) -> None:
+        """Send what L{form} has encoded."""
+        if self.state is StreamState.ACTIVE:
+            self.client.writeMedia(data)
+
+    def whenReady(self) -> Deferred[None]:
+        """
+        Wait until more may be sent.
+
+        @return: fires at once if it is not congested; fails with a L{ClientError} at
+            the end.
+        """
+        if self.state is not StreamState.ACTIVE:
+            return fail(self._error or ConnectionEnded(_OVER))
+        if not self.congested:
+            return succeed(None)
+        ready: Deferred[None] = Deferred(self._ready.remove)
+        self._ready.append(ready)
+        return ready
+
+    def close(self) -> Deferred[None]:
+        """
+        End the publication behind all that has been sent; the connection stays.
+
+        @return: fires when the server has said that it knows, or has had its time to,
+            or is gone.
+        """
+        if self.state is StreamState.ACTIVE:
+            self._enter(StreamState.LEAVING)
+            self._failReady(ConnectionEnded(_OVER))
+            self.client.unpublish(self)
+        return self.whenEnded().addCallback(_nothing)
+
+    def end(self, error: ClientError | None) -> None:
+        super().end(error)
+        self._failReady(error or ConnectionEnded(_OVER))
+
+    def _failReady(self, error: ClientError) -> None:
+        waiting, self._ready = self._ready, []
+        for deferred in waiting:
+            deferred.errback(error)
+
+    # For the connection
+
+    def ready(self) -> None:
+        """The server has taken what was queued for it."""
+        waiting, self._ready = self._ready, []
+        for deferred in waiting:
+            deferred.callback(None)
+        if self.drained is not None and self.state is StreamState.ACTIVE:
+            self.drained()
+
+    # What a player tells
+
+    def streamBegan(self, player: object, again: bool) -> None:
+        """The stream is there; the server need not be told."""
+
+    def streamOver(self, player: object) -> None:
+        """All has been handed over: end the publication."""
+        self.close()
+
+
+@implementer(IPushProducer)
+class Subscription(ClientStream):
+    """
+    A stream that this client plays.
+
+    Pausing it stops reading from the connection, so that TCP slows the server down;
+    that holds for everything else on the connection too.
+
+    @ivar code: the server's code for the end, such as
+        C{"NetStream.Play.UnpublishNotify"}; empty where it gave none.
+    @ivar messages: how many the sink got.
+    """
+
+    def __init__(
+        self, client: RTMPClient, streamId: int, name: str, sink: IMediaSink
+    ) -> None:
+        super().__init__(client, streamId, name)
+        self.code = ""
+        self.messages = 0
+        self._sink = sink
+
+    # What the connection gives
+
+    def messageReceived(self, message: Message) -> None:
+        """Hand a message to the sink."""
+        if self.state is StreamState.STARTING:
+            # Not every server says that it begins.
+            self.begin()
+        if self.state is not StreamState.ACTIVE:
+            return
+        if message.typeId == _DATA and message.payload.startswith(_OF_THE_PLAYING):
+            if message.payload.startswith(_PLAY_STATUS):
+                self.client.playStatus(self, message.payload)
+            return
+        self.messages += 1
+        self._sink.mediaReceived(message)
+
+    def _finish(self) -> None:
+        self.client.release(Hold.SINK, self)
+        stored = self._sink.streamEnded()
+        if stored is None:
+            super()._finish()
+        else:
+            stored.addCallback(lambda _: ClientStream._finish(self))
+
+    # For the user
+
+    def pauseProducing(self) -> None:
+        """Read nothing until L{resumeProducing}; some messages may be under way."""
+        if self.state is not StreamState.ENDED:
+            self.client.hold(Hold.SINK, self)
+
+    def resumeProducing(self) -> None:
+        """Read on."""
+        self.client.release(Hold.SINK, self)
+
+    def stopProducing(self) -> None:
+        """The sink is gone: end it."""
+        self.close()
+
+    def close(self) -> Deferred[None]:
+        """
+        Stop playing; the connection stays.  The sink gets nothing more.
+
+        @return: fires when the sink has stored all.
+        """
+        if self.state is StreamState.ACTIVE:
+            self._enter(StreamState.LEAVING)
+            self.client.deleteStream(self)
+            self.end(None)
+        return self.whenEnded().addCallback(_nothing)
+
+
+def _nothing(result: object) -> None:
+    """The end is all that was asked for."""
