@@ -29,6 +29,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
 
 
+def peerName(address: object) -> str:
+    """
+    Who is at the other end, for log lines.
+
+    @param address: an L{IAddress<twisted.internet.interfaces.IAddress>}, or L{None}.
+    """
+    host = getattr(address, "host", None)
+    if host is None:
+        return printable(str(getattr(address, "name", "local") or "local"))
+    return f"{host}:{getattr(address, 'port', 0)}"
+
+
 def splitQuery(text: str) -> tuple[str, str]:
     """A name and what follows its first C{?}, without the C{?}."""
     name, _, query = text.partition("?")

@@ -1,0 +1,195 @@
+"""
+One connection by HTTP, with its limits and deadlines.
+
+Imports C{twisted.web}, and the factory for typing.
+
+A connection by HTTP is one of the server's: it is counted, bounded and ended like one
+by RTMP.  In C{twisted.web} each byte puts the deadline off, bodies have any size, and a
+peer that does not take what it asked for is waited for without end: not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from twisted.internet.interfaces import ITCPTransport, IWriteDescriptor
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.web.http import HTTPChannel
+from twisted.web.server import Request
+
+from twisted_rtmp.names import peerName
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
+    from twisted.python.failure import Failure
+
+    from twisted_rtmp.link import IStreamTransport
+    from twisted_rtmp.web.site import HTTPSite
+
+#: The largest body of a request, in bytes.  A player's request has none; a
+#: configuration that an encoder asks for takes some KiB.
+MAX_BODY = 64 * 1024
+
+#: Headers of a request.  Browsers send about 15, proxies add 5; Apache allows 100.
+MAX_HEADERS = 100
+
+
+class Answering(Protocol):
+    """What takes long to answer a request."""
+
+    def close(self) -> None:
+        """The server stops: end the answer, and the connection."""
+
+
+class Upgraded(Protocol):
+    """What a connection has been given to, after its last request."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what came."""
+
+
+class Channel(HTTPChannel):
+    """
+    One connection, and its requests one after the other.
+
+    @ivar answering: what answers the present request, if that takes long.
+    @ivar writeNow: sends what was written without waiting for the reactor's next
+        turn, or L{None}.
+    """
+
+    log = Logger()
+    site: HTTPSite
+    transport: IStreamTransport
+
+    maxHeaders = MAX_HEADERS
+
+    def __init__(self) -> None:
+        HTTPChannel.__init__(self)
+        self.answering: Answering | None = None
+        self.writeNow: Callable[[], object] | None = None
+        self._upgraded: Upgraded | None = None
+        self._draining: IDelayedCall | None = None
+        # Whether a request has begun that is not complete.
+        self._begun = False
+        self._complete = False
+        self._refused = False
+        self._bodyBytes = 0
+
+    def connectionMade(self) -> None:
+        HTTPChannel.connectionMade(self)
+        transport = self.transport
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpKeepAlive(True)
+        if IWriteDescriptor.providedBy(transport):
+            self.writeNow = transport.doWrite
+        self.site.server.connectionOpened(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._draining is not None:
+            self._draining.cancel()
+            self._draining = None
+        HTTPChannel.connectionLost(self, reason)
+        self.site.server.connectionClosed(self)
+
+    # What comes
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._upgraded is not None:
+            self._upgraded.dataReceived(data)
+        elif not self._refused:
+            self._begun = True
+            HTTPChannel.dataReceived(self, data)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if not self._complete:
+            self._bodyBytes += len(data)
+            if self._bodyBytes > MAX_BODY:
+                self._refuseBody()
+                return
+        HTTPChannel.rawDataReceived(self, data)
+
+    def allHeadersReceived(self) -> None:
+        if self.length is not None and self.length > MAX_BODY:
+            self._refuseBody()
+            return
+        HTTPChannel.allHeadersReceived(self)
+
+    def _refuseBody(self) -> None:
+        """Take no more of a body that is too large."""
+        self._refused = True
+        self.site.server.counters.violations += 1
+        self.log.warn(
+            "{peer} is cut: a body of more than {limit} bytes",
+            peer=peerName(self.transport.getPeer()),
+            limit=MAX_BODY,
+        )
+        self.transport.write(
+            b"HTTP/1.1 413 Content Too Large\r\nconnection: close\r\n"
+            b"content-length: 0\r\n\r\n"
+        )
+        self.loseConnection()
+
+    def allContentReceived(self) -> None:
+        self._complete = True
+        self._bodyBytes = 0
+        HTTPChannel.allContentReceived(self)
+
+    def requestDone(self, request: Request) -> None:
+        self.answering = None
+        self._complete = self._begun = False
+        HTTPChannel.requestDone(self, request)
+
+    def upgrade(self, protocol: Upgraded) -> None:
+        """Give all that comes from here on to another protocol."""
+        self._upgraded = protocol
+
+    # Deadlines and the end
+
+    def resetTimeout(self) -> None:
+        """A byte puts nothing off: a whole request has to come in time."""
+
+    def timeoutConnection(self) -> None:
+        """No request came in time."""
+        if self._begun:
+            self.site.server.counters.cut += 1
+            self.log.warn(
+                "{peer} is cut: no complete request within {seconds:g} s",
+                peer=peerName(self.transport.getPeer()),
+                seconds=self.site.server.limits.handshakeSeconds,
+            )
+        self.loseConnection()
+
+    def loseConnection(self) -> None:
+        """Close when everything has been sent; at the drain limit at the latest."""
+        if self._draining is None:
+            self._draining = self.site.server.clock.callLater(
+                self.site.server.limits.drainSeconds, self._notDrained
+            )
+        HTTPChannel.loseConnection(self)
+
+    def _notDrained(self) -> None:
+        self._draining = None
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once, whatever is queued."""
+        self.transport.abortConnection()
+
+    def close(self) -> None:
+        """The server stops: end what is being answered, and the connection."""
+        answering, self.answering = self.answering, None
+        if answering is not None:
+            answering.close()
+        else:
+            self.loseConnection()
+
+
+def channelOf(request: Request) -> Channel:
+    """The connection on which a request came."""
+    channel = request.channel
+    assert isinstance(channel, Channel)
+    return channel

@@ -1,0 +1,570 @@
+"""
+Live streams as FLV over HTTP: in the body of a response, or in binary messages of a
+WebSocket.
+
+Imports the players, the factory for typing, and C{twisted.web}.  Who plays so is a
+L{Player<twisted_rtmp.players.Player>} like one by RTMP: it joins, is bounded, loses
+frames and is counted alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from twisted.web import http
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+from wsproto.frame_protocol import CloseReason
+from zope.interface import implementer
+
+from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
+from twisted_rtmp.names import DEFAULT_INSTANCE, peerName, printable
+from twisted_rtmp.players import FLVForm, Player
+from twisted_rtmp.web.answers import Origins, answer, finish, notAllowed
+from twisted_rtmp.web.channel import channelOf
+from twisted_rtmp.web.websocket import VERSION, BadUpgrade, WebSocket, isUpgrade
+from twisted_rtmp.wire import amf0
+from twisted_rtmp.wire.constants import MessageType
+from twisted_rtmp.wire.errors import ProtocolError
+from twisted_rtmp.wire.flv import encodeHeader
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
+    from twisted.python.failure import Failure
+
+    from twisted_rtmp.factory import RTMPFactory
+    from twisted_rtmp.streams import LiveStream
+
+_T = TypeVar("_T")
+
+#: RFC 9110, 15.5.22.
+UPGRADE_REQUIRED = 426
+
+METHODS = (b"GET", b"HEAD", b"OPTIONS")
+
+#: How long the first bytes wait until it is known whether there is audio and video, in
+#: seconds.  Encoders send metadata and both sequence headers at once; a stream without
+#: metadata may have its first MP3 or PCM some frames later.
+SETTLE_SECONDS = 1.0
+
+#: Bytes that wait so at most.  Two seconds of 4 Mb/s.
+SETTLE_BYTES = 1024 * 1024
+
+#: Frames after which a stream has shown what it has, whatever its metadata says: about
+#: a second.
+SETTLE_FRAMES = 100
+
+_AUDIO: int = MessageType.AUDIO
+_VIDEO: int = MessageType.VIDEO
+
+#: What in C{onMetaData} tells that there is audio, or video.
+_AUDIO_KEYS = ("audiocodecid", "audiosamplerate", "hasAudio")
+_VIDEO_KEYS = ("videocodecid", "width", "hasVideo")
+
+
+def streamOfPath(path: bytes) -> tuple[str, str]:
+    """
+    The application and the stream that a path names.
+
+    @param path: such as C{b"/live/eu/stage%201.flv"}, which is C{stage 1} of
+        C{live/eu}; percent-encoded UTF-8.
+    @raise ValueError: it names none.
+    """
+    *folders, file = (
+        unquote_to_bytes(part).decode("utf-8", "surrogateescape")
+        for part in path.split(b"/")
+    )
+    application = [folder for folder in folders if folder]
+    if application and application[-1] == DEFAULT_INSTANCE:
+        del application[-1]
+    name, dot, _ = file.rpartition(".")
+    name = name.strip().strip("/")
+    if not dot or not name:
+        raise ValueError("no stream is named")
+    return "/".join(application), name
+
+
+def tracksSeen(stream: LiveStream) -> tuple[bool, bool]:
+    """Whether a stream has had audio, and video."""
+    received = stream.ledger.received
+    types = {header.typeId for header in stream.headers()}
+    return (
+        received.audio > 0 or _AUDIO in types,
+        received.video > 0 or _VIDEO in types,
+    )
+
+
+def tracksPromised(stream: LiveStream) -> tuple[bool, bool]:
+    """Whether a stream's metadata tell of audio, and of video."""
+    if stream.metadata is None:
+        return False, False
+    try:
+        values = amf0.decode(stream.metadata.payload)
+    except ProtocolError:
+        return False, False
+    facts = values[1] if len(values) > 1 else None
+    if not isinstance(facts, dict):
+        return False, False
+    return (
+        any(facts.get(key) not in (None, False, "") for key in _AUDIO_KEYS),
+        any(facts.get(key) not in (None, False, "") for key in _VIDEO_KEYS),
+    )
+
+
+def isSettled(stream: LiveStream) -> bool:
+    """
+    Whether it is known which of audio and video a stream has.
+
+    The header of an FLV stream says so, and it matters: with a track too many
+    mpegts.js waits for ever and ffmpeg for 5 s, with one too few mpegts.js may play
+    without it.
+    """
+    seen = tracksSeen(stream)
+    if all(seen):
+        return True
+    received = stream.ledger.received
+    if received.audio + received.video >= SETTLE_FRAMES:
+        return True
+    promised = tracksPromised(stream)
+    return any(promised) and all(
+        there for there, wanted in zip(seen, promised, strict=True) if wanted
+    )
+
+
+class Body(Protocol):
+    """Where the bytes of a stream go to."""
+
+    def begin(self) -> None:
+        """Tell the peer that its stream is there."""
+
+    def write(self, data: bytes) -> None:
+        """Send some of it."""
+
+    def end(self, code: int) -> None:
+        """
+        Send that there is no more.
+
+        @param code: why, as a WebSocket says it.
+        """
+
+
+class ResponseBody:
+    """The body of an HTTP response: chunked, or for HTTP/1.0 up to the end."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def begin(self) -> None:
+        request = self._request
+        _setHeaders(request)
+        request.setHeader(b"connection", b"close")
+        channelOf(request).persistent = 0
+        request.write(b"")
+
+    def write(self, data: bytes) -> None:
+        self._request.write(data)
+
+    def end(self, code: int) -> None:
+        self._request.unregisterProducer()
+        self._request.finish()
+
+
+def _setHeaders(request: Request) -> None:
+    """Say what is in the body, and that nobody is to keep it."""
+    request.setHeader(b"content-type", b"video/x-flv")
+    request.setHeader(b"cache-control", b"no-store")
+    # nginx passes each piece on at once then, whatever its configuration says.
+    request.setHeader(b"x-accel-buffering", b"no")
+
+
+class SocketBody:
+    """The messages of a WebSocket."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+
+    def begin(self) -> None:
+        self._socket.accept()
+
+    def write(self, data: bytes) -> None:
+        self._socket.sendBytes(data)
+
+    def end(self, code: int) -> None:
+        self._socket.close(code)
+
+
+class State(Enum):
+    """How far an answer has come."""
+
+    ASKING = "it is being decided"
+    WAITING = "nobody publishes the stream yet"
+    PLAYING = "it is being sent"
+    OVER = "all has been said"
+
+
+#: The states that may follow each state.
+TRANSITIONS = {
+    State.ASKING: {State.WAITING, State.PLAYING, State.OVER},
+    State.WAITING: {State.PLAYING, State.OVER},
+    State.PLAYING: {State.OVER},
+    State.OVER: set(),
+}
+
+
+@implementer(IPushProducer)
+class FLVPlay:
+    """
+    One request for a stream: a player's outlet, and its producer.
+
+    @ivar peer: the peer's address, for log lines.
+    @ivar congested: whether more is queued for the peer than it takes.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, server: RTMPFactory, request: Request, application: str, name: str
+    ) -> None:
+        """
+        Look at the request; say nothing yet.
+
+        @raise BadUpgrade: it asks for a WebSocket, but not as it should.
+        """
+        self.peer = peerName(request.getClientAddress())
+        self.congested = False
+        self._server = server
+        self._clock = server.clock
+        self._request = request
+        self._channel = channelOf(request)
+        self._writeNow = self._channel.writeNow
+        self._application = application
+        self._name = name
+        self._label = printable(f"{application}/{name}")
+        self._state = State.ASKING
+        self._decision: Deferred[None] | None = None
+        self._player: Player | None = None
+        self._stream: LiveStream | None = None
+        self._timer: IDelayedCall | None = None
+        # What waits for the FLV header, as long as that is not sent.
+        self._held: list[bytes] | None = []
+        self._heldBytes = 0
+        self._byWebSocket = request.method == b"GET" and isUpgrade(request)
+        self._body: Body
+        if self._byWebSocket:
+            seconds = server.limits.drainSeconds
+            socket = WebSocket(request, self._clock, seconds, self._leave)
+            self._body = SocketBody(socket)
+        else:
+            self._body = ResponseBody(request)
+
+    def start(self, asked: Awaitable[str]) -> None:
+        """
+        Begin.
+
+        @param asked: gives the name of the stream to play, or raises L{Refused}.
+        """
+        self._channel.answering = self
+        self._request.notifyFinish().addErrback(self._lost)
+        decision = Deferred.fromCoroutine(self._decide(asked))
+        if self._state is State.ASKING:
+            self._decision = decision
+
+    async def _decide(self, asked: Awaitable[str]) -> None:
+        """Go on when there is a decision."""
+        try:
+            name = await asked
+        except Refused as refusal:
+            code, text = http.FORBIDDEN, refusal.description
+        # An application's bug: no permission either, and the peer is told so.
+        except Exception:
+            if self._state is State.OVER:
+                return  # it was cancelled
+            self.log.failure("{peer}: no decision", peer=self.peer)
+            code, text = http.INTERNAL_SERVER_ERROR, "The server could not decide."
+        else:
+            code, text = http.OK, ""
+        self._decision = None
+        if self._state is State.OVER:
+            return
+        if code != http.OK:
+            self._answer(code, text)
+        elif self._request.method == b"HEAD":
+            self._look(name)
+        else:
+            self._play(name)
+
+    def _look(self, name: str) -> None:
+        """Say whether the stream is there."""
+        if (self._application, name) not in self._server.streams:
+            self._notThere()
+            return
+        self._over()
+        _setHeaders(self._request)
+        self._request.finish()
+
+    def _play(self, name: str) -> None:
+        """Play, or wait for the stream."""
+        self._request.registerProducer(self, True)
+        now = self._clock.seconds()
+        self._player = Player(self, FLVForm(), self._name, now)
+        there = self._server.play(self._application, name, self._player)
+        self.log.info(
+            "{peer} plays {application}/{name} by {how}{waiting}",
+            peer=self.peer,
+            application=printable(self._application),
+            name=printable(name),
+            how="WebSocket" if self._byWebSocket else "HTTP",
+            waiting="" if there else ", which is not being published yet",
+        )
+        if self._state is State.ASKING:
+            self._enter(State.WAITING)
+            self._setTimer(self._server.limits.playerWaitSeconds, self._notThere)
+
+    def _notThere(self) -> None:
+        """Nobody has begun to publish in time."""
+        self._timer = None
+        self._answer(http.NOT_FOUND, "Nobody publishes this stream.")
+
+    # The states
+
+    def _enter(self, state: State) -> None:
+        """The only place that changes the state."""
+        if state not in TRANSITIONS[self._state]:
+            raise AssertionError(f"{self._state} does not lead to {state}")
+        self._state = state
+
+    def _setTimer(self, seconds: float, due: Callable[..., object]) -> None:
+        """See to the one thing that has a deadline now."""
+        self._stopTimer()
+        self._timer = self._clock.callLater(seconds, due)
+
+    def _stopTimer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _over(self) -> None:
+        """Nothing more is to be sent: take the player off, and forget all."""
+        self._enter(State.OVER)
+        self._stopTimer()
+        self._held = None
+        if self._decision is not None:
+            self._decision.cancel()
+        player, self._player = self._player, None
+        if player is not None:
+            self._server.stopPlaying(player)
+            self.log.info(
+                "{peer} got {sent} messages of {name}, {size} bytes{lost}",
+                peer=self.peer,
+                sent=player.sent,
+                name=self._label,
+                size=player.sentBytes,
+                lost=f"; {player.dropped} were dropped since it did not keep up"
+                if player.dropped
+                else "",
+            )
+
+    def _answer(self, code: int, text: str) -> None:
+        """Answer with words instead of a stream."""
+        if self._player is not None:
+            self._request.unregisterProducer()
+        self._over()
+        if code == http.FORBIDDEN:
+            self._server.counters.refused += 1
+            self.log.warn(
+                "{peer} is refused {name} to play: {why}",
+                peer=self.peer,
+                name=self._label,
+                why=printable(text),
+            )
+        finish(self._request, code, text)
+
+    def _lost(self, reason: Failure) -> None:
+        """The connection is gone."""
+        if self._state is not State.OVER:
+            self._over()
+
+    def _leave(self) -> None:
+        """The peer wants no more."""
+        if self._state is not State.OVER:
+            self._over()
+
+    def close(self) -> None:
+        """The server stops."""
+        if self._state is State.PLAYING:
+            self._sendHeader()
+            self._over()
+            self._body.end(CloseReason.GOING_AWAY)
+        elif self._state is State.OVER:
+            self._channel.loseConnection()
+        else:
+            self._channel.persistent = 0
+            self._answer(http.SERVICE_UNAVAILABLE, "The server is stopping.")
+
+    # What a player needs
+
+    def streamBegan(self, player: Player, again: bool) -> None:
+        """Tell the peer that the stream is there."""
+        if self._state is State.PLAYING:
+            return  # the end of the one before is still in the queue
+        self._enter(State.PLAYING)
+        self._stopTimer()
+        self._stream = self._server.streams[player.key]
+        self._body.begin()
+
+    def writeMedia(self, data: bytes) -> None:
+        """Send tags, behind the header."""
+        if self._held is None:
+            self._write(data)
+            return
+        self._held.append(data)
+        self._heldBytes += len(data)
+        assert self._stream is not None
+        if self._heldBytes > SETTLE_BYTES or isSettled(self._stream):
+            self._sendHeader()
+        elif self._timer is None:
+            self._setTimer(SETTLE_SECONDS, self._settleDue)
+
+    def _write(self, data: bytes) -> None:
+        self._body.write(data)
+        if self._writeNow is not None and not self.congested:
+            # Not to wait for the reactor's next turn: it would only call this.  A
+            # failure shows again when the reactor reads.
+            self._writeNow()
+
+    def _settleDue(self) -> None:
+        self._timer = None
+        self._sendHeader()
+
+    def _sendHeader(self) -> None:
+        """Send the FLV header, with the tracks that there are, and what waits."""
+        held, self._held = self._held, None
+        if held is None or self._stream is None:
+            return
+        self._stopTimer()
+        audio, video = tracksSeen(self._stream)
+        if not audio and not video:
+            audio = video = True  # mpegts.js takes neither for no FLV
+        self._write(b"".join([encodeHeader(audio, video), *held]))
+
+    def streamOver(self, player: Player) -> None:
+        """All of the stream has been handed over: end the answer."""
+        self._sendHeader()
+        self._over()
+        self._body.end(CloseReason.NORMAL_CLOSURE)
+
+    def cut(self, why: str) -> None:
+        """Close at once, whatever is queued."""
+        self._server.counters.cut += 1
+        self.log.warn("{peer} is cut: {why}", peer=self.peer, why=why)
+        self._channel.abort()
+
+    # The transport's producer
+
+    def pauseProducing(self) -> None:
+        """The peer does not take what it asked for."""
+        if self._state is not State.PLAYING:
+            return
+        self.congested = True
+        seconds = self._server.limits.drainSeconds
+        self._setTimer(seconds, self._notTaken)
+
+    def _notTaken(self) -> None:
+        self._timer = None
+        self.cut(f"it takes nothing for {self._server.limits.drainSeconds:g} s")
+
+    def resumeProducing(self) -> None:
+        """The peer has taken what was queued."""
+        if not self.congested:
+            return
+        self.congested = False
+        self._stopTimer()
+        if self._player is not None:
+            self._player.drain()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; L{_lost} sees to all."""
+
+
+class FLVResource(Resource):
+    """
+    Every live stream, at C{/APPLICATION/STREAM.flv}.
+
+    An L{IAuthorizer<twisted_rtmp.interfaces.IAuthorizer>} is asked as for a player by
+    RTMP: C{connect}, then C{play}.
+    """
+
+    isLeaf = True
+
+    def __init__(self, server: RTMPFactory, origins: Origins) -> None:
+        Resource.__init__(self)
+        self._server = server
+        self._origins = origins
+
+    def render(self, request: Request) -> bytes | int:
+        self._origins.mark(request)
+        if request.method == b"OPTIONS":
+            return self._origins.preflight(request, METHODS)
+        if request.method not in METHODS:
+            return notAllowed(request, METHODS)
+        try:
+            application, name = streamOfPath(request.path)
+        except ValueError:
+            return answer(
+                request, http.NOT_FOUND, "A stream is at /APPLICATION/STREAM.flv."
+            )
+        if isUpgrade(request) and not self._origins.permits(request):
+            return answer(request, http.FORBIDDEN, "Not from pages of this origin.")
+        try:
+            play = FLVPlay(self._server, request, application, name)
+        except BadUpgrade as error:
+            request.setHeader(b"sec-websocket-version", VERSION)
+            code = UPGRADE_REQUIRED if error.wrongVersion else http.BAD_REQUEST
+            return answer(request, code, str(error))
+        play.start(self._ask(request, application, name))
+        return NOT_DONE_YET
+
+    async def _ask(self, request: Request, application: str, name: str) -> str:
+        """
+        Ask the authorizer, if there is one.
+
+        @return: the name of the stream to play.
+        @raise Refused: it may not be.
+        """
+        authorizer = self._server.authorizer
+        if authorizer is None:
+            return name
+        address = request.getClientAddress()
+        _, _, rawQuery = request.uri.partition(b"?")
+        query = rawQuery.decode("utf-8", "surrogateescape")
+        connect = ConnectRequest(
+            application, query, address, _propertiesOf(request, application)
+        )
+        await _maybe(authorizer.connect(connect))
+        renamed: str | None = await _maybe(
+            authorizer.play(StreamRequest(application, name, query, address, connect))
+        )
+        return name if renamed is None else renamed
+
+
+def _propertiesOf(request: Request, application: str) -> dict[str, Any]:
+    """What C{connect} by RTMP would have said, as far as a request does."""
+    scheme = "https" if request.isSecure() else "http"
+    host = request.getHeader("host") or ""
+    properties = {"app": application, "tcUrl": f"{scheme}://{host}/{application}"}
+    for key, header in (("flashVer", "user-agent"), ("pageUrl", "referer")):
+        value = request.getHeader(header)
+        if value is not None:
+            properties[key] = value
+    return properties
+
+
+async def _maybe(asked: Awaitable[_T] | _T) -> _T:
+    """What an authorizer said, at once or later."""
+    return await asked if isinstance(asked, Awaitable) else asked

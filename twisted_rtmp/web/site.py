@@ -1,0 +1,111 @@
+"""
+The site, and its root.
+
+Imports C{twisted.web}, the factory for typing, and the resources of this package.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from twisted.web.http import Request as HTTPRequest
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from twisted_rtmp.web.answers import Nothing, Origins
+from twisted_rtmp.web.channel import Channel
+from twisted_rtmp.web.flv import FLVResource
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress, IReactorTime
+
+    from twisted_rtmp.factory import RTMPFactory
+
+
+class Root(Resource):
+    """
+    What the site has: resources by the first part of their path, such as statistics,
+    and those that every stream has, by the ending of the path.
+    """
+
+    def __init__(self, nothing: Resource) -> None:
+        """
+        Begin with nothing.
+
+        @param nothing: what all other addresses lead to.
+        """
+        Resource.__init__(self)
+        self._nothing = nothing
+        self._byEnding: dict[bytes, Resource] = {}
+
+    def putEnding(self, ending: bytes, resource: Resource) -> None:
+        """
+        Have every stream's resource of a kind.
+
+        @param ending: of the path, such as C{b".flv"}.
+        """
+        self._byEnding[ending] = resource
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        _, dot, ending = request.path.rpartition(b"/")[2].rpartition(b".")
+        return self._byEnding.get(dot + ending, self._nothing)
+
+
+class HTTPSite(Site):
+    """
+    A server's live streams, by HTTP.
+
+    @ivar server: the factory that has the streams.
+    @ivar root: where other resources can be added.
+    """
+
+    noisy = False
+    # No HTTP/2: it has no Upgrade, and its requests have no transport of their own.
+    protocol = Channel  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        server: RTMPFactory,
+        *,
+        origins: Iterable[str] = ("*",),
+    ) -> None:
+        """
+        @param server: has the streams, the limits, and who decides.
+        @param origins: of pages that may play, such as C{"https://example.org"};
+            C{"*"} for any.
+        """
+        allowed = Origins(origins)
+        self.server = server
+        self.root = Root(Nothing(allowed))
+        self.root.putEnding(b".flv", FLVResource(server, allowed))
+        Site.__init__(
+            self,
+            self.root,
+            parsePOSTFormSubmission=False,
+            timeout=server.limits.handshakeSeconds,
+            reactor=reactor,
+        )
+
+    def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override]
+        return Site.buildProtocol(self, addr) if self.server.admit() else None
+
+    def acceptableProtocols(self) -> list[bytes]:
+        return [b"http/1.1"]
+
+    def getContentFile(self, length: int | None) -> io.BytesIO:
+        """Where a request's body is kept: it is bounded."""
+        return io.BytesIO()
+
+    # No log of its own: it would have the tokens that are in addresses.
+
+    def startFactory(self) -> None:
+        """There is no log to open, and no clock for it."""
+
+    def stopFactory(self) -> None:
+        """There is no log to close."""
+
+    def log(self, request: HTTPRequest) -> None:
+        """What players do is logged where they begin and end."""
