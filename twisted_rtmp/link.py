@@ -15,15 +15,16 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import (
     IConsumer,
     IPushProducer,
     ITCPTransport,
     ITransport,
-    IWriteDescriptor,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import Attribute, implementer
 
 from twisted_rtmp.limits import DRAIN_SECONDS, QUEUED_REPLY_BYTES
@@ -43,7 +44,6 @@ from twisted_rtmp.wire.messages import (
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
-    from twisted.python.failure import Failure
 
     from twisted_rtmp.pacing import Pacer
 
@@ -175,7 +175,8 @@ class Link(Protocol):
         self._running = False
         # Each hold, with whom it is for.
         self._holds: set[tuple[Hold, object]] = set()
-        self._writeNow: Callable[[], object] | None = None
+        # The transport, if it is a socket that can be read and written at once.
+        self._socket: Any = None
         self._hangUp: select.poll | None = None
         self._heard = 0.0
         self._heldSince = 0.0
@@ -196,8 +197,9 @@ class Link(Protocol):
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
-        if IWriteDescriptor.providedBy(transport):
-            self._writeNow = transport.doWrite
+        # TLS says that it provides what its socket does.
+        if isinstance(transport, FileDescriptor):
+            self._socket = transport
         transport.bufferSize = min(FIRST_READ_SIZE, self._queuedBytes)
         transport.registerProducer(self, True)
         self._heard = self._since = self._clock.seconds()
@@ -307,8 +309,31 @@ class Link(Protocol):
     def releasePace(self) -> None:
         """Read what has come meanwhile."""
         self._holds.discard(_PACE)
-        if not self._holds and self.phase is not Phase.CLOSED:
+        if self._holds or self.phase is Phase.CLOSED:
+            return
+        if self._socket is None or (self._readNow() and not self._holds):
             self.transport.resumeProducing()
+
+    def _readNow(self) -> bool:
+        """
+        Read without the reactor, which would have to be told of it before and after:
+        that costs more than the read.
+
+        @return: whether the connection is still there.
+        """
+        socket = self._socket
+        try:
+            why = socket.doRead()
+        # As where the reactor reads: a bug is logged, and ends one connection only.
+        except Exception as error:
+            self.log.failure("{peer}: reading failed", peer=self.peer)
+            why = error
+        if why is None:
+            return self.phase is not Phase.CLOSED
+        socket.stopReading()
+        socket.stopWriting()
+        socket.connectionLost(Failure(why))
+        return False
 
     def _setDispatching(self) -> None:
         """Note whether events may be dispatched: asked once a message."""
@@ -416,12 +441,24 @@ class Link(Protocol):
 
     def _write(self, data: bytes) -> None:
         """
-        Write, and not wait for the reactor's next turn: it would only do the same.
-        A failure shows again when the reactor reads.
+        Write, and not wait for the reactor's next turn: it would only do the same,
+        and would have to be told of it before and after.
         """
+        socket = self._socket
+        # Whether nothing waits there; no public attribute tells.
+        if (
+            socket is not None
+            and socket.connected
+            and not socket.dataBuffer
+            and not socket._tempDataBuffer
+        ):
+            sent = socket.writeSomeData(data)
+            # A failure shows again when the reactor writes.
+            if sent.__class__ is int:
+                if sent == len(data):
+                    return
+                data = data[sent:]
         self.transport.write(data)
-        if self._writeNow is not None and not self.congested:
-            self._writeNow()
 
     def drained(self) -> None:
         """The peer has taken what was queued for it: more may be written."""
