@@ -219,6 +219,7 @@ class RTMPClient(Link):
         self._lastTransaction = 0
         self._streams: dict[int, ClientStream] = {}
         self._farewell = math.inf
+        self._wanted = False
         self._error: ClientError | None = None
         self._waiting: list[Deferred[ClientError | None]] = []
 
@@ -349,7 +350,7 @@ class RTMPClient(Link):
         return self.url.name if name is None else name
 
     def _checkConnected(self) -> None:
-        if self.phase is not Phase.CONNECTED or self._farewell != math.inf:
+        if self.phase is not Phase.CONNECTED or self._wanted:
             raise self._error or ConnectionEnded("The connection is closed.")
 
     async def _createStream(self) -> int:
@@ -368,12 +369,13 @@ class RTMPClient(Link):
 
         @return: fires when it has ended; never fails.
         """
-        if self.phase is Phase.CONNECTED and self._farewell == math.inf:
+        if self.phase is Phase.CONNECTED and not self._wanted:
             for stream in list(self._streams.values()):
                 if stream.state is StreamState.STARTING:
                     stream.end(None)
                 else:
                     stream.close()
+            self._wanted = True
             self._farewell = self.seconds() + self._limits.farewellSeconds
             self.setTimer()
             transport = self.transport
@@ -405,6 +407,7 @@ class RTMPClient(Link):
         if self.phase is not Phase.CLOSED:
             if why:
                 self._failWith(ConnectionEnded(why, clean=False))
+            self._wanted = True
             self.transport.abortConnection()
 
     def whenEnded(self) -> Deferred[ClientError | None]:
@@ -653,7 +656,7 @@ class RTMPClient(Link):
         else:
             _, awaited, seconds = self._limit()
             text = f"Waited {seconds:g} s for {awaited}."
-        if self._farewell == math.inf:
+        if not self._wanted:
             self._failWith(TimeLimitPassed(text, seconds=seconds))
 
     def release(self, reason: Hold, holder: object = None) -> None:
@@ -676,7 +679,7 @@ class RTMPClient(Link):
         self.close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.phase is not Phase.CLOSING and self._farewell == math.inf:
+        if self.phase is not Phase.CLOSING and not self._wanted:
             self._failWith(_endOf(reason))
         super().connectionLost(reason)
         self.log.info(
@@ -693,12 +696,12 @@ class RTMPClient(Link):
         error = self._error or ConnectionEnded("The connection is closed.")
         if not self.accepted.called:
             self.accepted.errback(error)
-        calls, self._calls = self._calls, {}
-        for call in calls.values():
-            if call.answer is not None:
-                call.answer.errback(error)
         for stream in list(self._streams.values()):
             stream.end(self._error)
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            if call.answer is not None and not call.answer.called:
+                call.answer.errback(error)
 
 
 def _endOf(reason: Failure) -> ClientError:

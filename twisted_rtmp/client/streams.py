@@ -175,7 +175,7 @@ class ClientStream:
             error = None if error.clean else error
         self._error = error
         self.client.streamEnded(self)
-        if before is StreamState.STARTING:
+        if before is StreamState.STARTING and not self.started.called:
             self.started.errback(error or ConnectionEnded("Closed before it began."))
         self._finish()
 
