@@ -1019,6 +1019,10 @@ class TestAudioFacts:
             (b"\x91Opus" + BODY, {"audiocodecid": 0x4F707573}),
             (b"\x94Opus\x00\x08", {"audiocodecid": 0x4F707573}),
             (b"\x90fLaC" + FLAC_44100, sound(0x664C6143, 44100, 2, None)),
+            # As FFmpeg 8.1 writes it: without the signature and the block's header.
+            (b"\x90fLaC" + FLAC_44100[8:], sound(0x664C6143, 44100, 2, None)),
+            (b"\x90fLaC" + FLAC_44100[8:-1], {"audiocodecid": 0x664C6143}),
+            (b"\x90fLaC" + FLAC_44100[8:] + b"x", {"audiocodecid": 0x664C6143}),
             (b"\x90fLaC" + BODY, {"audiocodecid": 0x664C6143}),
             (b"\x91ac-3" + BODY, {"audiocodecid": 0x61632D33}),
             (b"\x95\xf1Opus" + BODY, {}),

@@ -256,10 +256,15 @@ def _opusConfiguration(config: bytes) -> _Sound:
 
 
 def _flacConfiguration(config: bytes) -> _Sound:
-    """Read "fLaC" and a STREAMINFO block.  RFC 9639, 8.2."""
-    if config[:4] != b"fLaC" or len(config) < 42:
+    """
+    Read "fLaC" and a STREAMINFO block.  RFC 9639, 8.2.
+
+    FFmpeg leaves out what stands before the block's 34 bytes.
+    """
+    start = 8 if config[:4] == b"fLaC" else 0
+    if len(config) < start + 34 or (not start and len(config) > 34):
         raise MessageError("not a FLAC sequence header")
-    bits = _Bits(config[18:])
+    bits = _Bits(config[start + 10 :])
     return bits.read(20), None, bits.read(3) + 1
 
 
