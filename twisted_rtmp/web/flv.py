@@ -401,9 +401,7 @@ class FLVPlay:
             self._sendHeader()
             self._over()
             self._body.end(CloseReason.GOING_AWAY)
-        elif self._state is State.OVER:
-            self._channel.loseConnection()
-        else:
+        elif self._state is not State.OVER:
             self._channel.persistent = 0
             self._answer(http.SERVICE_UNAVAILABLE, "The server is stopping.")
 
@@ -423,6 +421,8 @@ class FLVPlay:
         if self._held is None:
             self._write(data)
             return
+        if not data:
+            return  # a stream begins with nothing
         self._held.append(data)
         self._heldBytes += len(data)
         assert self._stream is not None
