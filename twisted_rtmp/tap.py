@@ -30,6 +30,7 @@ from twisted_rtmp.recording import DEFAULT_NAME, Recordings, RecordName
 from twisted_rtmp.recording.recorder import MIN_FREE
 from twisted_rtmp.service import Listener, RTMPService, ServerProcess
 from twisted_rtmp.streams import TakeOver
+from twisted_rtmp.web import HTTPSite
 from twisted_rtmp.wire.constants import MAX_MESSAGE_LENGTH
 from twisted_rtmp.wire.limits import WireLimits
 
@@ -38,6 +39,18 @@ if TYPE_CHECKING:
 
 #: The port IANA has registered for RTMP (macromedia-fcs).
 RTMP_PORT = 1935
+
+#: Options that may be given several times.
+_REPEATABLE = frozenset(
+    (
+        "application",
+        "http",
+        "http-origin",
+        "listen",
+        "stream-key",
+        "stream-key-file",
+    )
+)
 
 #: Connections that the system accepts before the server gets to them.  Twisted
 #: asks for 50, and a second's burst of encoders after a network came back is
@@ -247,8 +260,8 @@ class Options(UsageOptions):
     """
     What C{twistd rtmp} can be told.
 
-    After parsing, C{self["listeners"]}, C{self["limits"]} and
-    C{self["authorizer"]} hold the finished parts.
+    After parsing, C{self["listeners"]}, C{self["http-listeners"]},
+    C{self["limits"]} and C{self["authorizer"]} hold the finished parts.
     """
 
     synopsis = "[options]"
@@ -350,6 +363,8 @@ class Options(UsageOptions):
         self._parsing = False
         self._given: Counter[str] = Counter()
         self._descriptions: list[str] = []
+        self._httpDescriptions: list[str] = []
+        self._httpOrigins: list[str] = []
         self._applications: list[str] = []
         self._streamKeys: dict[str, str] = {}
 
@@ -361,6 +376,26 @@ class Options(UsageOptions):
         if description in self._descriptions:
             raise UsageError(f"--listen {description}: given twice.")
         self._descriptions.append(description)
+
+    def opt_http(self, description: str) -> None:
+        """
+        Play live streams by HTTP and WebSocket on this Twisted endpoint, or TCP port,
+        at /APPLICATION/STREAM.flv.  May be given several times.
+        """
+        if description in self._httpDescriptions:
+            raise UsageError(f"--http {description}: given twice.")
+        self._httpDescriptions.append(description)
+
+    def opt_http_origin(self, origin: str) -> None:
+        """
+        Only web pages of this origin, such as https://example.org, may play.  May be
+        given several times.
+        """
+        if not re.fullmatch(r"https?://[^/\s]+", origin):
+            raise UsageError(
+                f"--http-origin {origin}: an origin is like https://example.org."
+            )
+        self._httpOrigins.append(origin)
 
     def opt_application(self, application: str) -> None:
         """Only this application may be published to.  May be given several times."""
@@ -428,9 +463,8 @@ class Options(UsageOptions):
 
         @raise UsageError: something is wrong; the message is one line.
         """
-        repeatable = {"listen", "application", "stream-key", "stream-key-file"}
         for name, times in self._given.items():
-            if times > 1 and name not in repeatable:
+            if times > 1 and name not in _REPEATABLE:
                 raise UsageError(f"--{name}: given {times} times.")
         self._checkRecording()
         if self["pipe"] is not None:
@@ -439,7 +473,13 @@ class Options(UsageOptions):
             except ValueError as error:
                 raise UsageError(f"--pipe: {error}.") from None
         self["limits"] = self._limits()
-        self["listeners"] = self._listeners()
+        self["listeners"] = _listeners(
+            "listen", self._descriptions or [f"tcp:{self['port']}"]
+        )
+        if self._httpOrigins and not self._httpDescriptions:
+            raise UsageError("--http-origin: where?  There is no --http.")
+        self["http-listeners"] = _listeners("http", self._httpDescriptions)
+        self["http-origins"] = self._httpOrigins or ["*"]
         self["authorizer"] = None
         if self._applications or self._streamKeys:
             self["authorizer"] = AllowList(self._applications, self._streamKeys)
@@ -485,18 +525,26 @@ class Options(UsageOptions):
             **{field: self[option] for option, _, field, _ in _SERVER_LIMITS},
         )
 
-    def _listeners(self) -> list[Listener]:
-        # twistd's own --reactor has been dealt with by now.
-        from twisted.internet import reactor
 
-        listeners = []
-        for description in self._descriptions or [f"tcp:{self['port']}"]:
-            try:
-                endpoint = endpointFromString(reactor, description)
-            except Exception as error:  # parsers are plugins, which raise anything
-                raise UsageError(f"--listen {description}: {_said(error)}") from error
-            listeners.append(Listener(description, endpoint))
-        return listeners
+def _listeners(option: str, descriptions: Iterable[str]) -> list[Listener]:
+    """
+    Make endpoints of their descriptions.
+
+    @raise UsageError: one is wrong; the message is one line.
+    """
+    # twistd's own --reactor has been dealt with by now.
+    from twisted.internet import reactor
+
+    listeners = []
+    for description in descriptions:
+        try:
+            if option == "http" and description.isdecimal():
+                description = f"tcp:{parsePort(description)}"
+            endpoint = endpointFromString(reactor, description)
+        except Exception as error:  # parsers are plugins, which raise anything
+            raise UsageError(f"--{option} {description}: {_said(error)}") from error
+        listeners.append(Listener(description, endpoint))
+    return listeners
 
 
 def _said(error: Exception) -> str:
@@ -560,10 +608,15 @@ def makeService(options: Options) -> IService:
     process = ServerProcess(reactor)
     if options["once"]:
         factory.streamEnded.append(lambda stream: process.leave())
+    site = HTTPSite(reactor, factory, origins=options["http-origins"])
+    httpListeners = [
+        Listener(f"HTTP, {description}", endpoint, site)
+        for description, endpoint, _ in options["http-listeners"]
+    ]
     server = RTMPService(
         reactor,
         factory,
-        options["listeners"],
+        [*options["listeners"], *httpListeners],
         recordings=recordings,
         listenFailed=process.fail,
     )

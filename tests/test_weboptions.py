@@ -1,0 +1,107 @@
+"""C{--http} and C{--http-origin}, and the service that they describe."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from httpclient import Getter
+from serverprocess import Server, publish
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.usage import UsageError
+
+from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.service import Listener, RTMPService
+from twisted_rtmp.tap import Options, endpointFromString, makeService
+from twisted_rtmp.web import HTTPSite
+
+
+def parse(*arguments):
+    options = Options()
+    options.parseOptions(["--no-record", *arguments])
+    return options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "descriptions"),
+    [
+        ([], []),
+        (["--http", "8080"], ["tcp:8080"]),
+        (["--http", "0", "--http", "tcp6:8080"], ["tcp:0", "tcp6:8080"]),
+        (["--http", "unix:http.sock"], ["unix:http.sock"]),
+    ],
+)
+def test_endpoints(arguments, descriptions):
+    options = parse(*arguments)
+    assert [each.description for each in options["http-listeners"]] == descriptions
+    assert options["http-origins"] == ["*"]
+    assert len(options["listeners"]) == 1
+
+
+def test_origins():
+    origins = ["--http-origin", "https://a.example", "--http-origin", "http://b:8000"]
+    options = parse("--http", "0", *origins)
+    assert options["http-origins"] == ["https://a.example", "http://b:8000"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--http", "70000"], "--http 70000: a port is a number"),
+        (["--http", "8080", "--http", "8080"], "--http 8080: given twice"),
+        (["--http", "nonsense:1"], "--http nonsense:1: Unknown endpoint type"),
+        (["--http", "tcp:x"], "--http tcp:x: "),
+        (["--http-origin", "https://a.example"], "--http-origin: where"),
+        (["--http", "0", "--http-origin", "a.example"], "--http-origin a.example: "),
+        (["--http", "0", "--http-origin", "https://a/"], "--http-origin https://a/: "),
+    ],
+)
+def test_wrongOptions(arguments, message):
+    with pytest.raises(UsageError) as caught:
+        parse(*arguments)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_theServiceListensWithASite():
+    service = makeService(
+        parse("--http", "0", "--http", "unix:h", "--http-origin", "http://a")
+    )
+    (server,) = (part for part in service if isinstance(part, RTMPService))
+    rtmp, tcp, unix = server._listeners
+    assert rtmp.factory is None
+    assert (tcp.description, unix.description) == ("HTTP, tcp:0", "HTTP, unix:h")
+    assert tcp.factory is unix.factory
+    assert isinstance(tcp.factory, HTTPSite)
+    assert tcp.factory.server is server.factory
+    client = Getter(tcp.factory, "/live/key.flv", "HEAD", origin="http://b")
+    client.leave()
+    assert "access-control-allow-origin" not in client.headers
+
+
+def test_aListenerMayHaveAFactoryOfItsOwn():
+    reactor = MemoryReactorClock()
+    factory = RTMPFactory(reactor)
+    site = HTTPSite(reactor, factory)
+    listeners = [
+        Listener("one", endpointFromString(reactor, "tcp:1")),
+        Listener("other", endpointFromString(reactor, "tcp:2"), site),
+    ]
+    RTMPService(reactor, factory, listeners).startService()
+    assert [call[:2] for call in reactor.tcpServers] == [(1, factory), (2, site)]
+
+
+def test_aServerOfItsOwn(tmp_path):
+    """The log tells both addresses, and SIGTERM leaves with 0."""
+    arguments = ["--listen", "tcp:0:interface=127.0.0.1", "--no-record"]
+    arguments += ["--http", "tcp:0:interface=127.0.0.1"]
+    with Server.twistd(arguments, tmp_path) as server:
+        port = server.port()
+        server.expect(
+            r"Listening on 127\.0\.0\.1:\d+ \(HTTP, tcp:0:interface=127\.0\.0\.1\)"
+        )
+        publish(f"rtmp://127.0.0.1:{port}/live/test")
+        server.expect("live/test ended after")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0, server.output
+        assert "Traceback" not in server.output
