@@ -337,6 +337,31 @@ def test_headersAreNeverLost(stream, group, monkeypatch):
     assert peer.messages()[-1] == changed
 
 
+def test_headersMayBeOlderThanTheQueueIsLong(stream, group):
+    headers = begin(stream)
+    hour = 3_600_000
+    gop = send(stream, key(hour), audio(hour + 5), inter(hour + 33))
+    player, peer = join(group, congested=True)
+    gop += send(stream, inter(hour + 66))
+    assert player.dropped == 0
+    peer.congested = False
+    player.drain()
+    assert peer.messages() == headers + gop
+
+
+def test_metadataAreNeverLost(stream, group, monkeypatch):
+    monkeypatch.setattr(playersModule, "PLAYER_QUEUE_BYTES", 2000)
+    metadata, *_ = begin(stream)
+    player, peer = join(group, congested=True)
+    captions = Message(18, 20, 1, amf0.encode("onCaption", "x" * 1500))
+    send(stream, captions, *(audio(30 * i) for i in range(1, 60)))
+    assert player.dropped > 0
+    peer.congested = False
+    player.drain()
+    kept = [message for message in peer.messages() if message.typeId == 18]
+    assert kept == [metadata]
+
+
 def test_theQueueIsWrittenUntilThePeerHasEnough(stream, group):
     begin(stream)
     player, peer = join(group)

@@ -62,7 +62,18 @@ _CHUNK_STREAMS = {
 
 _AUDIO: int = MessageType.AUDIO
 _VIDEO: int = MessageType.VIDEO
+_DATA: int = MessageType.DATA_AMF0
 _HEADER = SEQUENCE_HEADER | SEQUENCE_END | METADATA
+
+#: How C{onMetaData} begins, in AMF0.
+_METADATA = b"\x02\x00\x0aonMetaData"
+
+
+def _isHeader(message: Message) -> bool:
+    """Whether a message is kept for a player whatever it loses."""
+    if message.typeId == _DATA:
+        return message.payload.startswith(_METADATA)
+    return bool(message.flags & _HEADER)
 
 
 class Form(Hashable, Protocol):
@@ -324,12 +335,17 @@ class Player:
 
     def _isOver(self) -> bool:
         """Whether more is queued than may be."""
-        queue = self._queue
         if self._queuedBytes > PLAYER_QUEUE_BYTES:
             return True
-        return bool(queue) and (
-            queue[-1][0].timestamp - queue[0][0].timestamp > PLAYER_QUEUE_SECONDS * 1000
-        )
+        queue = self._queue
+        if not queue:
+            return False
+        newest = queue[-1][0].timestamp
+        for message, _ in queue:
+            # A header may be as old as the stream.
+            if not _isHeader(message):
+                return newest - message.timestamp > PLAYER_QUEUE_SECONDS * 1000
+        return False
 
     def _loseVideo(self, *, upToKeyFrame: bool) -> None:
         """
@@ -365,7 +381,7 @@ class Player:
         newest = queue[-1][0].timestamp
         kept: deque[tuple[Message, bytes]] = deque()
         for message, chunks in queue:
-            if not message.flags & _HEADER and (
+            if not _isHeader(message) and (
                 self._queuedBytes > PLAYER_QUEUE_BYTES // 2
                 or newest - message.timestamp > PLAYER_QUEUE_SECONDS * 500
             ):
@@ -382,7 +398,7 @@ class Player:
 
     def _forget(self) -> None:
         """Empty the queue of frames, since the peer wants none; headers stay."""
-        self._queue = deque(e for e in self._queue if e[0].flags & _HEADER)
+        self._queue = deque(e for e in self._queue if _isHeader(e[0]))
         self._queuedBytes = sum(len(chunks) for _, chunks in self._queue)
 
     def setForm(self, form: Form) -> None:
