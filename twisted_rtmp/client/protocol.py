@@ -234,6 +234,14 @@ class RTMPClient(Link):
         self.wire.start()
         self.flush()
 
+    def pauseProducing(self) -> None:
+        if self.phase is Phase.HANDSHAKE:
+            # TLS takes C0 and C1, but cannot send them before the server's part of its
+            # own handshake has been read.
+            self.congested = True
+        else:
+            super().pauseProducing()
+
     def handshakeDone(self, event: HandshakeDone) -> None:
         super().handshakeDone(event)
         url = self.url
@@ -715,12 +723,15 @@ def _endOf(reason: Failure) -> ClientError:
 
 def _reasonOf(reason: Failure) -> str:
     """Why a transport ended, in a few words."""
-    if reason.type is not None and reason.type.__module__.startswith("OpenSSL"):
+    module = getattr(reason.type, "__module__", "")
+    if module.startswith("OpenSSL"):
         # [('SSL routines', '', 'certificate verify failed')]
         arguments = getattr(reason.value, "args", ())
         errors = arguments[0] if arguments else ()
         texts = [e[-1] for e in errors if isinstance(e, tuple) and e]
         return f"TLS: {', '.join(texts) or 'the server ended it'}."
+    if module.startswith("service_identity"):
+        return "TLS: the server's certificate is not for this host."
     return printable(reason.getErrorMessage())
 
 
