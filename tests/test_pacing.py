@@ -34,7 +34,7 @@ def busy(pacer, clock, publisher):
     """Make a pacer active by as many messages as it takes."""
     clock.advance(WINDOW_SECONDS)
     messages = int(BUSY_MESSAGES * WINDOW_SECONDS) + 1
-    pacer.readDone(publisher, LARGE_READ, messages, clock.seconds(), False)
+    pacer.readDone(publisher, LARGE_READ, messages, clock.seconds(), 0.0, False)
     assert publisher.calls == []
 
 
@@ -43,7 +43,7 @@ def test_fewMessagesAreReadAtOnce(clock):
     for _ in range(100):
         clock.advance(WINDOW_SECONDS / 10)
         messages = int(BUSY_MESSAGES * WINDOW_SECONDS / 10) - 1
-        pacer.readDone(publisher, 1000, messages, clock.seconds(), False)
+        pacer.readDone(publisher, 1000, messages, clock.seconds(), 0.0, False)
     assert not pacer.active
     assert publisher.calls == []
     assert not clock.getDelayedCalls()
@@ -52,9 +52,9 @@ def test_fewMessagesAreReadAtOnce(clock):
 def test_manyMessagesWaitForTheTick(clock):
     pacer, one, other = Pacer(clock), Publisher(), Publisher()
     busy(pacer, clock, one)
-    pacer.readDone(one, 1000, 1, clock.seconds(), False)
+    pacer.readDone(one, 1000, 1, clock.seconds(), 0.0, False)
     clock.advance(LATENCY_SECONDS / 2)
-    pacer.readDone(other, 1000, 1, clock.seconds(), False)
+    pacer.readDone(other, 1000, 1, clock.seconds(), 0.0, False)
     assert (one.calls, other.calls) == (["hold"], ["hold"])
     clock.advance(LATENCY_SECONDS / 2)
     assert (one.calls, other.calls) == (["hold", "release"], ["hold", "release"])
@@ -65,7 +65,7 @@ def test_manyMessagesWaitForTheTick(clock):
 def test_whoIsAheadIsReadOn(clock, size, full):
     pacer, publisher = Pacer(clock), Publisher()
     busy(pacer, clock, publisher)
-    pacer.readDone(publisher, size, 1, clock.seconds(), full)
+    pacer.readDone(publisher, size, 1, clock.seconds(), 0.0, full)
     assert publisher.calls == []
 
 
@@ -74,7 +74,7 @@ def test_quietAgain(clock):
     busy(pacer, clock, publisher)
     assert pacer.active
     clock.advance(WINDOW_SECONDS)
-    pacer.readDone(publisher, 1000, 1, clock.seconds(), False)
+    pacer.readDone(publisher, 1000, 1, clock.seconds(), 0.0, False)
     assert not pacer.active
     assert publisher.calls == []
 
@@ -82,14 +82,14 @@ def test_quietAgain(clock):
 def test_off(clock):
     pacer, publisher = Pacer(clock, latency=0), Publisher()
     busy(pacer, clock, publisher)
-    pacer.readDone(publisher, 1000, 1, clock.seconds(), False)
+    pacer.readDone(publisher, 1000, 1, clock.seconds(), 0.0, False)
     assert publisher.calls == []
 
 
 def test_stopLetsEverybodyGo(clock):
     pacer, publisher = Pacer(clock), Publisher()
     busy(pacer, clock, publisher)
-    pacer.readDone(publisher, 1000, 1, clock.seconds(), False)
+    pacer.readDone(publisher, 1000, 1, clock.seconds(), 0.0, False)
     pacer.stop()
     assert publisher.calls == ["hold", "release"]
     assert not clock.getDelayedCalls()
@@ -141,7 +141,7 @@ def test_whatIsSentCountsToo(clock):
     pacer, publisher = Pacer(clock), Publisher()
     clock.advance(WINDOW_SECONDS)
     pacer.sent(int(BUSY_MESSAGES * WINDOW_SECONDS))
-    pacer.readDone(publisher, 1000, 1, clock.seconds(), False)
+    pacer.readDone(publisher, 1000, 1, clock.seconds(), 0.0, False)
     assert pacer.active
     assert publisher.calls == ["hold"]
 
@@ -152,3 +152,22 @@ def test_stopSendsWhatIsGathered(clock):
     pacer.stop()
     assert group.flushes == 1
     assert not clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize(
+    ("taken", "wait"),
+    [
+        (0.0, LATENCY_SECONDS),
+        (LATENCY_SECONDS / 4, LATENCY_SECONDS * 3 / 4),
+        (LATENCY_SECONDS * 3, LATENCY_SECONDS / 2),
+    ],
+)
+def test_whatSendingTakesIsPartOfTheLatency(clock, taken, wait):
+    pacer, publisher = Pacer(clock), Publisher()
+    pacer.readDone(publisher, LARGE_READ, 1, clock.seconds(), taken, False)
+    busy(pacer, clock, publisher)
+    pacer.readDone(publisher, 1000, 1, clock.seconds(), 0.0, False)
+    clock.advance(wait * 0.99)
+    assert publisher.calls == ["hold"]
+    clock.advance(wait * 0.02)
+    assert publisher.calls == ["hold", "release"]

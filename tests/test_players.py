@@ -236,6 +236,35 @@ def test_aFormThatIsKnownLate(stream, group):
     assert {message.streamId for message in peer.messages()} == {7}
 
 
+def test_theGOPIsWrittenOnceForAll(stream, group, monkeypatch):
+    """What was written for an earlier player serves as far as it goes."""
+    headers = begin(stream)
+    gop = send(stream, key(0), inter(33))
+    written = []
+    encode = RTMPForm.encode
+
+    def counted(form, message):
+        written.append(message.timestamp)
+        return encode(form, message)
+
+    monkeypatch.setattr(RTMPForm, "encode", counted)
+    _, first = join(group)
+    _, second = join(group)
+    assert first.messages() == second.messages() == headers + gop
+    assert written == [0] * len(headers) + [0, 33] + [0] * len(headers)
+    gop += send(stream, inter(66))
+    _, third = join(group)
+    assert third.messages() == headers + gop
+    other = Outlet()
+    group.add(Player(other, RTMPForm(2, CHUNK_SIZE), "s", 0.0))
+    assert [m.streamId for m in other.messages()] == [2] * len(headers + gop)
+    _, fourth = join(group)
+    assert fourth.messages() == headers + gop
+    gop = send(stream, key(99))
+    _, fifth = join(group)
+    assert fifth.messages() == headers + gop
+
+
 def test_withoutTheGOP(stream, group):
     headers = begin(stream)
     send(stream, key(0), inter(33))

@@ -175,8 +175,8 @@ class Link(Protocol):
         self._running = False
         # Each hold, with whom it is for.
         self._holds: set[tuple[Hold, object]] = set()
-        # The transport, if it is a socket that can be read and written at once.
-        self._socket: Any = None
+        # The transport, if it is a socket's own: then it is read and written directly.
+        self._direct: Any = None
         self._hangUp: select.poll | None = None
         self._heard = 0.0
         self._heldSince = 0.0
@@ -199,7 +199,7 @@ class Link(Protocol):
             transport.setTcpKeepAlive(True)
         # TLS says that it provides what its socket does.
         if isinstance(transport, FileDescriptor):
-            self._socket = transport
+            self._direct = transport
         transport.bufferSize = min(FIRST_READ_SIZE, self._queuedBytes)
         transport.registerProducer(self, True)
         self._heard = self._since = self._clock.seconds()
@@ -222,7 +222,8 @@ class Link(Protocol):
             finally:
                 pacer.readEnds()
             if self.receivers:
-                pacer.readDone(self, size, messages, now, full)
+                seconds = self._clock.seconds() - now
+                pacer.readDone(self, size, messages, now, seconds, full)
         self._fitReads(full, self._clock.seconds() - now)
 
     def _fitReads(self, full: bool, seconds: float) -> None:
@@ -255,14 +256,14 @@ class Link(Protocol):
 
     def pauseProducing(self) -> None:
         """The peer does not take its replies: read no more from it."""
-        self.congested = True
+        self.setCongested(True)
         self._heldSince = self._clock.seconds()
         self.hold(Hold.REPLIES)
         self.setTimer()
 
     def resumeProducing(self) -> None:
         """The peer has taken what was queued for it."""
-        self.congested = False
+        self.setCongested(False)
         self.drained()
         if not self.congested:
             self.release(Hold.REPLIES)
@@ -271,6 +272,10 @@ class Link(Protocol):
 
     def stopProducing(self) -> None:
         """The connection is lost; L{connectionLost} sees to all."""
+
+    def setCongested(self, congested: bool) -> None:
+        """Note whether more is queued for the peer than it takes."""
+        self.congested = congested
 
     # Reading, and not reading
 
@@ -311,7 +316,7 @@ class Link(Protocol):
         self._holds.discard(_PACE)
         if self._holds or self.phase is Phase.CLOSED:
             return
-        if self._socket is None or (self._readNow() and not self._holds):
+        if self._direct is None or (self._readNow() and not self._holds):
             self.transport.resumeProducing()
 
     def _readNow(self) -> bool:
@@ -321,18 +326,18 @@ class Link(Protocol):
 
         @return: whether the connection is still there.
         """
-        socket = self._socket
+        transport = self._direct
         try:
-            why = socket.doRead()
+            why = transport.doRead()
         # As where the reactor reads: a bug is logged, and ends one connection only.
         except Exception as error:
             self.log.failure("{peer}: reading failed", peer=self.peer)
             why = error
         if why is None:
             return self.phase is not Phase.CLOSED
-        socket.stopReading()
-        socket.stopWriting()
-        socket.connectionLost(Failure(why))
+        transport.stopReading()
+        transport.stopWriting()
+        transport.connectionLost(Failure(why))
         return False
 
     def _setDispatching(self) -> None:
@@ -435,7 +440,8 @@ class Link(Protocol):
 
     def writeMedia(self, data: bytes) -> None:
         """Send media that are chunks already, behind all that the wire has."""
-        self.flush()
+        if self.wire.hasDataToSend:
+            self.flush()
         self.wire.bytesSent += len(data)
         self._write(data)
 
@@ -444,19 +450,22 @@ class Link(Protocol):
         Write, and not wait for the reactor's next turn: it would only do the same,
         and would have to be told of it before and after.
         """
-        socket = self._socket
+        transport = self._direct
         # Whether nothing waits there; no public attribute tells.
         if (
-            socket is not None
-            and socket.connected
-            and not socket.dataBuffer
-            and not socket._tempDataBuffer
+            transport is not None
+            and transport.connected
+            and not transport.dataBuffer
+            and not transport._tempDataBuffer
         ):
-            sent = socket.writeSomeData(data)
-            # A failure shows again when the reactor writes.
-            if sent.__class__ is int:
-                if sent == len(data):
-                    return
+            try:
+                sent = transport.socket.send(data)
+            # The kernel's buffer is full, or what the reactor will find out, too.
+            except OSError:
+                sent = 0
+            if sent == len(data):
+                return
+            if sent:
                 data = data[sent:]
         self.transport.write(data)
 

@@ -42,11 +42,13 @@ class NetStream:
     @ivar messageReceived: the live stream's, and only there while there is one: an
         attribute, since a method would be one call more for each message.
     @ivar writeMedia: the protocol's, for the same reason.
+    @ivar congested: as the protocol's, which sets it: asked once a player and write.
     """
 
     log = Logger()
 
     __slots__ = (
+        "congested",
         "heard",
         "id",
         "live",
@@ -67,6 +69,7 @@ class NetStream:
         self.live: LiveStream | None = None
         self.player: Player | None = None
         self.heard = 0.0
+        self.congested = protocol.congested
         self.writeMedia = protocol.writeMedia
 
     @property
@@ -78,11 +81,6 @@ class NetStream:
     def connection(self) -> object:
         """What it shares with the other message streams of its connection."""
         return self.protocol
-
-    @property
-    def congested(self) -> bool:
-        """Whether more is queued for the peer than it takes."""
-        return self.protocol.congested
 
     # Its end
 

@@ -16,9 +16,13 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-#: How long a message may wait to be handled together with others, in seconds.  It is
-#: what pacing adds to the latency at most.
-LATENCY_SECONDS = 0.045
+#: What pacing may add to a message's latency, in seconds: the wait for the tick, and
+#: for what else that read has to send then.
+LATENCY_SECONDS = 0.05
+
+#: The part of the latency that is waited for the tick at the least, however long it
+#: takes to send.
+LEAST_WAIT = 0.5
 
 #: Messages received and sent, a second, from which on reads are paced: about 3 % of
 #: a core.  A camera with 60 frames and 47 audio packets a second and eight players
@@ -73,6 +77,8 @@ class Pacer:
         self._latency = latency
         self._busyMessages = busyMessages
         self._messages = 0
+        self._longest = 0.0
+        self._wait = latency
         self._since = clock.seconds()
         self._reading = False
         self._held: list[Paced] = []
@@ -93,22 +99,31 @@ class Pacer:
             self.flush()
 
     def readDone(
-        self, publisher: Paced, size: int, messages: int, now: float, full: bool
+        self,
+        publisher: Paced,
+        size: int,
+        messages: int,
+        now: float,
+        seconds: float,
+        full: bool,
     ) -> None:
         """
         A publisher was read: it may have to wait for the next time.
 
         @param size: the bytes that the read brought.
         @param messages: how many audio, video and data messages were in them.
-        @param now: the clock's time.
+        @param now: the clock's time at its begin.
+        @param seconds: how long it took, to the last player.
         @param full: whether the read brought as much as it could.
         """
         self._count(messages, now)
+        if seconds > self._longest:
+            self._longest = seconds
         if self.active and size < LARGE_READ and not full:
             publisher.holdPace()
             self._held.append(publisher)
             if self._tick is None:
-                self._tick = self._clock.callLater(self._latency, self._release)
+                self._tick = self._clock.callLater(self._wait, self._release)
 
     def _count(self, messages: int, now: float) -> None:
         """Note what there was to do, and now and then whether it is much."""
@@ -118,6 +133,8 @@ class Pacer:
             self.active = (
                 self._latency > 0 and self._messages >= self._busyMessages * elapsed
             )
+            self._wait = max(self._latency - self._longest, self._latency * LEAST_WAIT)
+            self._longest = 0.0
             self._messages = 0
             self._since = now
 
@@ -136,7 +153,7 @@ class Pacer:
         """
         self._pending.append(group)
         if not self._reading and self._flushCall is None:
-            delay = self._latency if self.active else 0.0
+            delay = self._wait if self.active else 0.0
             self._flushCall = self._clock.callLater(delay, self._flushDue)
 
     def _flushDue(self) -> None:

@@ -450,6 +450,10 @@ class PlayerGroup:
         self._count = 0
         self._gop: list[Message] = []
         self._gopBytes = 0
+        # The GOP as the newest player took it, since the next one mostly takes the
+        # same: one form only, as a peer can have as many as it likes.
+        self._gopForm: Form | None = None
+        self._gopEncoded: list[bytes] = []
         self._pending: list[Message] = []
 
     # From the stream
@@ -460,14 +464,13 @@ class PlayerGroup:
         flags = message.flags
         if flags & KEY_FRAME and message.typeId == _VIDEO and flags & CODED:
             self.hasVideo = True
-            self._gop = [message]
-            self._gopBytes = len(message.payload)
+            self._setGOP([message])
         elif gop:
             gop.append(message)
             self._gopBytes += len(message.payload)
             if self._gopBytes > GOP_BYTES or len(gop) > GOP_MESSAGES:
                 # A newcomer waits for the next key frame then.
-                self._gop = []
+                self._setGOP([])
         elif message.typeId == _VIDEO and flags & CODED:
             self.hasVideo = True
         if self._count:
@@ -484,14 +487,14 @@ class PlayerGroup:
         self._pacer.sent(len(messages) * self._count)
         for form, players in list(self.players.items()):
             encoded = [form.encode(message) for message in messages]
-            joined = b"".join(encoded)
+            joined = b"".join(encoded) if len(encoded) > 1 else encoded[0]
             for player in list(players):
                 player.deliver(messages, encoded, joined)
 
     def streamEnded(self) -> None:
         """Send what is left, and tell the players."""
         self.flush()
-        self._gop = []
+        self._setGOP([])
 
     def publisherChanged(self) -> None:
         """
@@ -499,7 +502,7 @@ class PlayerGroup:
         first key frame on.
         """
         self.flush()
-        self._gop = []
+        self._setGOP([])
         self.hasVideo = False
         for player in self.everyone():
             player.publisherChanged()
@@ -515,12 +518,29 @@ class PlayerGroup:
         self.flush()
         player.begin(self, again)
         gop = self._gop if player.gopCache else []
-        first = [*self._stream.headers(), *gop]
-        encoded = [player.form.encode(message) for message in first]
-        player.deliver(first, encoded, b"".join(encoded))
+        headers = self._stream.headers()
+        encoded = [player.form.encode(message) for message in headers]
+        if gop:
+            encoded += self._encodeGOP(player.form)
+        player.deliver([*headers, *gop], encoded, b"".join(encoded))
         if not gop:
             player.awaitKeyFrame()
         self.append(player)
+
+    def _encodeGOP(self, form: Form) -> list[bytes]:
+        """The GOP in a form; what was written for an earlier player is used again."""
+        if form != self._gopForm:
+            self._gopForm = form
+            self._gopEncoded = []
+        encoded = self._gopEncoded
+        encoded += [form.encode(message) for message in self._gop[len(encoded) :]]
+        return encoded
+
+    def _setGOP(self, gop: list[Message]) -> None:
+        """Begin a GOP, or have none."""
+        self._gop = gop
+        self._gopBytes = sum(len(message.payload) for message in gop)
+        self._gopEncoded = []
 
     def append(self, player: Player) -> None:
         """Send to a player what comes from here on."""

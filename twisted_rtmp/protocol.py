@@ -100,6 +100,11 @@ class RTMPProtocol(Link):
         super().connectionMade()
         self.factory.connectionOpened(self)
 
+    def setCongested(self, congested: bool) -> None:
+        super().setCongested(congested)
+        for netStream in self._netStreams.values():
+            netStream.congested = congested
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         wasClosing = self.phase is Phase.CLOSING
         connected = self.phase is Phase.CONNECTED or (

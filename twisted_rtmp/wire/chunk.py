@@ -20,6 +20,7 @@ The grammar, with the sizes in bytes::
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 from typing import Literal
 
@@ -48,6 +49,7 @@ _LONGEST_RUN = 256
 # Timestamp, length and type: high byte and low half of each 24-bit field.
 _FORMAT_1 = Struct(">BHBHB")
 _UNSIGNED_32 = Struct(">I")
+_STREAM_ID = Struct("<I")
 _SET_CHUNK_SIZE: int = MessageType.SET_CHUNK_SIZE
 _ABORT: int = MessageType.ABORT
 _MEDIA = (int(MessageType.VIDEO), int(MessageType.AUDIO))
@@ -64,6 +66,7 @@ def nearest(timestamp: int, reference: int) -> int:
     return reference + ((timestamp - reference + _HALF) & 0xFFFFFFFF) - _HALF
 
 
+@lru_cache(maxsize=64)
 def _basicHeader(headerFormat: int, csid: int) -> bytes:
     """A basic header in its shortest form.  RTMP 1.0, 5.3.1.1."""
     if FIRST_CHUNK_STREAM_ID <= csid < 64:
@@ -554,14 +557,15 @@ def encodeMessage(
         timestamp = EXTENDED_TIMESTAMP
     else:
         extended = b""
-    fields = _FORMAT_1.pack(
+    first = _FORMAT_1.pack(
         timestamp >> 16, timestamp & 0xFFFF, length >> 16, length & 0xFFFF, typeId
     )
     if streamId is None:
-        first = _basicHeader(1, csid) + fields + extended
+        first = _basicHeader(1, csid) + first
     else:
-        fields += streamId.to_bytes(4, "little")
-        first = _basicHeader(0, csid) + fields + extended
+        first = _basicHeader(0, csid) + first + _STREAM_ID.pack(streamId)
+    if extended:
+        first += extended
     if length <= chunkSize:
         return first + payload
     next_ = _basicHeader(3, csid) + extended

@@ -291,6 +291,11 @@ class Connection:
 
     # Bytes out
 
+    @property
+    def hasDataToSend(self) -> bool:
+        """Whether L{dataToSend} would give anything."""
+        return bool(self._outgoing)
+
     def dataToSend(self) -> bytes:
         """What is to be sent to the peer now; each byte is given once."""
         outgoing = self._outgoing
