@@ -156,6 +156,7 @@ class Socket(Connection):
     @ivar rejected: the status with which there is none, or 0.
     @ivar messages: the binary messages.
     @ivar closed: the code of the server's close, or L{None}.
+    @ivar reason: the same in words.
     @ivar answers: whether to answer a close.
     """
 
@@ -168,6 +169,7 @@ class Socket(Connection):
         self.messages: list[bytes] = []
         self.pongs: list[bytes] = []
         self.closed: int | None = None
+        self.reason: str | None = None
         self.answers = answers
         self.flv = FLV()
         extra = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
@@ -191,7 +193,7 @@ class Socket(Connection):
                 self.pongs.append(bytes(event.payload))
             else:
                 assert isinstance(event, CloseConnection), event
-                self.closed = event.code
+                self.closed, self.reason = event.code, event.reason
                 if self.answers:
                     self.sendBytes(self.ws.send(event.response()))
                 return

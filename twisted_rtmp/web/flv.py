@@ -46,6 +46,10 @@ _T = TypeVar("_T")
 #: RFC 9110, 15.5.22.
 UPGRADE_REQUIRED = 426
 
+#: Added to the status of HTTP, it is the code with which a WebSocket is closed: one of
+#: those for private use, RFC 6455, 7.4.2.
+CLOSE_STATUS = 4000
+
 METHODS = (b"GET", b"HEAD", b"OPTIONS")
 
 #: How long the first bytes wait until it is known whether there is audio and video, in
@@ -138,7 +142,10 @@ def isSettled(stream: LiveStream) -> bool:
 
 
 class Body(Protocol):
-    """Where the bytes of a stream go to."""
+    """How a peer is answered."""
+
+    def accept(self) -> None:
+        """Tell the peer, if there is a way, that it may play: a stream may come."""
 
     def begin(self) -> None:
         """Tell the peer that its stream is there."""
@@ -153,6 +160,13 @@ class Body(Protocol):
         @param code: why, as a WebSocket says it.
         """
 
+    def fail(self, status: int, text: str) -> None:
+        """
+        Tell the peer that it gets no stream.
+
+        @param status: why, as HTTP says it.
+        """
+
 
 class ResponseBody:
     """The body of an HTTP response: chunked, or for HTTP/1.0 up to the end."""
@@ -160,9 +174,12 @@ class ResponseBody:
     def __init__(self, request: Request) -> None:
         self._request = request
 
+    def accept(self) -> None:
+        """A response begins with its status: it waits for the stream."""
+
     def begin(self) -> None:
         request = self._request
-        _setHeaders(request)
+        setHeaders(request)
         request.setHeader(b"connection", b"close")
         channelOf(request).persistent = 0
         request.write(b"")
@@ -174,8 +191,12 @@ class ResponseBody:
         self._request.unregisterProducer()
         self._request.finish()
 
+    def fail(self, status: int, text: str) -> None:
+        self._request.unregisterProducer()
+        finish(self._request, status, text)
 
-def _setHeaders(request: Request) -> None:
+
+def setHeaders(request: Request) -> None:
     """Say what is in the body, and that nobody is to keep it."""
     request.setHeader(b"content-type", b"video/x-flv")
     request.setHeader(b"cache-control", b"no-store")
@@ -184,19 +205,38 @@ def _setHeaders(request: Request) -> None:
 
 
 class SocketBody:
-    """The messages of a WebSocket."""
+    """
+    The messages of a WebSocket.
 
-    def __init__(self, socket: WebSocket) -> None:
+    It is accepted before the stream is there: browsers open one WebSocket to a host at
+    a time (RFC 6455, 4.1), so that one which waits would keep all others from playing.
+    """
+
+    def __init__(self, request: Request, socket: WebSocket) -> None:
+        self._request = request
         self._socket = socket
+        self._accepted = False
+
+    def accept(self) -> None:
+        self._accepted = True
+        self._socket.accept()
 
     def begin(self) -> None:
-        self._socket.accept()
+        """The first message tells it."""
 
     def write(self, data: bytes) -> None:
         self._socket.sendBytes(data)
 
     def end(self, code: int) -> None:
         self._socket.close(code)
+
+    def fail(self, status: int, text: str) -> None:
+        if not self._accepted:
+            finish(self._request, status, text)
+        elif status == http.SERVICE_UNAVAILABLE:
+            self._socket.close(CloseReason.GOING_AWAY, text)
+        else:
+            self._socket.close(CLOSE_STATUS + status, text)
 
 
 class State(Enum):
@@ -259,7 +299,7 @@ class FLVPlay:
         if self._byWebSocket:
             seconds = server.limits.drainSeconds
             socket = WebSocket(request, self._clock, seconds, self._leave)
-            self._body = SocketBody(socket)
+            self._body = SocketBody(request, socket)
         else:
             self._body = ResponseBody(request)
 
@@ -305,12 +345,13 @@ class FLVPlay:
             self._notThere()
             return
         self._over()
-        _setHeaders(self._request)
+        setHeaders(self._request)
         self._request.finish()
 
     def _play(self, name: str) -> None:
         """Play, or wait for the stream."""
         self._request.registerProducer(self, True)
+        self._body.accept()
         now = self._clock.seconds()
         self._player = Player(self, FLVForm(), self._name, now)
         there = self._server.play(self._application, name, self._player)
@@ -372,8 +413,6 @@ class FLVPlay:
 
     def _answer(self, code: int, text: str) -> None:
         """Answer with words instead of a stream."""
-        if self._player is not None:
-            self._request.unregisterProducer()
         self._over()
         if code == http.FORBIDDEN:
             self._server.counters.refused += 1
@@ -383,7 +422,7 @@ class FLVPlay:
                 name=self._label,
                 why=printable(text),
             )
-        finish(self._request, code, text)
+        self._body.fail(code, text)
 
     def _lost(self, reason: Failure) -> None:
         """The connection is gone."""

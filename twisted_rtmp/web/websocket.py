@@ -133,16 +133,19 @@ class WebSocket:
         """Send a binary message."""
         self._transport.writeSequence([frameHeader(len(data)), data])
 
-    def close(self, code: int) -> None:
+    def close(self, code: int, reason: str = "") -> None:
         """
         Send that this is the end.  The connection ends when the peer has answered;
         before, bytes that it has sent could make it lose what it has not read.
 
-        @param code: why; RFC 6455, 7.4.1.
+        @param code: why; RFC 6455, 7.4.
+        @param reason: the same in words.
         """
         if self._connection.state is not ConnectionState.OPEN:
             return
-        self._transport.write(bytes(self._connection.send(CloseConnection(code))))
+        self._transport.write(
+            bytes(self._connection.send(CloseConnection(code, reason)))
+        )
         self._timer = self._clock.callLater(self._drainSeconds, self._notAnswered)
 
     def _notAnswered(self) -> None:

@@ -1,0 +1,143 @@
+"""
+A real browser without a window, and the server of the page that it shows.
+
+The page plays with mpegts.js and reports what it sees of that.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import subprocess
+import threading
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from capture import needed
+from serverprocess import PATIENCE, program
+
+HERE = Path(__file__).parent
+MPEGTS = HERE / "node_modules" / "mpegts.js" / "dist" / "mpegts.js"
+
+#: Without a sandbox, since tests in containers run as root; sound goes nowhere, and
+#: videos may begin without a click.
+OPTIONS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--mute-audio",
+    "--autoplay-policy=no-user-gesture-required",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-extensions",
+    "--disable-sync",
+)
+
+
+class PageServer(ThreadingHTTPServer):
+    """
+    Serves the page on a port of its own, so that it asks another origin to play.
+
+    @ivar reports: what the page said.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), PageRequest)
+        self.reports: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._thread = threading.Thread(target=self.serve_forever)
+        self._thread.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+class PageRequest(BaseHTTPRequestHandler):
+    server: PageServer
+
+    def do_GET(self) -> None:
+        files = {
+            "/": (HERE / "player.html", "text/html; charset=utf-8"),
+            "/mpegts.js": (MPEGTS, "text/javascript; charset=utf-8"),
+        }
+        if self.path not in files:
+            self.send_error(404)
+            return
+        path, kind = files[self.path]
+        data = path.read_bytes()
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_POST(self) -> None:
+        size = int(self.headers["content-length"])
+        self.server.reports.put(json.loads(self.rfile.read(size)))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+class Browser:
+    """
+    Chromium with the page open.
+
+    As a context manager it is killed at the end.
+    """
+
+    def __init__(self, urls: dict[str, str], folder: Path) -> None:
+        """
+        @param urls: what to play, by names for the reports.
+        """
+        command = program("chromium")
+        if not MPEGTS.exists():
+            needed("mpegts.js (npm ci --prefix tests/clients)")
+        self._pages = PageServer()
+        players = json.dumps([{"id": name, "url": url} for name, url in urls.items()])
+        page = f"http://127.0.0.1:{self._pages.server_port}/#{quote(players)}"
+        self._said = folder / "chromium.log"
+        with self._said.open("wb") as said:
+            self._process = subprocess.Popen(
+                [command, *OPTIONS, f"--user-data-dir={folder / 'profile'}", page],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._pages.__exit__()
+
+    def reported(self, event: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """
+        Wait until all these players have reported an event: what they reported.
+
+        @raise AssertionError: one reports an error, or they do not.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        while set(ids) - set(found):
+            try:
+                report = self._pages.reports.get(timeout=PATIENCE)
+            except queue.Empty:
+                said = self._said.read_text(errors="replace")
+                raise AssertionError(f"only {sorted(found)}: {said}") from None
+            assert report["event"] != "error", report
+            assert report["event"] == event, report
+            found[report["id"]] = report
+        return found
