@@ -188,6 +188,10 @@ class Capabilities:
         return bool(flags & _TAKES)
 
 
+#: What is known of a peer that announced nothing.
+UNANNOUNCED = Capabilities()
+
+
 def serverProperties() -> dict[str, AMFValue]:
     """
     What our server says of itself in the C{_result} of C{connect}.

@@ -1,0 +1,170 @@
+"""
+What of a stream one player gets: all tracks or one, in which form.
+
+Who announced Multitrack gets every track that it takes, and everybody else one, as the
+only one: FFmpeg up to 7 makes garbage of more, and its later players, which read them,
+do not say so, so that they have to ask for them.  Imports the standard library and its
+own package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from urllib.parse import parse_qs
+
+from twisted_rtmp.wire.capabilities import ANY_CODEC, UNANNOUNCED, Capabilities
+from twisted_rtmp.wire.constants import MessageType
+from twisted_rtmp.wire.flags import ENHANCED, MOD_EX, MULTITRACK
+from twisted_rtmp.wire.tracks import (
+    PlainTrack,
+    splitTracks,
+    toLegacy,
+    withoutModEx,
+    wrapTrack,
+)
+
+_AUDIO = MessageType.AUDIO.value
+_VIDEO = MessageType.VIDEO.value
+
+
+@dataclass(frozen=True)
+class Selection:
+    """
+    What one player gets.  Hashable: players of equal selections can share what is
+    written for them.
+
+    @ivar capabilities: what the player announced.
+    @ivar allTracks: whether it asked for all tracks, whatever it announced.
+    @ivar videoTrack: the one that it asked for, or L{None}.
+    @ivar audioTrack: likewise.
+    """
+
+    capabilities: Capabilities = UNANNOUNCED
+    allTracks: bool = False
+    videoTrack: int | None = None
+    audioTrack: int | None = None
+
+    @classmethod
+    def fromQuery(cls, capabilities: Capabilities, query: str) -> Selection:
+        """
+        Read what a player asks for in the query of the stream's name.
+
+        @param query: C{tracks=all}; C{track=1} for both kinds, C{video=1} and
+            C{audio=2} for one of them.  Anything else there is passed over.
+        """
+        values = parse_qs(query)
+        both = _trackId(values, "track")
+        video, audio = _trackId(values, "video"), _trackId(values, "audio")
+        return cls(
+            capabilities,
+            values.get("tracks", [""])[-1] == "all",
+            both if video is None else video,
+            both if audio is None else audio,
+        )
+
+    @cached_property
+    def everything(self) -> bool:
+        """Whether every message passes as it came, so that none need be looked at."""
+        return (
+            self._all
+            and self._modEx
+            and self.videoTrack is None
+            and self.audioTrack is None
+            and self.capabilities.takesVideo(ANY_CODEC)
+            and self.capabilities.takesAudio(ANY_CODEC)
+        )
+
+    def select(
+        self, typeId: int, payload: bytes, flags: int
+    ) -> tuple[list[bytes], int]:
+        """
+        Say what the player gets of a message.
+
+        @param typeId: the message type id; of other kinds than audio and video
+            everything passes.
+        @param flags: of the payload; not malformed.
+        @return: the payloads, which are none for a track that the player did not ask
+            for, and seldom several; and how many tracks it would have got, but cannot
+            read.
+        """
+        if typeId == _VIDEO:
+            wanted = self.videoTrack
+        elif typeId == _AUDIO:
+            wanted = self.audioTrack
+        else:
+            return [payload], 0
+        if not flags & ENHANCED:  # what has no number is track 0
+            return ([] if wanted else [payload]), 0
+        if wanted is None and self._all:
+            return self._allOf(typeId, payload, flags)
+        tracks = splitTracks(typeId, payload)
+        if not tracks:
+            return [], 1  # a layout that is not known
+        return self._plain(
+            typeId, [track for track in tracks if track.trackId == (wanted or 0)]
+        )
+
+    @cached_property
+    def _all(self) -> bool:
+        return self.allTracks or self.capabilities.multitrack
+
+    @cached_property
+    def _modEx(self) -> bool:
+        # All tracks as they came are for who reads this specification's version.
+        return self.allTracks or self.capabilities.modEx
+
+    def _takes(self, typeId: int, codec: int | str) -> bool:
+        if typeId == _VIDEO:
+            return self.capabilities.takesVideo(codec)
+        return self.capabilities.takesAudio(codec)
+
+    def _plain(self, typeId: int, tracks: list[PlainTrack]) -> tuple[list[bytes], int]:
+        """Tracks of which each message has one, in a form that the player reads."""
+        payloads = []
+        for track in tracks:
+            payload = self._form(typeId, track)
+            if payload is not None:
+                payloads.append(payload)
+        return payloads, len(tracks) - len(payloads)
+
+    def _form(self, typeId: int, track: PlainTrack) -> bytes | None:
+        codec = track.codec
+        # An enhanced form of what has a legacy one only for who said that it reads it.
+        named = not codec or self._takes(typeId, codec)
+        if named and (self.capabilities.announced or self.allTracks):
+            return self._withModEx(typeId, track)
+        if codec in ("", "avc1", "mp4a", ".mp3"):
+            return toLegacy(typeId, track.payload)
+        return self._withModEx(typeId, track) if named else None
+
+    def _withModEx(self, typeId: int, track: PlainTrack) -> bytes:
+        if track.flags & MOD_EX and not self._modEx:
+            return withoutModEx(typeId, track.payload)
+        return track.payload
+
+    def _allOf(
+        self, typeId: int, payload: bytes, flags: int
+    ) -> tuple[list[bytes], int]:
+        """Every track that the player takes, numbered as they came."""
+        if not flags & MULTITRACK:
+            return self._plain(typeId, splitTracks(typeId, payload))
+        if flags & MOD_EX and not self._modEx:
+            payload = withoutModEx(typeId, payload)
+        if self._takes(typeId, ANY_CODEC):
+            return [payload], 0
+        tracks = splitTracks(typeId, payload)
+        taken = [track for track in tracks if self._takes(typeId, track.codec)]
+        if len(taken) == len(tracks):
+            return [payload], 0
+        wrapped = [wrapTrack(typeId, track.payload, track.trackId) for track in taken]
+        return wrapped, len(tracks) - len(taken)
+
+
+def _trackId(values: Mapping[str, list[str]], name: str) -> int | None:
+    """A track id from a query; L{None} for what is none."""
+    value = values.get(name, [""])[-1]
+    if not (value.isascii() and value.isdigit()) or len(value) > 3:
+        return None
+    return int(value) if int(value) < 256 else None
