@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from capture import frames, needed, waitUntil
@@ -127,11 +127,17 @@ class Player:
     @ivar path: what it writes.
     """
 
-    def __init__(self, name: str, url: str, folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        folder: Path,
+        players: Mapping[str, Callable[[str, Path], list[str]]] = PLAYERS,
+    ) -> None:
         self.name = name
         self.path = folder / f"{name}.flv"
         self._said = folder / f"{name}.log"
-        command = PLAYERS[name](url, self.path)
+        command = players[name](url, self.path)
         said = self._said.open("wb")
         written = self.path.open("wb") if name in TO_OUTPUT else said
         with said, written:
