@@ -147,6 +147,10 @@ class TestWithCapabilities:
         avc = b"\x91avc1\0\0\x28" + BODY
         assert select(selection, VIDEO, avc) == ([b"\x17\x01\0\0\x28" + BODY], 0)
 
+        # Nor does taking several tracks make it take this one enhanced.
+        found = select(Selection(TRACKS_OF_AV1), VIDEO, avc)
+        assert found == ([b"\x17\x01\0\0\x28" + BODY], 0)
+
     def test_enhancedFormOfWhatItNames(self):
         named = Capabilities.fromProperties({"fourCcList": ["avc1"]})
         avc = b"\x91avc1\0\0\x28" + BODY
@@ -169,6 +173,11 @@ class TestWithCapabilities:
 
 
 class TestAskingForATrack:
+    def test_isNotEverything(self):
+        for query in ("video=0", "audio=0", "track=1", "audio=1&tracks=all"):
+            assert not Selection.fromQuery(RELAY, query).everything
+        assert Selection.fromQuery(RELAY, "x=1").everything
+
     @pytest.mark.parametrize("capabilities", [LEGACY, RELAY])
     def test_one(self, capabilities):
         selection = Selection.fromQuery(capabilities, "track=1")

@@ -153,6 +153,24 @@ class TestSplit:
             assert not audioFlags(payload) & MALFORMED
             assert splitTracks(AUDIO, payload) == []
 
+    def test_commandsHaveNone(self):
+        """Even where Multitrack stands, and a FourCC could."""
+        command = b"\xd6\x00hvc1\x01" + BODY
+        (track,) = splitTracks(VIDEO, command)
+        assert track == (0, "", command, videoFlags(command))
+
+    def test_whatWouldReadWellWithoutItsWrapper(self):
+        """ModEx inside Multitrack means nothing, and Multitrack twice is malformed."""
+        video = b"\x96\x07" + b"\x00x\x01h" + b"\x05" + b"vc1\0\0\0" + BODY
+        assert videoFlags(b"\x97\x00x\x01hvc1\0\0\0" + BODY) & KEY_FRAME
+        assert splitTracks(VIDEO, video) == []
+        audio = b"\x95\x07" + b"\x00x\x01O" + b"\x05" + b"pus" + BODY
+        assert splitTracks(AUDIO, audio) == []
+        with pytest.raises(MessageError):
+            splitTracks(VIDEO, b"\x96\x06" + b"\x01hvc" + b"\x05" + b"1\0\0\0\0" + BODY)
+        with pytest.raises(MessageError):
+            splitTracks(AUDIO, b"\x95\x05" + b"\x01Opu" + b"\x05" + b"s\0" + BODY)
+
     def test_asManyTracksAsThereAreIds(self):
         tracks = b"".join(bytes((i,)) + b"\0\0\x01x" for i in range(MAX_TRACKS))
         found = splitTracks(VIDEO, b"\x96\x13hvc1" + tracks)
