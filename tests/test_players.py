@@ -251,7 +251,7 @@ def test_theGOPIsWrittenOnceForAll(stream, group, monkeypatch):
     _, first = join(group)
     _, second = join(group)
     assert first.messages() == second.messages() == headers + gop
-    assert written == [0] * len(headers) + [0, 33] + [0] * len(headers)
+    assert written == [0] * len(headers) + [0, 33]
     gop += send(stream, inter(66))
     _, third = join(group)
     assert third.messages() == headers + gop
@@ -338,6 +338,20 @@ def test_aPlayerIsBoundedInTimeToo(stream, group, monkeypatch):
     assert player.dropped == 0
     send(stream, inter(1134))
     assert player.dropped == 3
+
+
+def test_aWholeGOPIsLostWithItsAudio(stream, group):
+    headers = begin(stream)
+    player, peer = join(group, congested=True)
+    lost = []
+    for second in range(10):
+        lost += send(stream, key(1000 * second), audio(1000 * second + 1))
+        lost += send(stream, inter(1000 * second + 33))
+    kept = send(stream, key(10_000), audio(10_100))
+    assert player.dropped == len(lost)
+    peer.congested = False
+    player.drain()
+    assert peer.messages() == headers + kept
 
 
 def test_aPlayerThatTakesNoHeadersIsCut(stream, group, monkeypatch):

@@ -321,6 +321,7 @@ class Player:
                 name=self.group.label if self.group is not None else "",
             )
         self._loseVideo(upToKeyFrame=True)
+        self._loseAudioOfLostVideo()
         if self._isOver():
             self._loseVideo(upToKeyFrame=False)
             self.awaitKeyFrame()
@@ -370,6 +371,29 @@ class Player:
                 self._lose(message)
             else:
                 kept.append(entry)
+        self._queue = kept
+
+    def _loseAudioOfLostVideo(self) -> None:
+        """
+        Take audio and data out of the queue that are older than its first frame, if
+        it is too long: it is not shortened by losing that frame as well.
+        """
+        queue = self._queue
+        if self._queuedBytes > PLAYER_QUEUE_BYTES or not self._isOver():
+            return
+        for message, _ in queue:
+            if message.typeId == _VIDEO and not message.flags & _HEADER:
+                first = message.timestamp
+                break
+        else:
+            return
+        kept: deque[tuple[Message, bytes]] = deque()
+        for message, chunks in queue:
+            if message.timestamp < first and not _isHeader(message):
+                self._queuedBytes -= len(chunks)
+                self._lose(message)
+            else:
+                kept.append((message, chunks))
         self._queue = kept
 
     def _loseAudio(self) -> None:
