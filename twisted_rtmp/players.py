@@ -45,10 +45,13 @@ if TYPE_CHECKING:
 PLAYER_QUEUE_BYTES = 3 * MIB
 PLAYER_QUEUE_SECONDS = 10.0
 
-#: What is kept of the current GOP for players that join, in bytes and in messages:
-#: 8 MiB are 10 s of 6 Mb/s.  SRS keeps 2500 frames, node-media-server 4096.
+#: What is kept of the current GOP for players that join, in bytes, in messages and in
+#: seconds: 8 MiB are 10 s of 6 Mb/s.  SRS keeps 2500 frames, node-media-server 4096;
+#: with audio these are half a minute.  A camera with a frame a second reaches neither
+#: bound for long, but nobody wants to begin minutes behind.
 GOP_BYTES = 8 * MIB
 GOP_MESSAGES = 2500
+GOP_SECONDS = 30.0
 
 #: Bytes that are written to a player at once out of its queue.
 QUEUE_WRITE_BYTES = 256 * 1024
@@ -218,6 +221,7 @@ class Player:
             self._track = _Track.PAUSED
             self._forget()
         elif self._track is _Track.PAUSED:
+            self._track = _Track.FLOWING
             self.awaitKeyFrame()
 
     def receive(self, *, audio: bool | None = None, video: bool | None = None) -> None:
@@ -226,11 +230,13 @@ class Player:
             self._audio = audio
         if video is not None and video != self._video:
             self._video = video
-            if video and self._track is not _Track.PAUSED:
+            if video:
                 self.awaitKeyFrame()
 
     def awaitKeyFrame(self) -> None:
-        """Get no video before a key frame, if there is video."""
+        """Get no video before a key frame, if there is video; a pause goes on."""
+        if self._track is _Track.PAUSED:
+            return
         if self.group is not None and self.group.hasVideo:
             self._track = _Track.KEY_FRAME
         else:
@@ -438,8 +444,17 @@ class Player:
 
     def begin(self, group: PlayerGroup, again: bool) -> None:
         """A stream is there to play."""
+        if self._ending:
+            # It is too late for the rest of the last one: behind that would come its
+            # end, and players leave at it.
+            for message, _ in self._queue:
+                self._lose(message)
+            self._queue.clear()
+            self._queuedBytes = 0
+            self.drain()
         self.group = group
-        self._track = _Track.FLOWING
+        if self._track is not _Track.PAUSED:
+            self._track = _Track.FLOWING
         self._outlet.streamBegan(self, again)
 
     def publisherChanged(self) -> None:
@@ -472,8 +487,11 @@ class PlayerGroup:
         self._stream = stream
         self._pacer = pacer
         self._count = 0
+        # The headers that the GOP was coded with, then the GOP, in which others may
+        # come.
         self._gop: list[Message] = []
         self._gopBytes = 0
+        self._gopSince = 0
         # The GOP as the newest player took it, since the next one mostly takes the
         # same: one form only, as a peer can have as many as it likes.
         self._gopForm: Form | None = None
@@ -488,15 +506,23 @@ class PlayerGroup:
         flags = message.flags
         if flags & KEY_FRAME and message.typeId == _VIDEO and flags & CODED:
             self.hasVideo = True
-            self._setGOP([message])
+            self._setGOP([*self._stream.headers(), message])
+            self._gopSince = message.timestamp
         elif gop:
             gop.append(message)
             self._gopBytes += len(message.payload)
-            if self._gopBytes > GOP_BYTES or len(gop) > GOP_MESSAGES:
+            if (
+                self._gopBytes > GOP_BYTES
+                or len(gop) > GOP_MESSAGES
+                or message.timestamp - self._gopSince > GOP_SECONDS * 1000
+            ):
                 # A newcomer waits for the next key frame then.
                 self._setGOP([])
-        elif message.typeId == _VIDEO and flags & CODED:
+        elif message.typeId == _VIDEO and flags & CODED and not self.hasVideo:
+            # The publisher has begun amid a GOP.
             self.hasVideo = True
+            for player in self.everyone():
+                player.awaitKeyFrame()
         if self._count:
             if not self._pending:
                 self._pacer.pending(self)
@@ -541,13 +567,13 @@ class PlayerGroup:
         """
         self.flush()
         player.begin(self, again)
-        gop = self._gop if player.gopCache else []
-        headers = self._stream.headers()
-        encoded = [player.form.encode(message) for message in headers]
-        if gop:
-            encoded += self._encodeGOP(player.form)
-        player.deliver([*headers, *gop], encoded, b"".join(encoded))
-        if not gop:
+        if self._gop and player.gopCache:
+            encoded = self._encodeGOP(player.form)
+            player.deliver(self._gop, encoded, b"".join(encoded))
+        else:
+            headers = self._stream.headers()
+            encoded = [player.form.encode(message) for message in headers]
+            player.deliver(headers, encoded, b"".join(encoded))
             player.awaitKeyFrame()
         self.append(player)
 
