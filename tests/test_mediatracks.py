@@ -161,10 +161,10 @@ class TestSplit:
 
     def test_whatWouldReadWellWithoutItsWrapper(self):
         """ModEx inside Multitrack means nothing, and Multitrack twice is malformed."""
-        video = b"\x96\x07" + b"\x00x\x01h" + b"\x05" + b"vc1\0\0\0" + BODY
-        assert videoFlags(b"\x97\x00x\x01hvc1\0\0\0" + BODY) & KEY_FRAME
+        video = b"\x96\x07" + b"\x00x\x11h" + b"\x05" + b"vc1\0\0\0" + BODY
+        assert videoFlags(b"\x97\x00x\x11hvc1\0\0\0" + BODY) & KEY_FRAME
         assert splitTracks(VIDEO, video) == []
-        audio = b"\x95\x07" + b"\x00x\x01O" + b"\x05" + b"pus" + BODY
+        audio = b"\x95\x07" + b"\x00x\x11O" + b"\x05" + b"pus" + BODY
         assert splitTracks(AUDIO, audio) == []
         with pytest.raises(MessageError):
             splitTracks(VIDEO, b"\x96\x06" + b"\x01hvc" + b"\x05" + b"1\0\0\0\0" + BODY)
