@@ -1,0 +1,23 @@
+"""
+Relays: streams pushed to other servers and pulled from them.
+
+Each is a service, for a server's own or an application's.
+"""
+
+from twisted_rtmp.relay.base import RelayCounters, RelayState
+from twisted_rtmp.relay.origin import Origin, parseOrigin
+from twisted_rtmp.relay.pull import Pull, PullRelay, parsePull
+from twisted_rtmp.relay.push import Push, PushRelays, PushTarget
+
+__all__ = [
+    "Origin",
+    "Pull",
+    "PullRelay",
+    "Push",
+    "PushRelays",
+    "PushTarget",
+    "RelayCounters",
+    "RelayState",
+    "parseOrigin",
+    "parsePull",
+]

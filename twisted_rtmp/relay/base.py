@@ -1,0 +1,405 @@
+"""
+What all relays have in common: a connection to another server, made again and again.
+
+Imports the client, names and limits.  Knows neither whether media come or go, nor the
+streams that they belong to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.application.internet import backoffPolicy
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from twisted_rtmp.client.connecting import connectRTMP
+from twisted_rtmp.client.errors import ClientError, ServerRefused, StreamNotFound
+from twisted_rtmp.client.limits import ClientLimits
+from twisted_rtmp.client.url import RTMPURL
+from twisted_rtmp.names import printable
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+    from twisted.python.failure import Failure
+
+    from twisted_rtmp.client.protocol import RTMPClient
+    from twisted_rtmp.factory import RTMPFactory
+
+#: A connection that stood for so long, in seconds, was a good one: the next attempts
+#: begin at short waits again.  A target that accepts and then closes is not one.
+STEADY_SECONDS = 10.0
+
+#: The shortest and the longest wait before the next attempt, in seconds, before up to
+#: a second of jitter.  nginx-rtmp and SRS try every 3 s, ffmpeg users' loops every 1 s.
+RETRY_SECONDS = 1.0
+MAX_RETRY_SECONDS = 30.0
+
+#: The same after the other end has said no: it is a person who changes that.
+REFUSED_SECONDS = 5.0
+MAX_REFUSED_SECONDS = 120.0
+
+#: Delays, by how many attempts have failed in a row.
+Backoff = Callable[[int], float]
+
+#: The usual policies.
+RETRY = backoffPolicy(RETRY_SECONDS, MAX_RETRY_SECONDS)
+REFUSED = backoffPolicy(REFUSED_SECONDS, MAX_REFUSED_SECONDS)
+
+
+class RelayState(Enum):
+    """What a relay is doing."""
+
+    IDLE = "not begun"
+    CONNECTING = "connecting"
+    EXPECTING = "waiting for the stream to begin"
+    RELAYING = "relaying"
+    WAITING = "waiting"
+    ENDED = "ended"
+
+
+#: The states that may follow each state.
+TRANSITIONS = {
+    RelayState.IDLE: {RelayState.CONNECTING, RelayState.WAITING, RelayState.ENDED},
+    RelayState.CONNECTING: {
+        RelayState.EXPECTING,
+        RelayState.RELAYING,
+        RelayState.WAITING,
+        RelayState.ENDED,
+    },
+    RelayState.EXPECTING: {
+        RelayState.RELAYING,
+        RelayState.WAITING,
+        RelayState.ENDED,
+    },
+    RelayState.RELAYING: {RelayState.WAITING, RelayState.ENDED},
+    RelayState.WAITING: {RelayState.CONNECTING, RelayState.WAITING, RelayState.ENDED},
+    RelayState.ENDED: set(),
+}
+
+
+class Connect(Protocol):
+    """How to connect: L{connectRTMP}, or that with arguments of one's own."""
+
+    def __call__(
+        self,
+        reactor: Any,  # noqa: ANN401
+        url: RTMPURL,
+        *,
+        limits: ClientLimits | None = None,
+        properties: Mapping[str, Any] | None = None,
+    ) -> Deferred[RTMPClient]: ...
+
+
+@dataclass
+class RelayCounters:
+    """
+    What a relay came to.
+
+    @ivar attempts: connections that were tried.
+    @ivar refused: attempts to which the other end said no.
+    @ivar reconnects: attempts that succeeded after an earlier one had.
+    @ivar messages: audio, video and data messages relayed.
+    @ivar size: bytes of these, as they were written or came.
+    @ivar dropped: messages that could not be relayed.
+    @ivar droppedSize: bytes of their payloads.
+    """
+
+    attempts: int = 0
+    refused: int = 0
+    reconnects: int = 0
+    messages: int = 0
+    size: int = 0
+    dropped: int = 0
+    droppedSize: int = 0
+
+    def add(self, other: RelayCounters) -> None:
+        """Add another relay's."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+class Relay:
+    """
+    Keeps a stream of another server, or on it, until it is stopped.
+
+    The factory counts it as one of its connections, and ends it as those.
+
+    @ivar url: the stream's address at the other server.
+    @ivar label: what it relays and whereto, for log lines: without credentials.
+    @ivar state: what it is doing.
+    @ivar why: what it waits for, if it waits.
+    @ivar ended: whether it is over.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        factory: RTMPFactory,
+        url: RTMPURL,
+        label: str,
+        connect: Connect | None = None,
+        limits: ClientLimits | None = None,
+        public: Iterable[str] = (),
+    ) -> None:
+        """
+        @param connect: instead of L{connectRTMP}.
+        @param public: names that may appear in the log, though they are in the URL.
+        """
+        self.factory = factory
+        self.url = url
+        self.label = label
+        self.state = RelayState.IDLE
+        self.why = ""
+        self.transport = self  # for the factory: see abortConnection
+        self._clock = reactor
+        self._connect: Connect = connectRTMP if connect is None else connect
+        self._limits = ClientLimits() if limits is None else limits
+        self._secrets = _secretsOf(url, public)
+        self._counters = RelayCounters()
+        self._client: RTMPClient | None = None
+        self._leaving = False
+        self._stopping = False
+        self._acceptedAt: float | None = None
+        self._successes = 0
+        self._run: Deferred[None] | None = None
+        self._waiting: list[Deferred[None]] = []
+
+    @property
+    def counters(self) -> RelayCounters:
+        """What it came to so far."""
+        return self._counters
+
+    @property
+    def peer(self) -> str:
+        """The other server, for log lines."""
+        return str(self.url)
+
+    @property
+    def ended(self) -> bool:
+        return self.state is RelayState.ENDED
+
+    # Its life
+
+    def start(self) -> None:
+        """Connect, and go on until L{stop}."""
+        self.factory.connectionOpened(self)
+        self._run = Deferred.fromCoroutine(self.goOn())
+        self._run.addErrback(self._failed).addBoth(self._finish)
+
+    def stop(self) -> Deferred[None]:
+        """
+        End, after what has been sent.
+
+        @return: fires when the connection has ended; never fails.
+        """
+        if not self._stopping:
+            self._stopping = True
+            if self._run is None:
+                self._enter(RelayState.ENDED)
+            elif not self._leaving:
+                self._run.cancel()
+        return self.whenEnded()
+
+    def abort(self) -> None:
+        """End at once."""
+        self.stop()
+        if self._client is not None:
+            self._client.abort()
+
+    def whenEnded(self) -> Deferred[None]:
+        """Learn of the end; each call gives a Deferred of its own."""
+        ended: Deferred[None] = Deferred()
+        if self.ended:
+            ended.callback(None)
+        else:
+            self._waiting.append(ended)
+        return ended
+
+    def _failed(self, failure: Failure) -> None:
+        """It has been stopped; any other error is a bug, which ends it too."""
+        if not failure.check(CancelledError):
+            self.log.failure("{relay} failed", failure, relay=self.label)
+
+    def _finish(self, _: object) -> None:
+        self._enter(RelayState.ENDED)
+        self.over()
+        self.factory.connectionClosed(self)
+        waiting, self._waiting = self._waiting, []
+        for deferred in waiting:
+            deferred.callback(None)
+
+    async def goOn(self) -> None:
+        """Attempt it again and again."""
+        failures = 0
+        try:
+            while not self._stopping:
+                self._acceptedAt = None
+                hindrance = self.hindrance()
+                if hindrance:
+                    why, backoff = hindrance, REFUSED
+                else:
+                    self._enter(RelayState.CONNECTING)
+                    self._counters.attempts += 1
+                    why, backoff = await self._attempt()
+                if self.done():
+                    return
+                if self._wasSteady():
+                    failures = 0
+                delay = backoff(failures)
+                failures += 1
+                self._enter(RelayState.WAITING, f"{why}; next attempt in {delay:.1f} s")
+                await self._disconnect()
+                if not self._stopping:
+                    await deferLater(self._clock, delay)
+        finally:
+            await self._disconnect()
+
+    def _wasSteady(self) -> bool:
+        """Whether the last connection was a good one."""
+        accepted = self._acceptedAt
+        return (
+            accepted is not None and self._clock.seconds() - accepted >= STEADY_SECONDS
+        )
+
+    async def _attempt(self) -> tuple[str, Backoff]:
+        """
+        Connect, and relay as long as it goes well.
+
+        @return: why it does no longer, and how long to wait.
+        """
+        error: Exception | None
+        try:
+            self._client = await self._connect(
+                self._clock,
+                self.url,
+                limits=self._limits,
+                properties=self.properties(),
+            )
+            error = await self.relay(self._client)
+        except (ClientError, ConnectError, DNSLookupError) as caught:
+            error = caught
+        finally:
+            self.left()
+        return self._judge(error)
+
+    async def _disconnect(self) -> None:
+        """End the connection of the last attempt, behind what has been sent."""
+        if self._client is not None:
+            self._leaving = True
+            await self._client.disconnect()
+            self._leaving = False
+            self._client = None
+
+    def _judge(self, error: Exception | None) -> tuple[str, Backoff]:
+        """What an attempt's end means."""
+        why = self.reason() or ("the stream has ended" if error is None else str(error))
+        why = hidden(why, self._secrets).rstrip(".")
+        if isinstance(error, ServerRefused):
+            self._counters.refused += 1
+            # A stream that is not there may begin at any time.
+            if not isinstance(error, StreamNotFound):
+                return why, REFUSED
+        return why, REFUSED if self.reason() else RETRY
+
+    def accepted(self, state: RelayState) -> None:
+        """The other end takes part."""
+        self._acceptedAt = self._clock.seconds()
+        if self._successes:
+            self._counters.reconnects += 1
+        self._successes += 1
+        self._enter(state)
+
+    def _enter(self, state: RelayState, why: str = "") -> None:
+        """The only place that changes the state."""
+        if state is self.state is RelayState.ENDED:
+            return
+        if state not in TRANSITIONS[self.state]:
+            raise AssertionError(f"{self.state} does not lead to {state}")
+        self.state = state
+        self.why = why
+        if state is RelayState.ENDED:
+            counters = self.counters
+            self.log.info(
+                "{relay}: ended after {attempts} attempts, {reconnects} of them"
+                " reconnects: {messages} messages relayed, {dropped} dropped",
+                relay=self.label,
+                attempts=counters.attempts,
+                reconnects=counters.reconnects,
+                messages=counters.messages,
+                dropped=counters.dropped,
+            )
+        else:
+            self.log.info(
+                "{relay}: {state}{why}",
+                relay=self.label,
+                state=state.value,
+                why=f", since {why}" if why else "",
+            )
+
+    # What is relayed, and how
+
+    def relay(self, client: RTMPClient) -> Awaitable[ClientError | None]:
+        """
+        Relay by a connection.
+
+        @return: fires when that is over, with the error if there was one.
+        @raise ClientError: the other end does not want it.
+        """
+        raise NotImplementedError
+
+    def hindrance(self) -> str:
+        """Why an attempt makes no sense now; empty if it does."""
+        return ""
+
+    def reason(self) -> str:
+        """Why the last attempt had to end, if that is known here; else empty."""
+        return ""
+
+    def properties(self) -> Mapping[str, Any] | None:
+        """What C{connect} is to say besides."""
+        return None
+
+    def left(self) -> None:
+        """The attempt is over."""
+
+    def done(self) -> bool:
+        """Whether there is nothing more to be done."""
+        return False
+
+    def over(self) -> None:
+        """It has ended."""
+
+    # What the factory sees of it
+
+    def close(self) -> None:
+        """The server stops."""
+        self.stop()
+
+    def abortConnection(self) -> None:
+        """The time to stop is over."""
+        self.abort()
+
+
+def _secretsOf(url: RTMPURL, public: Iterable[str]) -> list[str]:
+    """What of a URL the log must not show, longest first."""
+    name, _, query = url.name.partition("?")
+    parts = {url.name, name, query, url.application.partition("?")[2], url.password}
+    return sorted(parts - {"", *public}, key=len, reverse=True)
+
+
+def hidden(text: str, secrets: Iterable[str]) -> str:
+    """A server's words without what they repeat of our keys."""
+    for secret in secrets:
+        # As it is, and as a log line would spell it.
+        for spelling in {secret, printable(secret)}:
+            text = re.sub(rf"(?<!\w){re.escape(spelling)}(?!\w)", "(key)", text)
+    return text

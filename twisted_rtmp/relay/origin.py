@@ -1,0 +1,311 @@
+"""
+Pull on demand: what makes a server an edge of another one.
+
+Imports pull and the interfaces; the factory is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from twisted_rtmp.client.errors import InvalidURL
+from twisted_rtmp.client.limits import ClientLimits
+from twisted_rtmp.client.url import RTMPURL
+from twisted_rtmp.interfaces import (
+    ConnectRequest,
+    IAuthorizer,
+    Refused,
+    StreamRequest,
+)
+from twisted_rtmp.names import printable
+from twisted_rtmp.relay.base import Connect
+from twisted_rtmp.relay.pull import Pull
+from twisted_rtmp.relay.push import PushedPlayer
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+    from twisted_rtmp.factory import RTMPFactory
+    from twisted_rtmp.streams import LiveStream
+
+#: How long a stream is kept that nobody plays, in seconds: a player that reconnects,
+#: or a reload of its page, should not wait for the origin again.
+IDLE_SECONDS = 10.0
+
+#: Streams that are pulled or waited for at once.  Each is a connection, and players
+#: choose the names: without a bound, one peer's connections would become as many at
+#: the origin.
+MAX_PULLS = 1000
+
+#: Edges that one stream may come by.  Each adds its delay; more than two or three
+#: levels are a mistake.
+MAX_HOPS = 8
+
+#: The least time between two log lines on streams that are not pulled, in seconds.
+LOG_SECONDS = 10.0
+
+#: The property of C{connect} in which an edge says what edges the stream goes to by
+#: way of it, nearest last: identifiers, separated by spaces.  Servers pass over what
+#: they do not know.
+PATH_PROPERTY = "edgePath"
+
+_Key = tuple[str, str]
+
+
+class Origin(Service):
+    """
+    Pulls each stream that is played here and not published here from another server,
+    as long as it is played.
+
+    @ivar pulls: those that have not ended, by application and name.
+    @ivar identifier: what this edge calls itself, so that nothing goes in a circle.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        factory: RTMPFactory,
+        url: RTMPURL | str,
+        *,
+        idleSeconds: float = IDLE_SECONDS,
+        maxPulls: int = MAX_PULLS,
+        connect: Connect | None = None,
+        limits: ClientLimits | None = None,
+    ) -> None:
+        """
+        @param url: the other server's address; its path, if it has one, goes before
+            the applications' names.
+        @param idleSeconds: how long a stream is kept that nobody plays.
+        @param maxPulls: how many streams are pulled or waited for at once.
+        @param connect: instead of L{connectRTMP
+            <twisted_rtmp.client.connecting.connectRTMP>}.
+        @raise InvalidURL: the address is none.
+        """
+        self.url = parseOrigin(url) if isinstance(url, str) else url
+        self.pulls: dict[_Key, Pull] = {}
+        self.identifier = uuid4().hex[:16]
+        self._reactor = reactor
+        self._factory = factory
+        self._idleSeconds = idleSeconds
+        self._maxPulls = maxPulls
+        self._connect = connect
+        self._limits = limits
+        self._idle: dict[_Key, IDelayedCall] = {}
+        self._ending: set[Deferred[None]] = set()
+        self._toldFull: float | None = None
+        self._guard = LoopGuard(self.identifier, maxPulls)
+
+    def startService(self) -> None:
+        Service.startService(self)
+        factory = self._factory
+        self._guard.authorizer = factory.authorizer
+        factory.authorizer = self._guard
+        factory.playersChanged.append(self._playersChanged)
+        factory.streamStarted.append(self._streamStarted)
+        factory.streamEnded.append(self._streamEnded)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        End all pulls and their streams.
+
+        @return: fires when they have ended.
+        """
+        Service.stopService(self)
+        factory = self._factory
+        if factory.authorizer is cast("IAuthorizer", self._guard):
+            factory.authorizer = self._guard.authorizer
+        factory.playersChanged.remove(self._playersChanged)
+        factory.streamStarted.remove(self._streamStarted)
+        factory.streamEnded.remove(self._streamEnded)
+        for key in list(self.pulls):
+            self._drop(key)
+        return DeferredList(list(self._ending)).addCallback(lambda _: None)
+
+    # What happens at the factory
+
+    def _playersChanged(self, application: str, name: str, count: int) -> None:
+        key = application, name
+        pull = self.pulls.get(key)
+        if self._isPlayed(key):
+            idle = self._idle.pop(key, None)
+            if idle is not None:
+                idle.cancel()
+            if pull is None and key not in self._factory.streams:
+                self._pull(key)
+        elif pull is not None:
+            if pull.live is None:
+                self._drop(key)
+            elif key not in self._idle:
+                self._idle[key] = self._reactor.callLater(
+                    self._idleSeconds, self._idleDue, key
+                )
+
+    def _isPlayed(self, key: _Key) -> bool:
+        """Whether somebody plays a stream or waits for it; pushes do not count."""
+        players = self._factory.players(*key)
+        return any(not isinstance(player, PushedPlayer) for player in players)
+
+    def _streamStarted(self, stream: LiveStream) -> None:
+        """If somebody else publishes it here, it need not be pulled."""
+        key = stream.application, stream.name
+        pull = self.pulls.get(key)
+        if pull is not None and stream.publisher is not pull:
+            self._drop(key)
+
+    def _streamEnded(self, stream: LiveStream) -> None:
+        """Players that have not left may go on with what the origin has."""
+        key = stream.application, stream.name
+        self._playersChanged(*key, 0)
+
+    # Pulls
+
+    def _pull(self, key: _Key) -> None:
+        """Begin to pull a stream."""
+        application, name = key
+        if not name:
+            return
+        if len(self.pulls) >= self._maxPulls:
+            self._tellFull(key)
+            return
+        path = [*self._guard.pathTo(key), self.identifier]
+        pull = Pull(
+            self._reactor,
+            self._factory,
+            application,
+            name,
+            self.addressOf(application, name),
+            connect=self._connect,
+            limits=self._limits,
+            properties={PATH_PROPERTY: " ".join(path)},
+        )
+        self.pulls[key] = pull
+        ended = pull.whenEnded()
+        self._ending.add(ended)
+        ended.addCallback(self._pullEnded, key, pull, ended)
+        pull.start()
+
+    def addressOf(self, application: str, name: str) -> RTMPURL:
+        """Where a stream is at the origin."""
+        prefix, mark, query = self.url.application.partition("?")
+        path = "/".join(part for part in (prefix, application) if part)
+        return replace(self.url, application=path + mark + query, name=name)
+
+    def _idleDue(self, key: _Key) -> None:
+        """Nobody has played a stream for a while."""
+        del self._idle[key]
+        self._drop(key)
+
+    def _drop(self, key: _Key) -> None:
+        """Pull a stream no longer."""
+        idle = self._idle.pop(key, None)
+        if idle is not None:
+            idle.cancel()
+        self.pulls.pop(key).stop()
+
+    def _pullEnded(self, _: None, key: _Key, pull: Pull, ended: Deferred[None]) -> None:
+        self._ending.discard(ended)
+        if self.pulls.get(key) is pull:
+            # The factory has ended it, as it stops.
+            del self.pulls[key]
+
+    def _tellFull(self, key: _Key) -> None:
+        """Log, now and then, that a stream is not pulled."""
+        now = self._reactor.seconds()
+        if self._toldFull is None or now - self._toldFull >= LOG_SECONDS:
+            self._toldFull = now
+            self.log.warn(
+                "{stream} is not pulled from the origin: {limit} streams are",
+                stream=printable("/".join(key)),
+                limit=self._maxPulls,
+            )
+
+
+@implementer(IAuthorizer)
+class LoopGuard:
+    """
+    Refuses what this edge would play from itself, and notes by which edges a stream is
+    asked for.
+
+    Everything else is for the authorizer behind it.
+
+    @ivar authorizer: that one, if there is one.
+    """
+
+    def __init__(self, identifier: str, maxPaths: int) -> None:
+        """
+        @param identifier: the edge's own.
+        @param maxPaths: how many streams' paths are kept; the oldest goes first.
+        """
+        self.authorizer: IAuthorizer | None = None
+        self._identifier = identifier
+        self._maxPaths = maxPaths
+        self._paths: dict[_Key, list[str]] = {}
+
+    def pathTo(self, key: _Key) -> list[str]:
+        """The edges that have asked for a stream, the farthest first."""
+        return self._paths.pop(key, [])
+
+    def connect(self, request: ConnectRequest) -> Awaitable[None] | None:
+        path = _pathOf(request.properties)
+        if self._identifier in path:
+            raise Refused("This edge would play from itself: its origin leads here.")
+        if len(path) >= MAX_HOPS:
+            raise Refused(f"There are {MAX_HOPS} edges on the way already.")
+        authorizer = self.authorizer
+        return None if authorizer is None else authorizer.connect(request)
+
+    def publish(self, request: StreamRequest) -> Awaitable[str | None] | str | None:
+        authorizer = self.authorizer
+        return None if authorizer is None else authorizer.publish(request)
+
+    def play(self, request: StreamRequest) -> Awaitable[str | None] | str | None:
+        authorizer = self.authorizer
+        asked = None if authorizer is None else authorizer.play(request)
+        if PATH_PROPERTY not in request.connect.properties:
+            return asked
+        if isinstance(asked, Awaitable):
+            return self._noteLater(asked, request)
+        self._note(asked, request)
+        return asked
+
+    async def _noteLater(
+        self, asked: Awaitable[str | None], request: StreamRequest
+    ) -> str | None:
+        renamed = await asked
+        self._note(renamed, request)
+        return renamed
+
+    def _note(self, renamed: str | None, request: StreamRequest) -> None:
+        """An edge is about to play a stream."""
+        paths = self._paths
+        name = request.name if renamed is None else renamed
+        paths[request.application, name] = _pathOf(request.connect.properties)
+        if len(paths) > self._maxPaths:
+            del paths[next(iter(paths))]
+
+
+def _pathOf(properties: Mapping[str, Any]) -> list[str]:
+    """The identifiers that an edge's C{connect} names."""
+    path = properties.get(PATH_PROPERTY)
+    return path.split() if isinstance(path, str) else []
+
+
+def parseOrigin(text: str) -> RTMPURL:
+    """
+    Read an origin's address: C{rtmp://host[:port][/prefix...]}.
+
+    @raise InvalidURL: it is none.
+    """
+    if "=" in text.partition("://")[0]:
+        raise InvalidURL("an origin has all streams: this is a URL alone")
+    return RTMPURL.ofServer(text)

@@ -1,0 +1,283 @@
+"""
+Pull: a stream of another server, published here.
+
+Imports the client and what it shares with push; the factory is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from twisted_rtmp.client.errors import ClientError, InvalidURL
+from twisted_rtmp.client.limits import ClientLimits
+from twisted_rtmp.client.streams import Subscription
+from twisted_rtmp.client.url import RTMPURL
+from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.names import printable
+from twisted_rtmp.relay.base import Connect, Relay, RelayCounters, RelayState
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_rtmp.client.protocol import RTMPClient
+    from twisted_rtmp.factory import RTMPFactory
+    from twisted_rtmp.streams import LiveStream
+    from twisted_rtmp.wire.messages import Message
+
+#: A source that sends nothing for so long, in seconds, is left and asked again: also
+#: one that has let us play a stream that has not begun.  Ours and MediaMTX' end a
+#: silent publication after 10 s, ours a play that waits after 30.
+SILENCE_SECONDS = 30.0
+
+
+@implementer(IMediaSink)
+class Pull(Relay):
+    """
+    One stream of another server; the publisher of a live stream here.
+
+    @ivar application: the live stream's application.
+    @ivar name: the live stream's name.
+    @ivar live: the live stream, while there is one.
+    @ivar mediaReceived: takes a message; the live stream's own method while there is
+        one: a method of ours would be one call more for each message.
+    """
+
+    mediaReceived: Callable[[Message], None]
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        factory: RTMPFactory,
+        application: str,
+        name: str,
+        url: RTMPURL,
+        *,
+        connect: Connect | None = None,
+        limits: ClientLimits | None = None,
+        properties: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        See L{Relay} for the other arguments.
+
+        @param properties: added to those of C{connect}.
+        """
+        label = printable(f"{application}/{name}")
+        if limits is None:
+            limits = ClientLimits(
+                wire=factory.limits.wire, silenceSeconds=SILENCE_SECONDS
+            )
+        super().__init__(
+            reactor,
+            factory,
+            url,
+            f"pull of {label} from {url}",
+            connect,
+            limits,
+            public=(name, application),
+        )
+        self.application = application
+        self.name = name
+        self.live: LiveStream | None = None
+        self.mediaReceived = self._firstReceived
+        self._properties = properties
+        self._subscription: Subscription | None = None
+        self._paused = False
+        self._reason = ""
+        # What the live stream had got when we became its publisher.
+        self._before = 0, 0
+
+    @property
+    def counters(self) -> RelayCounters:
+        live = self.live
+        return self._counters if live is None else self._countersWith(live)
+
+    def _countersWith(self, live: LiveStream) -> RelayCounters:
+        """The counters with what has come of the live stream."""
+        received = live.ledger.received
+        messages, size = self._before
+        return replace(
+            self._counters,
+            messages=self._counters.messages + received.messages - messages,
+            size=self._counters.size + received.size - size,
+        )
+
+    # What is relayed
+
+    def properties(self) -> Mapping[str, Any] | None:
+        return self._properties
+
+    def hindrance(self) -> str:
+        present = self.factory.streams.get((self.application, self.name))
+        if present is None or present.publisher is None:
+            return ""
+        return f"{present.publisher.peer} publishes it here"
+
+    def reason(self) -> str:
+        return self._reason
+
+    async def relay(self, client: RTMPClient) -> ClientError | None:
+        client.pacer = self.factory.pacer
+        self._reason = ""
+        self._paused = False
+        subscription = await client.play(None, self)
+        self._subscription = subscription
+        if self._acceptedAt is None:
+            self.accepted(RelayState.EXPECTING)
+        if self._paused:
+            subscription.pauseProducing()
+        if self._reason:
+            subscription.close()
+        return await subscription.whenEnded()
+
+    def left(self) -> None:
+        self._unpublish()
+        self._subscription = None
+
+    def _firstReceived(self, message: Message) -> None:
+        """The stream begins."""
+        if self._reason:
+            return
+        live = self.factory.publish(self.application, self.name, self)
+        if live is None:
+            self._leave("another publisher has the name")
+            return
+        if self._acceptedAt is None:
+            self.accepted(RelayState.RELAYING)
+        else:
+            self._enter(RelayState.RELAYING)
+        received = live.ledger.received
+        self._before = received.messages, received.size
+        self.live = live
+        self.mediaReceived = live.messageReceived
+        live.messageReceived(message)
+
+    def streamEnded(self) -> None:
+        """No message follows."""
+        self._unpublish()
+
+    def _unpublish(self) -> None:
+        live, self.live = self.live, None
+        if live is not None:
+            self.mediaReceived = self._firstReceived
+            self._counters = self._countersWith(live)
+            self.factory.unpublish(live, self)
+
+    def _leave(self, why: str) -> None:
+        """Play it no longer, for a reason."""
+        self._reason = why
+        if self._subscription is not None:
+            self._subscription.close()
+
+    # What the live stream knows of it
+
+    @property
+    def heard(self) -> float:
+        """When audio or video came last, in the clock's seconds."""
+        if self._subscription is None:
+            return self._clock.seconds()
+        return self._subscription.heard
+
+    @property
+    def connection(self) -> object:
+        """What it shares with other publishers of its connection: nothing."""
+        return self
+
+    def pauseProducing(self) -> None:
+        """Read nothing from the source for now."""
+        self._paused = True
+        if self._subscription is not None:
+            self._subscription.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Go on reading."""
+        self._paused = False
+        if self._subscription is not None:
+            self._subscription.resumeProducing()
+
+    def takenOver(self) -> None:
+        """Another publisher has the name now."""
+        self._unpublish()
+        self._leave("another publisher has taken the name over")
+
+
+class PullRelay(Service):
+    """
+    Keeps a stream of another server live here.
+
+    @ivar pull: the relay, while the service runs.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        factory: RTMPFactory,
+        application: str,
+        name: str,
+        url: RTMPURL | str,
+        *,
+        connect: Connect | None = None,
+        limits: ClientLimits | None = None,
+    ) -> None:
+        """
+        @param application: of the live stream here.
+        @param name: of the live stream here.
+        @param url: the stream's address at the other server.
+        @param connect: instead of L{connectRTMP
+            <twisted_rtmp.client.connecting.connectRTMP>}.
+        @raise InvalidURL: the address is none, or has no stream's name.
+        """
+        # A service's name is something else.
+        self._key = application, name
+        self.url = RTMPURL.parse(url) if isinstance(url, str) else url
+        if not self.url.name:
+            raise InvalidURL("there is no stream's name in the URL")
+        self.pull: Pull | None = None
+        self._reactor = reactor
+        self._factory = factory
+        self._connect = connect
+        self._limits = limits
+
+    def startService(self) -> None:
+        Service.startService(self)
+        self.pull = Pull(
+            self._reactor,
+            self._factory,
+            *self._key,
+            self.url,
+            connect=self._connect,
+            limits=self._limits,
+        )
+        self.pull.start()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        End the stream here, and the connection.
+
+        @return: fires when both have ended.
+        """
+        Service.stopService(self)
+        pull, self.pull = self.pull, None
+        return succeed(None) if pull is None else pull.stop()
+
+
+def parsePull(text: str) -> tuple[str, str, RTMPURL]:
+    """
+    Read C{APP/STREAM=URL}.
+
+    @return: application, name and address; the name is what follows the last slash.
+    @raise InvalidURL: it is not of that form.
+    """
+    path, separator, rest = text.partition("=")
+    application, slash, name = path.rpartition("/")
+    if not separator or not slash or not name or "://" in path:
+        raise InvalidURL("this is APP/STREAM=URL, such as live/a=rtmp://host/live/a")
+    url = RTMPURL.parse(rest)
+    if not url.name:
+        raise InvalidURL("there is no stream's name in the URL")
+    return application.strip("/"), name, url
