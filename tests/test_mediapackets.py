@@ -14,6 +14,7 @@ from mediavectors import (
     AUDIO,
     AUDIO_PACKETS,
     COLOR_INFO,
+    MOD_EX_CHAINS,
     VIDEO,
     VIDEO_PACKETS,
     Vector,
@@ -35,6 +36,7 @@ from twisted_rtmp.wire.media import (
     MultichannelConfig,
     Track,
     audioFlags,
+    exactTime,
     parseAudio,
     parseVideo,
     videoFlags,
@@ -212,6 +214,34 @@ class TestModEx:
                     )
                     assert header.nanoseconds == nanoseconds
                     assert header.modEx == chain
+
+    @pytest.mark.parametrize(
+        "timestamp", [0, 1 << 24, (1 << 32) - 1, 1 << 32, (1 << 40) + 7]
+    )
+    def test_exactTime(self, timestamp: int) -> None:
+        """In every form of message, whether a stream has looked at it or not."""
+        for typeId, fourCC in ((VIDEO, "hvc1"), (AUDIO, "Opus")):
+            for chain in MOD_EX_CHAINS.values():
+                for vector in (
+                    plainVector(typeId, fourCC, 1, 2, chain),
+                    oneTrack(typeId, fourCC, 1, 3, chain),
+                    manyTracks(
+                        typeId, 1, [(0, fourCC, 0), (1, fourCC, 0)], True, chain
+                    ),
+                ):
+                    nanoseconds = timestamp * 1_000_000 + vector.facts["nanoseconds"]
+                    for flags in (0, vector.flags):
+                        message = Message(typeId, timestamp, 1, vector.payload, flags)
+                        assert exactTime(message) == nanoseconds
+
+    def test_exactTimeOfOtherMessages(self) -> None:
+        for typeId, payload in (
+            (VIDEO, b"\x17\x01\0\0\0B"),
+            (AUDIO, b""),
+            (AUDIO, b"\x97\x02\0\0"),
+            (18, b"\x97\x02\0\0\1\x01Opus"),
+        ):
+            assert exactTime(Message(typeId, 5, 1, payload)) == 5_000_000
 
     @pytest.mark.parametrize("size", [1, 2, 3, 255, 256, 257, 65535, 65536])
     def test_sizes(self, size: int) -> None:

@@ -16,6 +16,8 @@ Imports its own package only.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from twisted_rtmp.wire.audio import (
     AUDIO_CODECS,
     EX_HEADER,
@@ -60,6 +62,9 @@ from twisted_rtmp.wire.video import (
     videoFlags,
 )
 
+if TYPE_CHECKING:
+    from twisted_rtmp.wire.messages import Message
+
 __all__ = [
     "AUDIO_CODECS",
     "CODED",
@@ -92,6 +97,7 @@ __all__ = [
     "VideoPacketType",
     "audioFacts",
     "audioFlags",
+    "exactTime",
     "flagsOf",
     "parseAudio",
     "parseVideo",
@@ -112,3 +118,19 @@ def flagsOf(typeId: int, payload: bytes) -> int:
     if typeId == 8:
         return audioFlags(payload)
     return 0
+
+
+def exactTime(message: Message) -> int:
+    """
+    Say when a message is to be presented or decoded, as far as it says so.
+
+    @return: nanoseconds: the timestamp, which goes on past 2^32 milliseconds, and what
+        a TimestampOffsetNano adds, up to 999,999 if the encoder keeps to E-RTMP v2.
+        Only the timestamp of a malformed payload.
+    """
+    nanoseconds = message.timestamp * 1_000_000
+    flags = message.flags or flagsOf(message.typeId, message.payload)
+    if flags & MOD_EX:
+        parse = parseVideo if message.typeId == 9 else parseAudio
+        nanoseconds += parse(message.payload).nanoseconds
+    return nanoseconds
