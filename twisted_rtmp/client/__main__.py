@@ -1,0 +1,462 @@
+"""
+C{python -m twisted_rtmp.client publish FILE URL} and C{... play URL FILE}.
+
+Tells in one line on standard error what was done, or what went wrong.  The exit status
+is 0 if all is well, 1 if not, 2 if the command line is wrong, and 130 if it was
+interrupted before it was done (a loop, or playing to a file, is done then).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.task import LoopingCall, react
+from twisted.logger import globalLogBeginner, textFileLogObserver
+
+from twisted_rtmp.client.connecting import connectRTMP
+from twisted_rtmp.client.errors import ClientError, InvalidURL
+from twisted_rtmp.client.limits import ClientLimits
+from twisted_rtmp.client.publishing import FilePublisher, readMessages
+from twisted_rtmp.client.storing import (
+    BlockingOutput,
+    FileOutput,
+    FLVSink,
+    PipeOutput,
+    outputFor,
+)
+from twisted_rtmp.client.url import RTMPURL
+from twisted_rtmp.names import printable
+from twisted_rtmp.wire.errors import FLVError
+
+if TYPE_CHECKING:
+    from twisted_rtmp.client.protocol import RTMPClient
+    from twisted_rtmp.client.streams import Subscription
+
+#: Seconds between two progress lines.
+PROGRESS_SECONDS = 0.5
+
+#: What a shell says of a command that Ctrl-C ended.
+INTERRUPTED = 130
+
+#: From Ctrl-C to the end of a pipe whose reader does not read, in seconds.
+PIPE_SECONDS = 5.0
+
+_CERTIFICATE = re.compile(
+    rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL
+)
+
+
+class Progress:
+    """
+    One line that tells how far it is, again and again; on a terminal only.
+
+    As a context manager it leaves no trace of itself.
+    """
+
+    def __init__(
+        self,
+        clock: Any,  # noqa: ANN401
+        stream: TextIO,
+        text: Callable[[], str],
+    ) -> None:
+        """@param text: gives the line."""
+        self._stream = stream
+        self._text = text
+        self._width = 0
+        self._loop = LoopingCall(self._show)
+        self._loop.clock = clock
+
+    def _show(self) -> None:
+        text = self._text()
+        self._stream.write("\r" + text.ljust(self._width))
+        self._stream.flush()
+        self._width = max(self._width, len(text))
+
+    def __enter__(self) -> None:
+        if self._stream.isatty():
+            self._loop.start(PROGRESS_SECONDS, now=False)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._loop.running:
+            self._loop.stop()
+        if self._width:
+            self._stream.write("\r" + " " * self._width + "\r")
+            self._stream.flush()
+
+
+def figures(milliseconds: float, messages: int, size: int) -> str:
+    """What has been moved: media time, messages, bytes, bits a second of media time."""
+    text = f"{milliseconds / 1000:.1f} s, {messages} messages, {size / 1e6:.2f} MB"
+    if milliseconds > 0:
+        text += f", {8 * size / milliseconds:.0f} kbit/s"
+    return text
+
+
+class Command:
+    """
+    What is done on a connection.
+
+    @ivar interrupted: whether Ctrl-C was pressed.
+    """
+
+    def __init__(self, reactor: Any, options: argparse.Namespace) -> None:  # noqa: ANN401
+        self.reactor = reactor
+        self.options = options
+        self.interrupted = False
+        self._waiting: Deferred[Any] | None = None
+
+    async def run(self) -> int:
+        """
+        Connect, and do it.
+
+        @return: the exit status.
+        """
+        options = self.options
+        self.prepare()
+        client: RTMPClient = await self.interruptible(
+            connectRTMP(
+                self.reactor,
+                options.url,
+                endpoint=options.connection(self.reactor),
+                tlsOptions=options.tlsOptions,
+                limits=options.limits,
+            )
+        )
+        try:
+            return await self.use(client)
+        finally:
+            await client.disconnect()
+
+    def prepare(self) -> None:
+        """
+        Look whether it can be done, before the server is troubled.
+
+        @raise FLVError: the file is none.
+        @raise OSError: the file cannot be read or made.
+        """
+        raise NotImplementedError
+
+    async def use(self, client: RTMPClient) -> int:
+        """
+        Do it.
+
+        @return: the exit status.
+        """
+        raise NotImplementedError
+
+    async def interruptible(self, waiting: Deferred[Any]) -> Any:  # noqa: ANN401
+        """
+        Wait for something that Ctrl-C may end.
+
+        @raise CancelledError: it did.
+        """
+        if self.interrupted:
+            waiting.cancel()
+        self._waiting = waiting
+        try:
+            return await waiting
+        finally:
+            self._waiting = None
+
+    def interrupt(self) -> None:
+        """End early, and leave nothing unfinished."""
+        self.interrupted = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+
+class PublishCommand(Command):
+    """Publishes a file."""
+
+    def prepare(self) -> None:
+        with open(self.options.file, "rb") as file:
+            if next(readMessages(file), None) is None:
+                raise FLVError("there is nothing in the file")
+
+    async def use(self, client: RTMPClient) -> int:
+        options = self.options
+        publication = await self.interruptible(client.publish())
+        publisher = FilePublisher(
+            self.reactor, publication, options.file, options.speed
+        )
+
+        def told() -> str:
+            return figures(publisher.time, publisher.messages, publisher.sent)
+
+        running = Deferred.fromCoroutine(publisher.run(lambda: options.loop))
+        # A server that ends it is heard at once, and not when the next frame is due.
+        publication.whenEnded().addCallback(lambda _: running.cancel())
+        try:
+            with Progress(self.reactor, sys.stderr, told):
+                await self.interruptible(running)
+        except CancelledError:
+            if not self.interrupted:
+                error: ClientError | None = await publication.whenEnded()
+                raise error or ClientError("The server has ended it.") from None
+        await publication.close()
+        sys.stderr.write(f"published {told()}\n")
+        return INTERRUPTED if self.interrupted and not options.loop else 0
+
+
+class PlayCommand(Command):
+    """Plays to a file."""
+
+    def __init__(self, reactor: Any, options: argparse.Namespace) -> None:  # noqa: ANN401
+        super().__init__(reactor, options)
+        self._subscription: Subscription | None = None
+        self._stopped = False
+        self._output: FileOutput | BlockingOutput | PipeOutput | None = None
+
+    def prepare(self) -> None:
+        options = self.options
+        self._output = outputFor(
+            options.file, options.overwrite, self.reactor, sys.stdout.buffer, self.stop
+        )
+
+    async def use(self, client: RTMPClient) -> int:
+        output = self._output
+        assert output is not None
+        sink = FLVSink(output, self.stop, self.options.duration)
+        counts = sink.counts
+
+        def told() -> str:
+            return figures(1000 * sink.duration, counts.messages, counts.size)
+
+        error: ClientError | None = None
+        subscription: Subscription
+        try:
+            with Progress(self.reactor, sys.stderr, told):
+                subscription = await self.interruptible(client.play(None, sink))
+                self._subscription = subscription
+                if isinstance(output, PipeOutput):
+                    output.throttle(subscription)
+                if self._stopped:
+                    subscription.close()
+                error = await subscription.whenEnded()
+        except CancelledError:
+            # Interrupted before it began.
+            return INTERRUPTED
+        finally:
+            self._subscription = None
+            # Whatever has ended it, what came is to be a whole file.
+            stored = sink.streamEnded()
+            if stored is not None:
+                await stored
+        sys.stderr.write(f"played {told()}\n")
+        failure = sink.error or error
+        if failure is not None:
+            raise failure
+        if not counts.messages:
+            raise ClientError("The stream ended before anything of it came.")
+        return 0
+
+    def interrupt(self) -> None:
+        super().interrupt()
+        self.stop()
+        if isinstance(self._output, PipeOutput):
+            self.reactor.callLater(PIPE_SECONDS, self._output.abandon)
+
+    def stop(self) -> None:
+        """Enough has come, or nothing more can be stored: finish the file."""
+        self._stopped = True
+        if self._subscription is not None:
+            self._subscription.close()
+
+
+def describe(error: BaseException, url: RTMPURL) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, ConnectError | DNSLookupError):
+        return f"{url}: no connection: {printable(str(error))}"
+    if isinstance(error, FLVError):
+        return f"{error} (at byte {error.offset})"
+    if isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename else ""
+        return f"{name}{error.strerror or error}"
+    return f"{url}: {error}"
+
+
+async def _run(reactor: Any, options: argparse.Namespace) -> None:  # noqa: ANN401
+    """For L{react}: run the command, and leave with its status."""
+    command: Command = options.command(reactor, options)
+    done: Deferred[None] = Deferred()
+
+    def stopping() -> Deferred[None]:
+        command.interrupt()
+        return done
+
+    trigger = reactor.addSystemEventTrigger("before", "shutdown", stopping)
+    try:
+        status = await command.run()
+    except CancelledError:
+        status = INTERRUPTED
+    except (ClientError, ConnectError, DNSLookupError, FLVError, OSError) as error:
+        sys.stderr.write(f"{options.prog}: {describe(error, options.url)}\n")
+        status = 1
+    if not command.interrupted:
+        reactor.removeSystemEventTrigger(trigger)
+    done.callback(None)
+    raise SystemExit(status)
+
+
+def _speed(text: str) -> float:
+    """C{--speed}: 0 is the greatest."""
+    if text in ("max", "realtime"):
+        return 0.0 if text == "max" else 1.0
+    return _positive(text)
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError(text)
+    return number
+
+
+def _tlsOptions(path: str, host: str) -> Any:  # noqa: ANN401
+    """
+    What trusts the certificates of a file.
+
+    @raise OSError: it cannot be read.
+    @raise ValueError: there is none in it.
+    """
+    from twisted.internet.ssl import (
+        Certificate,
+        optionsForClientTLS,
+        trustRootFromCertificates,
+    )
+
+    found = _CERTIFICATE.findall(Path(path).read_bytes())
+    if not found:
+        raise ValueError("there is no certificate in it")
+    return optionsForClientTLS(
+        host, trustRootFromCertificates([Certificate.loadPEM(pem) for pem in found])
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m twisted_rtmp.client",
+        description="Publish an FLV file to an RTMP server, or play a stream to one.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--key",
+        metavar="NAME",
+        help="the stream's name or key; then all of URL's path is the application",
+    )
+    common.add_argument(
+        "--endpoint",
+        metavar="ENDPOINT",
+        help="connect to this Twisted client endpoint, such as unix:/run/rtmp.sock,"
+        " instead of URL's host",
+    )
+    common.add_argument(
+        "--ca",
+        metavar="PEM",
+        help="trust the certificates in this file, instead of the system's",
+    )
+    common.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_positive,
+        help="give up when the server does nothing for so long",
+    )
+    common.add_argument(
+        "--verbose", action="store_true", help="log the connection on standard error"
+    )
+    publish = commands.add_parser(
+        "publish", parents=[common], help="publish an FLV file"
+    )
+    publish.add_argument("file", metavar="FILE")
+    publish.add_argument("url", metavar="URL")
+    publish.add_argument(
+        "--speed",
+        type=_speed,
+        default=1.0,
+        metavar="max|FACTOR",
+        help="as fast as the server takes it, or a multiple of the file's own time",
+    )
+    publish.add_argument(
+        "--loop", action="store_true", help="begin again at the end, until Ctrl-C"
+    )
+    publish.set_defaults(command=PublishCommand, prog=publish.prog)
+    play = commands.add_parser("play", parents=[common], help="play to an FLV file")
+    play.add_argument("url", metavar="URL")
+    play.add_argument("file", metavar="FILE", help="or - for standard output")
+    play.add_argument(
+        "--duration",
+        type=_positive,
+        metavar="SECONDS",
+        help="stop after so much of the stream's time",
+    )
+    play.add_argument("--overwrite", action="store_true", help="a FILE that is there")
+    play.set_defaults(command=PlayCommand, prog=play.prog)
+    return parser
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """
+    Read the command line.
+
+    @return: its options, and C{limits}, C{tlsOptions} and C{connection}, which gives
+        an endpoint for a reactor, or L{None}.
+    @raise SystemExit: it is wrong; standard error says why.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        if options.key is None:
+            options.url = RTMPURL.parse(options.url)
+        else:
+            options.url = RTMPURL.ofServer(options.url, options.key)
+    except InvalidURL as error:
+        parser.error(str(error))
+    if not options.url.name:
+        parser.error(f"{options.url} names no stream")
+    options.tlsOptions = None
+    if options.ca is not None:
+        try:
+            options.tlsOptions = _tlsOptions(options.ca, options.url.host)
+        except (OSError, ValueError) as error:
+            parser.error(f"--ca {options.ca}: {error}")
+    options.limits = ClientLimits()
+    if options.timeout is not None:
+        seconds = options.timeout
+        options.limits = ClientLimits(
+            connectSeconds=seconds,
+            commandSeconds=seconds,
+            drainSeconds=seconds,
+            silenceSeconds=seconds,
+        )
+    description = options.endpoint
+    options.connection = lambda reactor: (
+        None if description is None else clientFromString(reactor, description)
+    )
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """
+    Run the command.
+
+    @raise SystemExit: always, with the exit status.
+    """
+    options = parse(arguments)
+    if options.verbose:
+        globalLogBeginner.beginLoggingTo(
+            [textFileLogObserver(sys.stderr)], redirectStandardIO=False
+        )
+    react(_run, [options])
+
+
+if __name__ == "__main__":
+    main()

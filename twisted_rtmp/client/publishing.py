@@ -1,0 +1,191 @@
+"""
+Publishes an FLV file, in its own time or faster.
+
+Imports the client's streams and the FLV format; the clock is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from twisted.internet.task import deferLater
+
+from twisted_rtmp.recording.flvfile import isMetadata, readMetadata
+from twisted_rtmp.wire import amf0
+from twisted_rtmp.wire.amfvalues import ECMAArray
+from twisted_rtmp.wire.constants import NEED_DATA, MessageType
+from twisted_rtmp.wire.errors import FLVError, ProtocolError
+from twisted_rtmp.wire.flv import FLVReader
+from twisted_rtmp.wire.messages import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from twisted_rtmp.client.streams import Publication
+
+#: Bytes that are read from the file at a time.
+READ_SIZE = 256 * 1024
+
+#: Bytes that are written to the connection at a time at full speed: its pause mark.
+WRITE_SIZE = 64 * 1024
+
+#: A pause of the file's clock that is not waited for, in milliseconds: a file that was
+#: cut or joined has holes of hours in its time.
+MAX_PAUSE = 10_000
+
+#: Between the last frame and the first of the next round, in milliseconds: one of 25 a
+#: second.  A file does not tell how long its last frame lasts.
+FRAME_MILLISECONDS = 40
+
+_DATA: int = MessageType.DATA_AMF0
+_SENT = frozenset((int(MessageType.AUDIO), int(MessageType.VIDEO), _DATA))
+
+
+def readMessages(file: BinaryIO) -> Iterator[Message]:
+    """
+    Read the tags of an FLV file.
+
+    Of its metadata, what is about the file is left out: duration, index, sizes.
+
+    @raise FLVError: this is no FLV, or it ends within a tag; what came before has been
+        given out.
+    """
+    reader = FLVReader()
+    while data := file.read(READ_SIZE):
+        reader.feed(data)
+        while (message := reader.nextTag()) is not NEED_DATA:
+            assert isinstance(message, Message)
+            if message.typeId in _SENT:
+                yield _withoutFileFacts(message)
+    if reader.offset != file.tell():
+        raise FLVError("the file ends within a tag", offset=reader.offset)
+
+
+def _withoutFileFacts(message: Message) -> Message:
+    if not isMetadata(message):
+        return message
+    metadata = readMetadata(message.payload)
+    if metadata is None:
+        return message
+    try:
+        [_, whole, *_] = amf0.decode(message.payload)
+    except ProtocolError:
+        return message
+    if len(whole) != len(metadata):
+        payload = amf0.encode("onMetaData", ECMAArray(metadata))
+        return Message(message.typeId, message.timestamp, 0, payload)
+    return message
+
+
+class FilePublisher:
+    """
+    Sends a file's messages to a publication.
+
+    @ivar messages: how many have been sent.
+    @ivar sent: bytes of their payloads.
+    @ivar time: how far it is in the file, in milliseconds of its time: all rounds
+        together, without holes.
+    """
+
+    def __init__(
+        self,
+        clock: Any,  # noqa: ANN401
+        publication: Publication,
+        path: str,
+        speed: float = 1.0,
+    ) -> None:
+        """@param speed: times the file's own; 0 is as fast as the server takes it."""
+        self.messages = 0
+        self.sent = 0
+        self.time = 0
+        self._clock = clock
+        self._publication = publication
+        self._path = path
+        self._speed = speed
+        self._offset = 0  # of this round's timestamps, in milliseconds
+        self._first: int | None = None  # frame's timestamp in the file
+        self._last: int | None = None  # the same
+        self._end = 0  # the largest timestamp that was sent
+        self._began = 0.0
+        self._pending: list[bytes] = []
+        self._pendingSize = 0
+
+    async def run(self, again: Callable[[], bool] = lambda: False) -> None:
+        """
+        Send the file, with its own timestamps.
+
+        @param again: asked after each round whether there is to be another, whose
+            timestamps go on where the last one's ended.
+        @raise FLVError: this is no FLV, or no whole one.
+        @raise ClientError: the server does not take it any more.
+        @raise OSError: the file cannot be read.
+        """
+        self._began = self._clock.seconds()
+        while True:
+            before = self.messages
+            with open(self._path, "rb") as file:
+                try:
+                    for message in readMessages(file):
+                        await self._send(message)
+                finally:
+                    self._flush()
+            if self.messages == before or not again():
+                return
+            self._offset = self._end + FRAME_MILLISECONDS - (self._first or 0)
+            self._last = None
+
+    async def _send(self, message: Message) -> None:
+        """Send a message when it is due and the server takes it."""
+        time = message.timestamp
+        if message.typeId != _DATA:
+            if self._first is None:
+                self._first = time
+            await self._wait(time)
+        if self._offset:
+            # Headers before the first frame may have any time; now they are amid a
+            # stream.
+            time = max(time, self._first or 0) + self._offset
+            message.timestamp = time
+        self._end = max(self._end, time)
+        data = self._publication.form.encode(message)
+        self._pending.append(data)
+        self._pendingSize += len(data)
+        self.messages += 1
+        self.sent += len(message.payload)
+        if self._pendingSize >= WRITE_SIZE:
+            self._flush()
+            # The reactor is to have its turn, too.
+            await deferLater(self._clock, 0)
+            await self._publication.whenReady()
+
+    async def _wait(self, time: int) -> None:
+        """
+        Wait until a frame is due.
+
+        @param time: its timestamp in the file, in milliseconds.
+        """
+        last = self._last
+        if last is None:
+            self._last = time
+            return
+        step = time - last
+        if -MAX_PAUSE < step <= 0:
+            return  # audio and video take turns
+        self._last = time
+        if not 0 < step <= MAX_PAUSE:
+            return
+        self.time += step
+        if self._speed:
+            due = self._began + self.time / 1000 / self._speed
+            seconds = due - self._clock.seconds()
+            if seconds > 0:
+                self._flush()
+                await deferLater(self._clock, seconds)
+                await self._publication.whenReady()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._publication.writeMedia(b"".join(self._pending))
+            self._pending = []
+            self._pendingSize = 0

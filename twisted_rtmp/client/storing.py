@@ -1,0 +1,356 @@
+"""
+Stores what a client plays: in an FLV file, or as FLV on a pipe.
+
+Imports the FLV format and the wire; not the client.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, Protocol, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.process import ProcessWriter
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.ledger import MediaCounts
+from twisted_rtmp.recording.flvfile import (
+    HEAD_SIZE,
+    FLVMuxer,
+    encodeHead,
+    fileFacts,
+    isMetadata,
+    readMetadata,
+)
+from twisted_rtmp.wire import flv, media
+from twisted_rtmp.wire.constants import MessageType
+from twisted_rtmp.wire.errors import ProtocolError
+from twisted_rtmp.wire.media import CODED
+from twisted_rtmp.wire.messages import Message
+
+#: Messages and bytes that are kept until the first frame is there, which says where the
+#: file's time begins.  Before it come metadata and sequence headers, some ten of 1 kB;
+#: what is more belongs to a stream without frames, such as one of captions.
+WAITING_MESSAGES = 500
+WAITING_BYTES = 1024 * 1024
+
+#: Bytes that are written to a file at once.
+BATCH_BYTES = 256 * 1024
+
+_AUDIO: int = MessageType.AUDIO
+_VIDEO: int = MessageType.VIDEO
+
+_FACTS: dict[int, Callable[[bytes], dict[str, Any]]] = {
+    _AUDIO: media.audioFacts,
+    _VIDEO: media.videoFacts,
+}
+
+
+class Output(Protocol):
+    """
+    Where bytes go.
+
+    @ivar head: bytes at the beginning that can be overwritten at the end; 0 where
+        nothing can be.
+    """
+
+    head: int
+
+    def write(self, data: bytes) -> None:
+        """
+        Take bytes.
+
+        @raise OSError: they cannot be stored.
+        """
+
+    def close(self, head: bytes) -> Deferred[None] | None:
+        """
+        Nothing follows.
+
+        @param head: what the beginning is to be, of L{head} bytes.
+        @raise OSError: the end cannot be stored.
+        """
+
+
+class FileOutput:
+    """
+    A new file, which is made when there is something to write.  It is written in the
+    reactor's thread: a client has nothing else to do than to wait for its disk.
+    """
+
+    head = HEAD_SIZE
+
+    def __init__(self, path: str, overwrite: bool = False) -> None:
+        """@raise FileExistsError: it is there already, and to be kept."""
+        self._path = path
+        self._mode = "wb" if overwrite else "xb"
+        self._file: BinaryIO | None = None
+        if not overwrite and os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+
+    def write(self, data: bytes) -> None:
+        if self._file is None:
+            self._file = cast(
+                "BinaryIO",
+                open(self._path, self._mode, BATCH_BYTES),  # noqa: SIM115
+            )
+        self._file.write(data)
+
+    def close(self, head: bytes) -> None:
+        if self._file is None:
+            return
+        try:
+            if head:
+                self._file.seek(0)
+                self._file.write(head)
+        finally:
+            self._file.close()
+
+
+class BlockingOutput:
+    """Standard output that is a file."""
+
+    head = 0
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+
+    def close(self, head: bytes) -> None:
+        self._file.flush()
+
+
+class PipeOutput:
+    """
+    Standard output that is a pipe: while its reader does not read, nothing is read
+    from the server either.
+    """
+
+    head = 0
+
+    def __init__(
+        self,
+        reactor: Any,  # noqa: ANN401
+        fd: int,
+        lost: Callable[[], object],
+    ) -> None:
+        """@param lost: called when the reader has gone."""
+        self._lost = lost
+        self._gone = False
+        self._closed: Deferred[None] | None = None
+        self._writer = ProcessWriter(reactor, self, "output", fd)
+
+    def throttle(self, producer: IPushProducer) -> None:
+        """Pause a producer while the reader does not read."""
+        self._writer.registerProducer(producer, True)
+
+    def write(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    def close(self, head: bytes) -> Deferred[None] | None:
+        if self._gone:
+            return None
+        self._closed = Deferred()
+        self._writer.unregisterProducer()
+        self._writer.loseConnection()
+        return self._closed
+
+    def abandon(self) -> None:
+        """Wait for the reader no longer."""
+        if not self._gone:
+            self._writer.connectionLost(Failure(ConnectionAborted()))
+
+    def childConnectionLost(self, name: str, reason: object) -> None:
+        """For the writer: the pipe is closed."""
+        self._gone = True
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed.callback(None)
+        else:
+            self._lost()
+
+
+def outputFor(
+    path: str,
+    overwrite: bool,
+    reactor: Any,  # noqa: ANN401
+    stdout: BinaryIO,
+    lost: Callable[[], object],
+) -> FileOutput | BlockingOutput | PipeOutput:
+    """
+    Open the output that a path means.
+
+    @param path: C{"-"} is standard output.
+    @param lost: see L{PipeOutput}.
+    @raise OSError: it cannot be written.
+    """
+    if path != "-":
+        return FileOutput(path, overwrite)
+    fd = stdout.fileno()
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return BlockingOutput(stdout)
+    return PipeOutput(reactor, os.dup(fd), lost)
+
+
+@implementer(IMediaSink)
+class FLVSink:
+    """
+    Writes a stream as FLV, whose time begins at 0.
+
+    @ivar counts: what has been written.
+    @ivar error: why nothing more is, or L{None}.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        enough: Callable[[], object],
+        seconds: float | None = None,
+    ) -> None:
+        """
+        @param enough: called when nothing more is taken.
+        @param seconds: how much of the stream's time is wanted, from its first frame;
+            L{None} for all.
+        """
+        self.counts = MediaCounts()
+        self.error: OSError | None = None
+        self._over = False
+        self._storing: Deferred[None] | None = None
+        self._output = output
+        self._enough = enough
+        self._milliseconds = None if seconds is None else seconds * 1000
+        self._first: int | None = None
+        self._full = False
+        self._muxer = FLVMuxer(output.head or flv.HEADER_SIZE)
+        self._begun = False
+        self._waiting: list[Message] = []
+        self._waitingSize = 0
+        self._metadata: dict[str, Any] = {}
+        self._facts: dict[str, Any] = {}
+        self._kinds: set[int] = set()
+
+    @property
+    def duration(self) -> float:
+        """The time of the last message in the file, in seconds."""
+        return self._muxer.lastTime / 1000
+
+    def mediaReceived(self, message: Message) -> None:
+        message.flags = media.flagsOf(message.typeId, message.payload)
+        if message.flags & CODED and self._milliseconds is not None:
+            if self._first is None:
+                self._first = message.timestamp
+            self._full = (
+                self._full or message.timestamp - self._first >= self._milliseconds
+            )
+        if self._full:
+            self._enough()
+            return
+        if message.typeId in _FACTS and message.typeId not in self._kinds:
+            self._learn(message)
+        if self._begun:
+            self._write([message])
+            return
+        if self._output.head and isMetadata(message):
+            metadata = readMetadata(message.payload)
+            if metadata is not None:
+                self._metadata = metadata
+                self.counts.count(message)
+                return
+        self._waiting.append(message)
+        self._waitingSize += len(message.payload)
+        if (
+            message.flags & CODED
+            or len(self._waiting) > WAITING_MESSAGES
+            or self._waitingSize > WAITING_BYTES
+        ):
+            self._begin()
+
+    def _learn(self, message: Message) -> None:
+        """Look for what C{onMetaData} tells of the media."""
+        try:
+            facts = _FACTS[message.typeId](message.payload)
+        except ProtocolError:
+            return  # what the server sends is stored as it is
+        for name, value in facts.items():
+            self._facts.setdefault(name, value)
+        if message.flags & CODED:
+            self._kinds.add(message.typeId)
+
+    def _begin(self) -> None:
+        """Where the time begins is known: write the head, and all that waits."""
+        self._begun = True
+        messages, self._waiting = self._waiting, []
+        # Whatever comes: a reader looks at the tags.
+        head = self._head({}) if self._output.head else flv.encodeHeader()
+        self._write(messages, head)
+
+    def _head(self, facts: dict[str, Any]) -> bytes:
+        index = self._muxer.index
+        entries: tuple[Sequence[int], Sequence[int]] = (index.times, index.positions)
+        return encodeHead(
+            {**self._metadata, **self._facts, **facts},
+            _AUDIO in self._kinds,
+            _VIDEO in self._kinds,
+            *(entries if facts else ((), ())),
+        )
+
+    def _write(self, messages: list[Message], head: bytes = b"") -> None:
+        if self.error is not None:
+            return
+        buffers = self._muxer.mux(messages, self.counts)
+        try:
+            self._output.write(head + b"".join(buffers))
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        self.error = error
+        self._full = True
+        self._enough()
+
+    def streamEnded(self) -> Deferred[None] | None:
+        """Write what is left, the duration and the index; may be called again."""
+        if not self._over:
+            self._over = True
+            self._storing = self._close()
+        storing = self._storing
+        if storing is None or storing.called:
+            return None
+        stored: Deferred[None] = Deferred()
+
+        def tell(_: None) -> None:
+            stored.callback(None)
+
+        storing.addCallback(tell)
+        return stored
+
+    def _close(self) -> Deferred[None] | None:
+        if self._waiting:
+            self._begin()
+        head = b""
+        if self._begun and self._output.head and self.error is None:
+            muxer = self._muxer
+            head = self._head(
+                fileFacts(
+                    muxer.position,
+                    muxer.lastTime,
+                    _AUDIO in self._kinds,
+                    _VIDEO in self._kinds,
+                    len(muxer.index.times),
+                )
+            )
+        try:
+            return self._output.close(head)
+        except OSError as error:
+            if self.error is None:
+                self._fail(error)
+            return None
