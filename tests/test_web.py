@@ -259,6 +259,16 @@ def test_joinsWithTheCurrentGroupOfPictures(factory, site, play):
     assert client.tags[-1] == (DATA, 1050, amf0.encode("onCuePoint", {}))
 
 
+def test_joinsWithTheNextKeyFrameIfAskedTo(factory, site, play):
+    publisher = Publisher(factory)
+    publisher.media(VIDEO, AVC_KEY_FRAME, 0)
+    client = play(site, "/live/key.flv?gop=0")
+    publisher.media(VIDEO, AVC_FRAME, 40)
+    assert client.tags == HEADERS
+    publisher.media(VIDEO, AVC_KEY_FRAME, 80)
+    assert client.tags == [*HEADERS, (VIDEO, 80, AVC_KEY_FRAME)]
+
+
 def test_manyGetTheSame(factory, site):
     publisher = Publisher(factory)
     clients = [kind(site, "/live/key.flv") for kind in (Getter, Socket) * 5]
@@ -691,6 +701,20 @@ def test_changesOfTheNumberOfPlayersAreTold(factory, site, play):
     client = play(site)
     client.leave()
     assert told == [("live", "key", 1), ("live", "key", 0)]
+
+
+def test_theEndIsTheEndOfItsPlayers(factory, site, play):
+    """They wait for no other publication."""
+    told = []
+    factory.playersChanged.append(lambda *change: told.append(change))
+    publisher = Publisher(factory)
+    client = play(site)
+    client.transport.taking = False
+    publisher.media(VIDEO, LARGE_KEY_FRAME)
+    publisher.media(VIDEO, AVC_FRAME, 40)
+    publisher.leave()
+    assert told == [("live", "key", 1), ("live", "key", 0)]
+    assert client.protocol in factory.connections
 
 
 def test_whoDoesNotReadIsBounded(clock, factory, site, play, lines):

@@ -345,9 +345,13 @@ class RTMPFactory(Factory[RTMPProtocol]):
         ended = stream.end()
         group = self._groups.pop(stream)
         now = self.clock.seconds()
-        for player in group.everyone():
-            self._waiting.setdefault(player.key, []).append(player)
+        players = list(group.everyone())
+        for player in players:
+            if not player.once:
+                self._waiting.setdefault(player.key, []).append(player)
             player.end(now)
+        if any(player.once for player in players):
+            self._tellPlayers((stream.application, stream.name))
         self._ending.add(ended)
 
         def finished(_: None) -> None:

@@ -174,6 +174,7 @@ class Player:
     @ivar name: the stream's name, as the peer calls it.
     @ivar key: the application and the stream's own name, once it plays or waits.
     @ivar gopCache: whether it begins with the current GOP, or with the next key frame.
+    @ivar once: whether it is done after one publication, and waits for no other.
     @ivar dropped: messages that it did not get since it did not keep up.
     @ivar droppedBytes: of their payloads.
     @ivar sent: messages that it got.
@@ -191,12 +192,14 @@ class Player:
         since: float,
         *,
         gopCache: bool = True,
+        once: bool = False,
     ) -> None:
         self.form = form
         self.name = name
         self.key = ("", "")
         self.since = since
         self.gopCache = gopCache
+        self.once = once
         self.dropped = 0
         self.droppedBytes = 0
         self.sent = 0

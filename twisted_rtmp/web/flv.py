@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
 from twisted_rtmp.names import DEFAULT_INSTANCE, peerName, printable
-from twisted_rtmp.players import FLVForm, Player
+from twisted_rtmp.players import FLVForm, Player, wantsGOP
 from twisted_rtmp.web.answers import Origins, answer, finish, notAllowed
 from twisted_rtmp.web.channel import channelOf
 from twisted_rtmp.web.websocket import VERSION, BadUpgrade, WebSocket, isUpgrade
@@ -92,6 +92,11 @@ def streamOfPath(path: bytes) -> tuple[str, str]:
     if not dot or not name:
         raise ValueError("no stream is named")
     return "/".join(application), name
+
+
+def queryOf(request: Request) -> str:
+    """What follows the C{?} in a request's address, as it came."""
+    return request.uri.partition(b"?")[2].decode("utf-8", "surrogateescape")
 
 
 def tracksSeen(stream: LiveStream) -> tuple[bool, bool]:
@@ -353,7 +358,14 @@ class FLVPlay:
         self._request.registerProducer(self, True)
         self._body.accept()
         now = self._clock.seconds()
-        self._player = Player(self, FLVForm(), self._name, now)
+        self._player = Player(
+            self,
+            FLVForm(),
+            self._name,
+            now,
+            gopCache=wantsGOP(queryOf(self._request), self._server.gopCache),
+            once=True,
+        )
         there = self._server.play(self._application, name, self._player)
         self.log.info(
             "{peer} plays {application}/{name} by {how}{waiting}",
@@ -448,8 +460,6 @@ class FLVPlay:
 
     def streamBegan(self, player: Player, again: bool) -> None:
         """Tell the peer that the stream is there."""
-        if self._state is State.PLAYING:
-            return  # the end of the one before is still in the queue
         self._enter(State.PLAYING)
         self._stopTimer()
         self._stream = self._server.streams[player.key]
@@ -580,8 +590,7 @@ class FLVResource(Resource):
         if authorizer is None:
             return name
         address = request.getClientAddress()
-        _, _, rawQuery = request.uri.partition(b"?")
-        query = rawQuery.decode("utf-8", "surrogateescape")
+        query = queryOf(request)
         connect = ConnectRequest(
             application, query, address, _propertiesOf(request, application)
         )
