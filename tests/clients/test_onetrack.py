@@ -29,7 +29,13 @@ SAMPLE_RATE = 48000
 
 #: Encoders by what the headers name their codecs, in the order of their tracks.  The
 #: first of each kind is sent as if it were the only one.
-VIDEO = {"first": "libx264", "avc1": "libx264", "hvc1": "libx265", "vp09": "libvpx-vp9"}
+VIDEO = {
+    "first": "libx264",
+    "avc1": "libx264",
+    "hvc1": "libx265",
+    "vp09": "libvpx-vp9",
+    "av01": "libsvtav1",
+}
 AUDIO = {
     "first": "aac",
     "mp4a": "aac",
@@ -87,6 +93,8 @@ def muxed():
             stream.pix_fmt = "yuv420p"
             if encoder == "libx265":
                 stream.options = {"x265-params": "log-level=none"}
+            elif encoder == "libsvtav1":
+                stream.options = {"preset": "12"}
             streams.append(stream)
         streams += [
             container.add_stream(encoder, rate=SAMPLE_RATE)
