@@ -26,7 +26,7 @@ from rtmpclient import (
 )
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
 from zope.interface import implementer
@@ -168,7 +168,7 @@ class _Endpoint:
                 Bridge(protocol, network.factories[host], network.clock)
             )
         else:
-            return fail(ConnectionRefusedError())
+            return fail(ConnectError(string="it is not there"))
         return succeed(protocol)
 
 
@@ -183,6 +183,7 @@ class Studio:
         # Encoders of tests send nothing while time passes.
         options.setdefault("limits", ServerLimits(publisherIdleSeconds=600))
         self.clock = Clock()
+        self.clock.advance(1000)
         self.network = Network(self.clock)
         self.sinks: list[CollectingSink] = []
         self.factory = RTMPFactory(self.clock, **options)

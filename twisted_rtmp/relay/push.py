@@ -116,9 +116,7 @@ class PushedPlayer(Player):
         self._push.streamEnded()
 
     def forgo(self, successor: PushedPlayer | None = None) -> None:
-        """
-        Count what is queued as dropped; but not what another player will send.
-        """
+        """Count what is queued as dropped, but not what another player has."""
         kept = set()
         if successor is not None:
             kept = {id(message) for message, _ in successor._queue}

@@ -1,0 +1,391 @@
+"""Streams of other servers, published here."""
+
+from __future__ import annotations
+
+import pytest
+from clientkit import refusing, silent
+from relaykit import METADATA, Studio, collected
+from rtmpclient import (
+    AAC_HEADER,
+    AUDIO,
+    AVC_FRAME,
+    AVC_HEADER,
+    AVC_KEY_FRAME,
+    DATA,
+    VIDEO,
+    Client,
+)
+from twisted.application.service import IService
+from twisted.internet.error import ConnectError
+from twisted.logger import formatEvent, globalLogPublisher
+from zope.interface.verify import verifyObject
+
+from twisted_rtmp.client import RTMPURL, InvalidURL
+from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.relay import PullRelay, PushRelays, RelayState, parsePull
+from twisted_rtmp.relay.pull import SILENCE_SECONDS
+from twisted_rtmp.streams import TakeOver
+
+
+@pytest.fixture
+def log():
+    lines = []
+
+    def observe(event):
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)
+
+
+class Pulling(Studio):
+    """A server that keeps a stream of another one."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.network.scripted("a")
+        self.service = PullRelay(
+            self.clock,
+            self.factory,
+            "live",
+            "key",
+            "rtmp://a/there/s3cret",
+            connect=self.network.connect,
+        )
+
+    def start(self):
+        self.service.startService()
+        self.network.pump()
+        return self.service.pull
+
+    @property
+    def source(self):
+        self.network.pump()
+        servers = self.network.servers
+        return [s for s in servers if s.protocol.url.host == "a"][-1]
+
+    def give(self, *messages):
+        """The source sends messages."""
+        for message in messages:
+            self.source.media(*message)
+        self.network.pump()
+        return list(messages)
+
+    def giveHeaders(self):
+        return self.give((DATA, 0, METADATA), (VIDEO, 0, AVC_HEADER)) + self.give(
+            (AUDIO, 0, AAC_HEADER)
+        )
+
+    def giveGOP(self, time):
+        return self.give((VIDEO, time, AVC_KEY_FRAME), (VIDEO, time + 33, AVC_FRAME))
+
+
+@pytest.fixture
+def studio():
+    studio = Pulling()
+    yield studio
+    if studio.service.running:
+        studio.service.stopService()
+    studio.settle()
+    assert studio.factory.streams == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "stream"),
+    [
+        ("live/key=rtmp://a/app/name", ("live", "key", "app", "name")),
+        ("a/b/c=rtmps://a:1/app/name?x=y", ("a/b", "c", "app", "name?x=y")),
+        ("/key=rtmp://a/app/name", ("", "key", "app", "name")),
+    ],
+)
+def test_options(text, stream):
+    application, name, url = parsePull(text)
+    assert (application, name, url.application, url.name) == stream
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("rtmp://a/app/name", "key=rtmp://a/app/name", "live/=rtmp://a/app/name"),
+        *("live/key=", "live/key=rtmp://a/app", "live/key=a/app/name"),
+    ],
+)
+def test_noOptions(text):
+    with pytest.raises(InvalidURL):
+        parsePull(text)
+
+
+def test_aURLNeedsAName(studio):
+    with pytest.raises(InvalidURL):
+        PullRelay(studio.clock, studio.factory, "live", "key", "rtmp://a/app")
+
+
+def test_interfaces(studio):
+    assert verifyObject(IService, studio.service)
+    pull = studio.start()
+    assert verifyObject(IMediaSink, pull)
+
+
+def test_whatTheSourceSendsIsPublishedHere(studio):
+    pull = studio.start()
+    assert studio.source.of("connect").argument(0)["app"] == "there"
+    assert studio.source.of("play").argument(1) == "s3cret"
+    assert pull.state is RelayState.EXPECTING
+    assert studio.factory.streams == {}
+    expected = studio.giveHeaders() + studio.giveGOP(0)
+    assert pull.state is RelayState.RELAYING
+    live = studio.factory.streams["live", "key"]
+    assert live.publisher is pull
+    (sink,) = studio.sinks
+    assert collected(sink) == expected
+    assert pull.counters.messages == len(expected)
+    assert pull.counters.size == sum(len(payload) for _, _, payload in expected)
+
+
+def test_aPulledStreamIsPlayedAndPushed(studio):
+    studio.network.scripted("b")
+    pushes = PushRelays(
+        studio.clock,
+        studio.factory,
+        ["rtmp://b/live"],
+        connect=studio.network.connect,
+    )
+    pushes.startService()
+    player = Client(studio.factory)
+    player.connect()
+    player.command("createStream", 2, None)
+    player.command("play", 3, None, "key", streamId=1)
+    studio.network.encoders.append(player)
+    studio.start()
+    studio.giveHeaders()
+    studio.network.pump()
+    source, target = studio.network.servers
+    source.media(VIDEO, 0, AVC_KEY_FRAME)
+    studio.network.pump()
+    assert [r.payload for r in player.take() if r.typeId == VIDEO] == [
+        *(AVC_HEADER, AVC_KEY_FRAME)
+    ]
+    assert [m.payload for m in target.messages if m.typeId == VIDEO] == [
+        *(AVC_HEADER, AVC_KEY_FRAME)
+    ]
+    source.status("NetStream.Play.UnpublishNotify")
+    studio.network.pump()
+    assert target.log[-1] == "deleteStream"
+    assert "NetStream.Play.UnpublishNotify" in player.codes()
+
+
+def test_theSourcesPublicationEndsAndBeginsAgain(studio):
+    pull = studio.start()
+    studio.giveHeaders()
+    studio.source.status("NetStream.Play.UnpublishNotify")
+    studio.network.pump()
+    assert studio.factory.streams == {}
+    assert studio.sinks[0].ended
+    assert pull.state is RelayState.WAITING
+    assert "the stream has ended" in pull.why
+    studio.until(pull, RelayState.EXPECTING)
+    expected = studio.giveHeaders()
+    assert pull.state is RelayState.RELAYING
+    assert collected(studio.sinks[1]) == expected
+    assert pull.counters.reconnects == 1
+    assert pull.counters.messages == 6
+
+
+def test_aLostConnectionIsMadeAgain(studio):
+    pull = studio.start()
+    studio.giveHeaders()
+    del studio.network.answers["a"]
+    studio.source.breakOff()
+    studio.network.pump()
+    assert studio.factory.streams == {}
+    studio.advance(20)
+    assert pull.counters.attempts > 3
+    studio.network.scripted("a")
+    studio.until(pull, RelayState.EXPECTING)
+    studio.giveHeaders()
+    assert ("live", "key") in studio.factory.streams
+
+
+def test_aGraceHoldsTheStream():
+    studio = Pulling(grace=10.0)
+    pull = studio.start()
+    studio.giveHeaders()
+    studio.giveGOP(0)
+    live = studio.factory.streams["live", "key"]
+    studio.source.breakOff()
+    studio.until(pull, RelayState.EXPECTING)
+    studio.giveHeaders()
+    studio.giveGOP(0)
+    assert studio.factory.streams["live", "key"] is live
+    (sink,) = studio.sinks
+    assert len(sink.messages) == 10
+    assert pull.counters.messages == 10
+    studio.service.stopService()
+    studio.settle()
+
+
+@pytest.mark.parametrize(
+    ("code", "most"),
+    [("NetStream.Play.StreamNotFound", 9), ("NetStream.Play.Failed", 6)],
+)
+def test_aRefusalIsNoReasonToHammer(studio, code, most):
+    studio.network.scripted("a", play=refusing(code, "There is no s3cret."))
+    pull = studio.start()
+    studio.advance(60)
+    assert pull.state is RelayState.WAITING
+    assert "(key)" in pull.why
+    assert most - 4 <= pull.counters.refused == pull.counters.attempts <= most
+
+
+def test_aSourceThatIsNotThere(studio):
+    studio.network.errors["a"] = ConnectError()
+    pull = studio.start()
+    assert pull.state is RelayState.WAITING
+    studio.advance(5)
+    assert pull.counters.attempts > 1
+    del studio.network.errors["a"]
+    studio.until(pull, RelayState.EXPECTING)
+
+
+def test_aSilentSourceIsLeft(studio):
+    pull = studio.start()
+    studio.giveHeaders()
+    studio.advance(SILENCE_SECONDS - 1)
+    assert pull.state is RelayState.RELAYING
+    studio.advance(2)
+    assert pull.state is RelayState.WAITING
+    assert "audio or video" in pull.why
+    assert studio.factory.streams == {}
+
+
+def test_aSourceThatNeverAnswersIsLeft(studio):
+    studio.network.scripted("a", play=silent)
+    pull = studio.start()
+    studio.advance(20)
+    assert pull.counters.attempts == 1 + (pull.state is RelayState.CONNECTING)
+    assert studio.network.servers[0].transport.disconnected
+
+
+# Names that others have
+
+
+def test_aLocalPublisherKeepsTheName(studio, log):
+    studio.begin("key")
+    pull = studio.start()
+    assert pull.state is RelayState.WAITING
+    assert "publishes it here" in pull.why
+    assert studio.network.urls == []
+    studio.gop(0)
+    studio.leave("key")
+    studio.until(pull, RelayState.EXPECTING, 200)
+    studio.giveHeaders()
+    assert studio.factory.streams["live", "key"].publisher is pull
+
+
+def test_aLocalPublisherComesWhileTheSourceIsAwaited(studio):
+    pull = studio.start()
+    studio.begin("key")
+    studio.giveHeaders()
+    assert pull.state is RelayState.WAITING
+    assert "another publisher has the name" in pull.why
+    assert studio.factory.streams["live", "key"].publisher is not pull
+    assert studio.source.names()[-1] == "deleteStream"
+
+
+def test_thePullIsTakenOver():
+    studio = Pulling(takeOver=TakeOver.ALWAYS)
+    pull = studio.start()
+    studio.giveHeaders()
+    studio.begin("key")
+    studio.gop(0)
+    assert pull.state is RelayState.WAITING
+    assert "taken the name over" in pull.why
+    first, second = studio.sinks
+    assert first.ended
+    assert collected(second) == studio.sent
+    assert not studio.source.open or studio.source.names()[-1] == "deleteStream"
+    studio.service.stopService()
+    studio.settle()
+
+
+def test_thePullIsNotTakenOverWhileItIsHeard(studio):
+    pull = studio.start()
+    studio.giveHeaders()
+    newcomer = Client(studio.factory)
+    newcomer.publish("key")
+    assert "NetStream.Publish.BadName" in newcomer.codes()
+    assert studio.factory.streams["live", "key"].publisher is pull
+
+
+# Pressure
+
+
+def test_aSinkThatIsBehindHoldsTheSource(studio):
+    studio.start()
+    studio.giveHeaders()
+    throttle = studio.factory.streams["live", "key"].throttle()
+    transport = studio.source.transport
+    assert transport.reading
+    throttle.pauseProducing()
+    assert not transport.reading
+    studio.advance(SILENCE_SECONDS + 5)  # it cannot be heard: it is not silent
+    studio.source.media(VIDEO, 0, AVC_KEY_FRAME)
+    assert len(studio.sinks[0].messages) == 3
+    throttle.resumeProducing()
+    studio.network.pump()
+    assert transport.reading
+    assert len(studio.sinks[0].messages) == 4
+
+
+# The end
+
+
+def test_theServiceStops(studio):
+    pull = studio.start()
+    studio.giveHeaders()
+    stopped = studio.service.stopService()
+    assert studio.factory.streams == {}
+    assert studio.service.pull is None
+    studio.source.close()
+    studio.network.pump()
+    assert stopped.called
+    assert pull.state is RelayState.ENDED
+    assert studio.factory.connections == set()
+    studio.service.startService()
+    studio.network.pump()
+    assert len(studio.network.servers) == 2
+
+
+@pytest.mark.parametrize("host", ["a", "nowhere"])
+def test_theServiceStopsBeforeAnythingCame(host):
+    studio = Studio()
+    studio.network.scripted("a", connect=silent)
+    service = PullRelay(
+        studio.clock,
+        studio.factory,
+        "live",
+        "key",
+        RTMPURL.parse(f"rtmp://{host}/live/key"),
+        connect=studio.network.connect,
+    )
+    service.startService()
+    stopped = service.stopService()
+    studio.advance(1)
+    assert stopped.called
+    assert studio.clock.getDelayedCalls() == []
+
+
+def test_theServerStops(studio):
+    pull = studio.start()
+    studio.giveHeaders()
+    stopped = studio.factory.stop()
+    assert studio.factory.streams == {}
+    studio.source.close()
+    studio.network.pump()
+    assert stopped.called
+    assert pull.state is RelayState.ENDED
+
+
+def test_aServiceThatHasNotBegun(studio):
+    assert studio.service.stopService().called
