@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import select
+import sys
 import typing
 from collections.abc import Callable
 from enum import Enum
@@ -42,6 +43,10 @@ from twisted_rtmp.wire.messages import (
     UserControl,
 )
 
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
@@ -63,6 +68,10 @@ FIRST_READ_SIZE = 64 * 1024
 #: full reads, four such peers leave the others without service for seconds.
 SLOW_READ_SIZE = 16 * 1024
 SLOW_READ_SECONDS = 0.02
+
+#: How often it is looked, within the time in which a peer must take something, whether
+#: it does: it is cut so much of that time too late, at most.
+PROGRESS_LOOKS = 10
 
 
 class IStreamTransport(ITransport, IConsumer, IPushProducer):
@@ -180,6 +189,7 @@ class Link(Protocol):
         self._hangUp: select.poll | None = None
         self._heard = 0.0
         self._heldSince = 0.0
+        self._unsent = 0
         self._since = 0.0
         self._timer: IDelayedCall | None = None
 
@@ -258,6 +268,7 @@ class Link(Protocol):
         """The peer does not take its replies: read no more from it."""
         self.setCongested(True)
         self._heldSince = self._clock.seconds()
+        self._unsent = _unsentBy(self.transport)
         self.hold(Hold.REPLIES)
         self.setTimer()
 
@@ -513,6 +524,9 @@ class Link(Protocol):
         when, _ = self._deadline()
         if when == math.inf:
             return  # a timer that is due meanwhile sets no other one
+        if _REPLIES in self._holds:
+            look = self._drainSeconds / PROGRESS_LOOKS
+            when = min(when, self._clock.seconds() + look)
         if self._timer is not None:
             if self._timer.getTime() <= when:
                 return
@@ -523,6 +537,8 @@ class Link(Protocol):
 
     def _timerDue(self) -> None:
         self._timer = None
+        if _REPLIES in self._holds:
+            self._lookForProgress()
         when, why = self._deadline()
         if self._clock.seconds() < when:
             self.setTimer()
@@ -533,6 +549,12 @@ class Link(Protocol):
         else:
             self.cut(why)
             self.close()
+
+    def _lookForProgress(self) -> None:
+        """A peer that takes some of what is queued for it is slow, but not dead."""
+        before, self._unsent = self._unsent, _unsentBy(self.transport)
+        if self._unsent < before:
+            self._heldSince = self._clock.seconds()
 
     def cut(self, why: str) -> None:
         """A deadline has passed: the connection is about to be closed."""
@@ -575,6 +597,24 @@ _EVENTS: dict[type, Callable[[Link, Any], None]] = {
     PassedOver: lambda link, event: link.passedOver(event),
     ControlAnswered: lambda link, event: None,
 }
+
+
+def _unsentBy(transport: object) -> int:
+    """
+    Bytes that wait in a transport and in its socket; 0 where they do not tell.
+
+    A socket takes nothing of its transport before a third of what it holds has gone,
+    which may be a megabyte.
+    """
+    descriptor = getattr(transport, "transport", transport)  # TLS has one below
+    if not isinstance(descriptor, FileDescriptor):
+        return 0
+    waiting: int = descriptor._tempDataLen
+    waiting += len(descriptor.dataBuffer) - descriptor.offset
+    if sys.platform == "linux" and descriptor.fileno() >= 0:
+        unsent = fcntl.ioctl(descriptor.fileno(), termios.TIOCOUTQ, bytes(4))
+        waiting += int.from_bytes(unsent, sys.byteorder)
+    return waiting
 
 
 def _hangUpPoll(transport: object) -> select.poll | None:

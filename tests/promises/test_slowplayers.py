@@ -1,0 +1,204 @@
+"""P13, P14: players that do not keep up, and what is kept for those who join."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import pytest
+from promiseserver import KIB, MIB, Server
+from scriptedpeer import (
+    AVC_HEADER,
+    COMMAND,
+    VIDEO,
+    Peer,
+    command,
+    numberedFrame,
+)
+
+#: What a slow player's kernel keeps for it: as little as it can.
+RECEIVE_BUFFER = 4 * KIB
+
+#: Frames of a GOP, as L{numberedFrame} has it.
+GOP = 25
+
+#: Bytes of a frame: a GOP is a megabyte.
+FRAME = 40 * KIB
+
+
+class Stream:
+    """
+    A publication that goes on by a GOP when it is told to.
+
+    @ivar frames: how many frames there are so far.
+    """
+
+    def __init__(self, server, name, frameSize=FRAME, interval=40):
+        self.name = name
+        self.frames = 0
+        self._frameSize = frameSize
+        self._interval = interval
+        self._pings = 0
+        self._peer = Peer(server.port).publishes(name)
+        self._peer.setChunkSize(1 << 20)
+        self._peer.sendMedia(VIDEO, AVC_HEADER)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._peer.close()
+
+    def go(self, gops=1):
+        """Send whole GOPs; the server has read them afterwards."""
+        for number in range(self.frames, self.frames + GOP * gops):
+            frame = numberedFrame(number, self._frameSize)
+            self._peer.sendMedia(VIDEO, frame, number * self._interval)
+        self.frames += GOP * gops
+        self._pings += 1
+        self._peer.ping(self._pings)
+
+    def end(self):
+        self._peer.end()
+
+
+class Viewer(Peer):
+    """
+    A player.
+
+    @ivar numbers: of the frames that it has got, in order.
+    """
+
+    def __init__(self, server, name, receiveBuffer=RECEIVE_BUFFER):
+        super().__init__(server.port, receiveBuffer)
+        self.numbers = []
+        self.open()
+        self.createStream()
+        self.send(command("play", 0, None, name, streamId=1))
+        server.waitFor(f"{self.address} plays live/{name}")
+
+    def receiveSome(self, size):
+        """Read so many bytes, of whatever it is."""
+        self._receive(len(self._data) + size)
+
+    def upTo(self, frames=None):
+        """Read until there have been so many frames, or until the stream's end."""
+        while frames is None or len(self.numbers) < frames:
+            typeId, payload = self.nextMessage()
+            if typeId == VIDEO and payload != AVC_HEADER:
+                number = int.from_bytes(payload[5:9], "big")
+                assert payload == numberedFrame(number, len(payload))
+                self.numbers.append(number)
+            elif typeId == COMMAND and b"NetStream.Play.Stop" in payload:
+                return
+
+    def checkDecodes(self):
+        """After whatever is missing there comes a key frame."""
+        last = None
+        for number in self.numbers:
+            follows = last is not None and number == last + 1
+            assert follows or number % GOP == 0, f"{number} comes after {last}"
+            last = number
+
+
+def lostOf(server, viewer):
+    """What the log says of a player that has left: messages sent, and dropped."""
+    match = server.waitFor(
+        rf"{viewer.address} got (\d+) messages of \S+; (\d+) were dropped"
+    )
+    return int(match[1]), int(match[2])
+
+
+def timesTold(server, viewer):
+    return server.count(f"{viewer.address} does not keep up with")
+
+
+def test_fiftyPlayersThatNeverRead(server):
+    """They cost little, and another player nothing."""
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(Stream(server, "crowd"))
+        normal = stack.enter_context(Viewer(server, "crowd", 1 * MIB))
+        stream.go()
+        normal.upTo(stream.frames)
+        before = server.resetPeak()
+        crowd = [stack.enter_context(Viewer(server, "crowd")) for _ in range(50)]
+        for _ in range(30):
+            stream.go()
+            normal.upTo(stream.frames)
+        # 30 MB for each of 50.  They share what waits for them; the transport of each
+        # has some of its own.
+        assert server.peak - before <= 64 * MIB
+        stream.end()
+        normal.upTo()
+        assert normal.numbers == list(range(stream.frames))
+        assert timesTold(server, normal) == 0
+        for viewer in crowd:
+            assert timesTold(server, viewer) == 1
+    for viewer in crowd:
+        assert lostOf(server, viewer)[1] > 20 * GOP
+
+
+def test_aPlayerThatReadsATenth(server):
+    """What it gets can be decoded, and what it does not get is counted."""
+    with Stream(server, "tenth") as stream:
+        with Viewer(server, "tenth") as slow:
+            before = server.resetPeak()
+            for _ in range(60):
+                stream.go()
+                slow.upTo(stream.frames // 10)
+            assert server.peak - before <= 16 * MIB
+            stream.end()
+            slow.upTo()
+            slow.checkDecodes()
+            assert slow.numbers[0] == 0
+            assert slow.numbers[-1] == stream.frames - 1
+            assert timesTold(server, slow) == 1
+        sent, dropped = lostOf(server, slow)
+        assert sent == 1 + len(slow.numbers)  # the header is one
+        assert sent + dropped == 1 + stream.frames
+        assert dropped > 10 * GOP
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory):
+    """A server that does not wait for long."""
+    folder = tmp_path_factory.mktemp("impatient")
+    with Server(folder, "--drain-timeout=1") as server:
+        yield server
+        server.noTraceback()
+        assert server.terminate() == 0
+
+
+def test_whoReadsNothingIsCut(impatient):
+    """From the start, or from the middle on; others stay, however slow they are."""
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(Stream(impatient, "cut"))
+        never, stopping, slow = (
+            stack.enter_context(Viewer(impatient, "cut")) for _ in range(3)
+        )
+        ending = threading.Event()
+
+        def readSlowly():
+            # 10 kB every tenth of a second: it takes much longer than the server's
+            # patience to have taken what its transport alone holds.
+            while not ending.wait(0.1):
+                slow.receiveSome(10_000)
+
+        stream.go()
+        stopping.upTo(GOP)
+        stream.go(20)
+        reader = threading.Thread(target=readSlowly)
+        reader.start()
+        for viewer in (never, stopping):
+            impatient.waitFor(f"{viewer.address} is cut: .* for 1 s")
+        for _ in range(2):
+            other = stack.enter_context(Viewer(impatient, "cut"))
+            stream.go(20)
+            impatient.waitFor(f"{other.address} is cut: .* for 1 s")
+        ending.set()
+        reader.join()
+        stream.end()
+        slow.upTo()
+        slow.checkDecodes()
+        assert impatient.count(f"{slow.address} is cut") == 0
+        assert timesTold(impatient, slow) == 1
