@@ -15,11 +15,16 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from twisted.application.service import Service
+from twisted.application.service import IService, Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    maybeDeferred,
+)
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
@@ -98,12 +103,15 @@ class RTMPService(Service):
         listeners: Sequence[Listener],
         *,
         recordings: Recordings | None = None,
+        relays: Sequence[IService] = (),
         listenFailed: Callable[[], object] | None = None,
     ) -> None:
         """
         @param reactor: the log says that it listens when this one runs.
         @param factory: builds the protocols; it is stopped with the service.
         @param listeners: what to listen on.
+        @param relays: of the factory's streams; started with the service, and
+            stopped with the factory, so that pushes get all of each stream.
         @param recordings: stopped last, if there are any.
         @param listenFailed: called when an endpoint fails that does not know
             at once; without it the failure is only logged.
@@ -113,6 +121,7 @@ class RTMPService(Service):
         self._reactor = reactor
         self._listeners = listeners
         self._recordings = recordings
+        self._relays = relays
         self._listenFailed = listenFailed
         self._opening: list[Deferred[None]] = []
         self._ports: list[IListeningPort] = []
@@ -135,6 +144,8 @@ class RTMPService(Service):
         Service.startService(self)
         if not self._opening:
             self._listen()
+        for relay in self._relays:
+            relay.startService()
 
     def _listen(self) -> None:
         failures: list[str] = []
@@ -205,18 +216,29 @@ class RTMPService(Service):
         ports = self._ports
         self._opening, self._ports, self.addresses = [], [], []
         for step in self._steps(ports):
-            await maybeDeferred(step).addErrback(
-                lambda failure: self._log.failure("While stopping:", failure)
-            )
+            await self._stopped(step)
+
+    def _stopped(self, stop: Callable[[], Deferred[None] | None]) -> Deferred[None]:
+        """Stop something; what goes wrong is logged."""
+        stopping: Deferred[None] = maybeDeferred(cast("Any", stop))
+        return stopping.addErrback(
+            lambda failure: self._log.failure("While stopping:", failure)
+        )
 
     def _steps(
         self, ports: Sequence[IListeningPort]
     ) -> Iterator[Callable[[], Deferred[None] | None]]:
         for port in ports:
             yield port.stopListening
-        yield self.factory.stop
+        yield self._stopStreams
         if self._recordings is not None:
             yield self._recordings.stop
+
+    def _stopStreams(self) -> Deferred[None]:
+        """End all streams, then what relays them, and wait for both."""
+        stops = [self.factory.stop, *(relay.stopService for relay in self._relays)]
+        stopping = DeferredList([self._stopped(stop) for stop in stops])
+        return stopping.addCallback(lambda _: None)
 
 
 class IProcessReactor(IReactorCore, IReactorFromThreads):

@@ -21,6 +21,7 @@ from twisted.python.usage import UsageError
 
 from twisted_rtmp import __version__
 from twisted_rtmp.auth import AllowList
+from twisted_rtmp.client import RTMPURL, InvalidURL
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import ISinkFactory
 from twisted_rtmp.limits import ServerLimits
@@ -28,6 +29,15 @@ from twisted_rtmp.pacing import LATENCY_SECONDS
 from twisted_rtmp.pipes import PipeSinks, parseCommand
 from twisted_rtmp.recording import DEFAULT_NAME, Recordings, RecordName
 from twisted_rtmp.recording.recorder import MIN_FREE
+from twisted_rtmp.relay import (
+    Origin,
+    PullRelay,
+    PushRelays,
+    PushTarget,
+    parseOrigin,
+    parsePull,
+)
+from twisted_rtmp.relay.origin import IDLE_SECONDS
 from twisted_rtmp.service import Listener, RTMPService, ServerProcess
 from twisted_rtmp.streams import TakeOver
 from twisted_rtmp.web import HTTPSite
@@ -47,6 +57,9 @@ _REPEATABLE = frozenset(
         "http",
         "http-origin",
         "listen",
+        "pull",
+        "push",
+        "push-file",
         "stream-key",
         "stream-key-file",
     )
@@ -119,6 +132,18 @@ def parseDelay(text: str) -> float:
     @raise ValueError: it is no time.
     """
     return 0.0 if text == "0" else parseDuration(text)
+
+
+def _parseOrigin(text: str) -> RTMPURL:
+    """
+    Read an origin's URL.
+
+    @raise ValueError: it is none.
+    """
+    try:
+        return parseOrigin(text)
+    except InvalidURL as error:
+        raise ValueError(error.description) from None
 
 
 def parseTakeOver(text: str) -> str:
@@ -261,7 +286,8 @@ class Options(UsageOptions):
     What C{twistd rtmp} can be told.
 
     After parsing, C{self["listeners"]}, C{self["http-listeners"]},
-    C{self["limits"]} and C{self["authorizer"]} hold the finished parts.
+    C{self["push-targets"]}, C{self["pull-sources"]}, C{self["limits"]} and
+    C{self["authorizer"]} hold the finished parts.
     """
 
     synopsis = "[options]"
@@ -348,6 +374,18 @@ class Options(UsageOptions):
             "Seconds that a message may wait to be sent with others when there is much"
             " to do; 0 sends each at once.",
         ),
+        _parameter(
+            "origin",
+            _parseOrigin,
+            None,
+            "Pull streams that are played and not published here from this RTMP URL.",
+        ),
+        _parameter(
+            "origin-idle",
+            parseDelay,
+            IDLE_SECONDS,
+            "Seconds that a stream from the origin is kept without players.",
+        ),
         *(
             _parameter(option, parse, getattr(limits, field), doc)
             for limits, table in (
@@ -365,6 +403,8 @@ class Options(UsageOptions):
         self._descriptions: list[str] = []
         self._httpDescriptions: list[str] = []
         self._httpOrigins: list[str] = []
+        self._pushTargets: list[PushTarget] = []
+        self._pullSources: dict[tuple[str, str], RTMPURL] = {}
         self._applications: list[str] = []
         self._streamKeys: dict[str, str] = {}
 
@@ -396,6 +436,53 @@ class Options(UsageOptions):
                 f"--http-origin {origin}: an origin is like https://example.org."
             )
         self._httpOrigins.append(origin)
+
+    def opt_push(self, target: str) -> None:
+        """
+        Publish streams at this RTMP URL, too, under their own names if it has none;
+        {app} and {stream} in it are replaced.  Only some streams: live/*=URL.  May be
+        given several times.  Other users of the machine can see it: prefer
+        --push-file.
+        """
+        self._addPush("push", target)
+
+    def opt_push_file(self, path: str) -> None:
+        """Read targets, as --push takes them, from this file, one a line."""
+        try:
+            with open(path, encoding="utf-8") as file:
+                lines = [line.strip() for line in file]
+        except UnicodeDecodeError:
+            raise UsageError(f"--push-file {path}: it is not UTF-8.") from None
+        except OSError as error:
+            raise UsageError(f"--push-file {path}: {error}.") from None
+        targets = [line for line in lines if line and not line.startswith("#")]
+        if not targets:
+            raise UsageError(f"--push-file {path}: there is no target in it.")
+        for target in targets:
+            self._addPush(f"push-file {path}", target)
+
+    def _addPush(self, option: str, text: str) -> None:
+        # What is wrong is told without the URL: it has keys and passwords.
+        try:
+            target = PushTarget.parse(text)
+        except InvalidURL as error:
+            raise UsageError(f"--{option}: {error.description}.") from None
+        if target in self._pushTargets:
+            raise UsageError(f"--{option}: {target.url} is given twice.")
+        self._pushTargets.append(target)
+
+    def opt_pull(self, source: str) -> None:
+        """
+        Keep a stream of another server live here: APP/STREAM=URL.  May be given
+        several times.
+        """
+        try:
+            application, name, url = parsePull(source)
+        except InvalidURL as error:
+            raise UsageError(f"--pull: {error.description}.") from None
+        if (application, name) in self._pullSources:
+            raise UsageError(f"--pull {application}/{name}: given twice.")
+        self._pullSources[application, name] = url
 
     def opt_application(self, application: str) -> None:
         """Only this application may be published to.  May be given several times."""
@@ -480,6 +567,10 @@ class Options(UsageOptions):
             raise UsageError("--http-origin: where?  There is no --http.")
         self["http-listeners"] = _listeners("http", self._httpDescriptions)
         self["http-origins"] = self._httpOrigins or ["*"]
+        self["push-targets"] = self._pushTargets
+        self["pull-sources"] = self._pullSources
+        if "origin-idle" in self._given and self["origin"] is None:
+            raise UsageError("--origin-idle: of what?  There is no --origin.")
         self["authorizer"] = None
         if self._applications or self._streamKeys:
             self["authorizer"] = AllowList(self._applications, self._streamKeys)
@@ -618,6 +709,7 @@ def makeService(options: Options) -> IService:
         factory,
         [*options["listeners"], *httpListeners],
         recordings=recordings,
+        relays=_relays(reactor, factory, options),
         listenFailed=process.fail,
     )
     service = MultiService()
@@ -625,6 +717,24 @@ def makeService(options: Options) -> IService:
     for part in parts:
         part.setServiceParent(service)
     return service
+
+
+def _relays(
+    reactor: Any,  # noqa: ANN401  see makeService
+    factory: RTMPFactory,
+    options: Options,
+) -> list[Service]:
+    """Build what takes streams to other servers and from them."""
+    relays: list[Service] = [
+        PullRelay(reactor, factory, application, name, url)
+        for (application, name), url in options["pull-sources"].items()
+    ]
+    if options["origin"] is not None:
+        idle = options["origin-idle"]
+        relays.append(Origin(reactor, factory, options["origin"], idleSeconds=idle))
+    if options["push-targets"]:
+        relays.append(PushRelays(reactor, factory, options["push-targets"]))
+    return relays
 
 
 def _recordingOptions(options: Options) -> dict[str, Any]:
