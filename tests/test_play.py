@@ -656,6 +656,33 @@ def test_whatIsLostIsCounted(factory):
     assert player.sent == len(sent) + 1 + len(kept)
 
 
+def test_aGOPThatIsMoreThanMayWait(factory, monkeypatch):
+    """A newcomer gets all of it, by and by, and then the same bounds as others."""
+    monkeypatch.setattr(playersModule, "PLAYER_QUEUE_BYTES", 1000)
+    source, viewer = Source(factory), Viewer(factory)
+    headers = source.begin()
+    late = int(PLAYER_QUEUE_SECONDS * 1000)
+    gop = source.send(key(0), *(inter(2 * late + n, bytes(100_000)) for n in range(9)))
+    viewer.transport.taking = False
+    viewer.play()
+    assert viewer.transport.most < 400_000
+    kept = source.send(inter(2 * late + 50, bytes(500)))
+    viewer.transport.taking = True
+    assert viewer.got() == headers + gop + kept
+    newcomer = Viewer(factory)
+    newcomer.transport.taking = False
+    newcomer.play()
+    source.send(inter(2 * late + 60, bytes(1000)))
+    newcomer.transport.taking = True
+    found = newcomer.got()
+    assert found == (headers + gop)[: len(found)]
+    assert newcomer.got() == []
+    sent = source.send(key(2 * late + 100))
+    assert newcomer.got() == sent
+    [_, player] = factory.players("live", "key")
+    assert player.sent + player.dropped == len(headers + gop + kept) + 2
+
+
 def test_aStreamThatComesBackToASlowPlayer(factory):
     """What it has not got of the last one is lost; it is told in the right order."""
     source, viewer = Source(factory), Viewer(factory)

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qs
 
@@ -211,6 +212,9 @@ class Player:
         self._video = True
         self._queue: deque[tuple[Message, bytes]] = deque()
         self._queuedBytes = 0
+        # How much at its head is what the player has begun with.
+        self._first = 0
+        self._firstBytes = 0
         self._ending = False
         self._told = False
         # Whether it waits for a key frame since it did not keep up.
@@ -246,6 +250,24 @@ class Player:
             self._track = _Track.FLOWING
 
     # What its group gives it
+
+    def join(self, messages: list[Message], encoded: list[bytes]) -> None:
+        """
+        Take what a stream begins with.
+
+        It may be more than a player may queue otherwise, since all who have joined
+        within a GOP share its bytes; so it is written by and by, as far as it is
+        taken.
+
+        @param encoded: each as it is written.
+        """
+        for message, chunks in zip(messages, encoded, strict=True):
+            if self._wants(message):
+                self._queue.append((message, chunks))
+                self._queuedBytes += len(chunks)
+        self._first = len(self._queue)
+        self._firstBytes = self._queuedBytes
+        self.drain()
 
     def deliver(
         self, messages: list[Message], encoded: list[bytes], joined: bytes
@@ -305,6 +327,9 @@ class Player:
                 pieces.append(chunks)
                 size += len(chunks)
             self._queuedBytes -= size
+            if self._first:
+                self._first = max(0, self._first - len(pieces))
+                self._firstBytes = max(0, self._firstBytes - size) if self._first else 0
             self.sent += len(pieces)
             self.sentBytes += size
             self._outlet.writeMedia(b"".join(pieces))
@@ -321,6 +346,7 @@ class Player:
         """
         if not self._isOver():
             return
+        self._first = self._firstBytes = 0
         if not self._told:
             self._told = True
             self.log.warn(
@@ -345,13 +371,13 @@ class Player:
 
     def _isOver(self) -> bool:
         """Whether more is queued than may be."""
-        if self._queuedBytes > PLAYER_QUEUE_BYTES:
+        if self._queuedBytes - self._firstBytes > PLAYER_QUEUE_BYTES:
             return True
         queue = self._queue
         if not queue:
             return False
         newest = queue[-1][0].timestamp
-        for message, _ in queue:
+        for message, _ in islice(queue, self._first, None):
             # A header may be as old as the stream.
             if not _isHeader(message):
                 return newest - message.timestamp > PLAYER_QUEUE_SECONDS * 1000
@@ -431,6 +457,7 @@ class Player:
 
     def _forget(self) -> None:
         """Empty the queue of frames, since the peer wants none; headers stay."""
+        self._first = self._firstBytes = 0
         self._queue = deque(e for e in self._queue if _isHeader(e[0]))
         self._queuedBytes = sum(len(chunks) for _, chunks in self._queue)
 
@@ -442,6 +469,8 @@ class Player:
         self.form = form
         self._queue = deque((m, form.encode(m)) for m, _ in self._queue)
         self._queuedBytes = sum(len(chunks) for _, chunks in self._queue)
+        first = islice(self._queue, self._first)
+        self._firstBytes = sum(len(chunks) for _, chunks in first)
         if group is not None:
             group.append(self)
 
@@ -572,11 +601,11 @@ class PlayerGroup:
         player.begin(self, again)
         if self._gop and player.gopCache:
             encoded = self._encodeGOP(player.form)
-            player.deliver(self._gop, encoded, b"".join(encoded))
+            player.join(self._gop, encoded)
         else:
             headers = self._stream.headers()
             encoded = [player.form.encode(message) for message in headers]
-            player.deliver(headers, encoded, b"".join(encoded))
+            player.join(headers, encoded)
             player.awaitKeyFrame()
         self.append(player)
 

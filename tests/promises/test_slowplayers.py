@@ -202,3 +202,19 @@ def test_whoReadsNothingIsCut(impatient):
         slow.checkDecodes()
         assert impatient.count(f"{slow.address} is cut") == 0
         assert timesTold(impatient, slow) == 1
+
+
+def test_newcomersThatNeverRead(server):
+    """They are given a GOP of 7 MB at once, which they share."""
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(Stream(server, "newcomers", 280 * KIB))
+        stream.go()
+        normal = stack.enter_context(Viewer(server, "newcomers", 1 * MIB))
+        normal.upTo(stream.frames)
+        before = server.resetPeak()
+        for _ in range(50):
+            stack.enter_context(Viewer(server, "newcomers"))
+        assert server.peak - before <= 64 * MIB
+        stream.go()
+        normal.upTo(stream.frames)
+        assert normal.numbers == list(range(stream.frames))
