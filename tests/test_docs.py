@@ -98,7 +98,7 @@ def test_serversOptionsAreRight(arguments, tmp_path, monkeypatch):
     monkeypatch.setattr(ListenFDs, "inheritedNamedDescriptors", lambda _: {"rtmp": 3})
     # systemd's %d is a folder with credentials; other folders are not ours to write.
     words = shlex.split(arguments.replace("%d/", "/credentials/"))
-    absolute = re.compile(r"(?<![\w.])(?:/[\w.-]+)*/([\w.-]+)")
+    absolute = re.compile(r"(?<![\w./])(?!//)(?:/[\w.-]+)*/([\w.-]+)")
     options = Options()
     options.parseOptions([absolute.sub(rf"{tmp_path}/\1", word) for word in words])
     assert options["listeners"]

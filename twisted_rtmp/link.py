@@ -130,6 +130,25 @@ class MediaReceiver(typing.Protocol):
         """Take an audio, video or data message."""
 
 
+def sendNow(transport: Any, data: bytes) -> bytes:  # noqa: ANN401  private parts
+    """
+    Send on a socket, and not wait for the reactor's next turn: it would only do the
+    same, and would have to be told of it before and after.
+
+    @param transport: a socket's own, no other protocol's.
+    @return: what is left to be written.
+    """
+    # Whether nothing waits there; no public attribute tells.
+    if not transport.connected or transport.dataBuffer or transport._tempDataBuffer:
+        return data
+    try:
+        sent = transport.socket.send(data)
+    # The kernel's buffer is full, or what the reactor will find out, too.
+    except OSError:
+        return data
+    return data[sent:] if sent else data
+
+
 @implementer(IPushProducer)
 class Link(Protocol):
     """
@@ -268,7 +287,7 @@ class Link(Protocol):
         """The peer does not take its replies: read no more from it."""
         self.setCongested(True)
         self._heldSince = self._clock.seconds()
-        self._unsent = _unsentBy(self.transport)
+        self._unsent = unsentBy(self.transport)
         self.hold(Hold.REPLIES)
         self.setTimer()
 
@@ -457,28 +476,11 @@ class Link(Protocol):
         self._write(data)
 
     def _write(self, data: bytes) -> None:
-        """
-        Write, and not wait for the reactor's next turn: it would only do the same,
-        and would have to be told of it before and after.
-        """
-        transport = self._direct
-        # Whether nothing waits there; no public attribute tells.
-        if (
-            transport is not None
-            and transport.connected
-            and not transport.dataBuffer
-            and not transport._tempDataBuffer
-        ):
-            try:
-                sent = transport.socket.send(data)
-            # The kernel's buffer is full, or what the reactor will find out, too.
-            except OSError:
-                sent = 0
-            if sent == len(data):
-                return
-            if sent:
-                data = data[sent:]
-        self.transport.write(data)
+        """Write, at once as far as that goes."""
+        if self._direct is not None:
+            data = sendNow(self._direct, data)
+        if data:
+            self.transport.write(data)
 
     def drained(self) -> None:
         """The peer has taken what was queued for it: more may be written."""
@@ -552,7 +554,7 @@ class Link(Protocol):
 
     def _lookForProgress(self) -> None:
         """A peer that takes some of what is queued for it is slow, but not dead."""
-        before, self._unsent = self._unsent, _unsentBy(self.transport)
+        before, self._unsent = self._unsent, unsentBy(self.transport)
         if self._unsent < before:
             self._heldSince = self._clock.seconds()
 
@@ -599,7 +601,7 @@ _EVENTS: dict[type, Callable[[Link, Any], None]] = {
 }
 
 
-def _unsentBy(transport: object) -> int:
+def unsentBy(transport: object) -> int:
     """
     Bytes that wait in a transport and in its socket; 0 where they do not tell.
 

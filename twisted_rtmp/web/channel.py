@@ -1,7 +1,7 @@
 """
 One connection by HTTP, with its limits and deadlines.
 
-Imports C{twisted.web}, and the factory for typing.
+Imports C{twisted.web}, what sends on a socket, and the site for typing.
 
 A connection by HTTP is one of the server's: it is counted, bounded and ended like one
 by RTMP.  In C{twisted.web} each byte puts the deadline off, bodies have any size, and a
@@ -10,15 +10,16 @@ peer that does not take what it asked for is waited for without end: not here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted.internet.interfaces import ITCPTransport, IWriteDescriptor
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
+from twisted_rtmp.link import sendNow
 from twisted_rtmp.names import peerName
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ class Channel(HTTPChannel):
     One connection, and its requests one after the other.
 
     @ivar answering: what answers the present request, if that takes long.
-    @ivar writeNow: sends what was written without waiting for the reactor's next
-        turn, or L{None}.
     """
 
     log = Logger()
@@ -68,7 +67,8 @@ class Channel(HTTPChannel):
     def __init__(self) -> None:
         HTTPChannel.__init__(self)
         self.answering: Answering | None = None
-        self.writeNow: Callable[[], object] | None = None
+        # The transport, if it is a socket's own: then it is written to directly.
+        self._direct: Any = None
         self._upgraded: Upgraded | None = None
         self._draining: IDelayedCall | None = None
         # Whether a request has begun that is not complete.
@@ -82,8 +82,9 @@ class Channel(HTTPChannel):
         transport = self.transport
         if ITCPTransport.providedBy(transport):
             transport.setTcpKeepAlive(True)
-        if IWriteDescriptor.providedBy(transport):
-            self.writeNow = transport.doWrite
+        # TLS says that it provides what its socket does.
+        if isinstance(transport, FileDescriptor):
+            self._direct = transport
         self.site.server.connectionOpened(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -146,6 +147,15 @@ class Channel(HTTPChannel):
     def upgrade(self, protocol: Upgraded) -> None:
         """Give all that comes from here on to another protocol."""
         self._upgraded = protocol
+
+    # What is sent
+
+    def send(self, data: bytes) -> None:
+        """Send media, at once as far as that goes."""
+        if self._direct is not None:
+            data = sendNow(self._direct, data)
+        if data:
+            self.transport.write(data)
 
     # Deadlines and the end
 

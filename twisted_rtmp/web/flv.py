@@ -24,6 +24,7 @@ from wsproto.frame_protocol import CloseReason
 from zope.interface import implementer
 
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
+from twisted_rtmp.link import unsentBy
 from twisted_rtmp.names import DEFAULT_INSTANCE, peerName, printable
 from twisted_rtmp.players import FLVForm, Player, wantsGOP
 from twisted_rtmp.web.answers import Origins, answer, finish, notAllowed
@@ -178,6 +179,7 @@ class ResponseBody:
 
     def __init__(self, request: Request) -> None:
         self._request = request
+        self._channel = channelOf(request)
 
     def accept(self) -> None:
         """A response begins with its status: it waits for the stream."""
@@ -186,11 +188,13 @@ class ResponseBody:
         request = self._request
         setHeaders(request)
         request.setHeader(b"connection", b"close")
-        channelOf(request).persistent = 0
+        self._channel.persistent = 0
         request.write(b"")
 
     def write(self, data: bytes) -> None:
-        self._request.write(data)
+        if self._request.chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self._channel.send(data)
 
     def end(self, code: int) -> None:
         self._request.unregisterProducer()
@@ -287,7 +291,6 @@ class FLVPlay:
         self._clock = server.clock
         self._request = request
         self._channel = channelOf(request)
-        self._writeNow = self._channel.writeNow
         self._application = application
         self._name = name
         self._label = printable(f"{application}/{name}")
@@ -298,6 +301,8 @@ class FLVPlay:
         self._timer: IDelayedCall | None = None
         # What waits for the FLV header, as long as that is not sent.
         self._held: list[bytes] | None = []
+        # How many bytes waited for the peer when it was looked at last.
+        self._unsent = 0
         self._heldBytes = 0
         self._byWebSocket = request.method == b"GET" and isUpgrade(request)
         self._body: Body
@@ -468,7 +473,7 @@ class FLVPlay:
     def writeMedia(self, data: bytes) -> None:
         """Send tags, behind the header."""
         if self._held is None:
-            self._write(data)
+            self._body.write(data)
             return
         if not data:
             return  # a stream begins with nothing
@@ -479,13 +484,6 @@ class FLVPlay:
             self._sendHeader()
         elif self._timer is None:
             self._setTimer(SETTLE_SECONDS, self._settleDue)
-
-    def _write(self, data: bytes) -> None:
-        self._body.write(data)
-        if self._writeNow is not None and not self.congested:
-            # Not to wait for the reactor's next turn: it would only call this.  A
-            # failure shows again when the reactor reads.
-            self._writeNow()
 
     def _settleDue(self) -> None:
         self._timer = None
@@ -500,7 +498,7 @@ class FLVPlay:
         audio, video = tracksSeen(self._stream)
         if not audio and not video:
             audio = video = True  # mpegts.js takes neither for no FLV
-        self._write(b"".join([encodeHeader(audio, video), *held]))
+        self._body.write(b"".join([encodeHeader(audio, video), *held]))
 
     def streamOver(self, player: Player) -> None:
         """All of the stream has been handed over: end the answer."""
@@ -521,12 +519,20 @@ class FLVPlay:
         if self._state is not State.PLAYING:
             return
         self.congested = True
-        seconds = self._server.limits.drainSeconds
-        self._setTimer(seconds, self._notTaken)
+        self._watch()
 
-    def _notTaken(self) -> None:
+    def _watch(self) -> None:
+        """See to it that the peer takes something of what is queued."""
+        self._unsent = unsentBy(self._channel.transport)
+        self._setTimer(self._server.limits.drainSeconds, self._isTaking)
+
+    def _isTaking(self) -> None:
+        """Cut the peer if it took nothing; it may be slow."""
         self._timer = None
-        self.cut(f"it takes nothing for {self._server.limits.drainSeconds:g} s")
+        if unsentBy(self._channel.transport) < self._unsent:
+            self._watch()
+        else:
+            self.cut(f"it takes nothing for {self._server.limits.drainSeconds:g} s")
 
     def resumeProducing(self) -> None:
         """The peer has taken what was queued."""

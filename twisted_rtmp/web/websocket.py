@@ -131,7 +131,7 @@ class WebSocket:
 
     def sendBytes(self, data: bytes) -> None:
         """Send a binary message."""
-        self._transport.writeSequence([frameHeader(len(data)), data])
+        self._channel.send(frameHeader(len(data)) + data)
 
     def close(self, code: int, reason: str = "") -> None:
         """
