@@ -20,6 +20,7 @@ from capture import needed
 from serverprocess import PATIENCE, program
 
 HERE = Path(__file__).parent
+PAGE = (HERE / "player.html").read_text()
 MPEGTS = HERE / "node_modules" / "mpegts.js" / "dist" / "mpegts.js"
 
 #: Without a sandbox, since tests in containers run as root; sound goes nowhere, and
@@ -42,15 +43,17 @@ OPTIONS = (
 
 class PageServer(ThreadingHTTPServer):
     """
-    Serves the page on a port of its own, so that it asks another origin to play.
+    Serves a page on a port of its own, so that it asks another origin to play.
 
+    @ivar page: what it serves.
     @ivar reports: what the page said.
     """
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, page: str) -> None:
         super().__init__(("127.0.0.1", 0), PageRequest)
+        self.page = page
         self.reports: queue.Queue[dict[str, Any]] = queue.Queue()
         self._thread = threading.Thread(target=self.serve_forever)
         self._thread.start()
@@ -65,17 +68,15 @@ class PageRequest(BaseHTTPRequestHandler):
     server: PageServer
 
     def do_GET(self) -> None:
-        files = {
-            "/": (HERE / "player.html", "text/html; charset=utf-8"),
-            "/mpegts.js": (MPEGTS, "text/javascript; charset=utf-8"),
-        }
-        if self.path not in files:
+        if self.path == "/":
+            kind, data = "html", self.server.page.encode()
+        elif self.path == "/mpegts.js":
+            kind, data = "javascript", MPEGTS.read_bytes()
+        else:
             self.send_error(404)
             return
-        path, kind = files[self.path]
-        data = path.read_bytes()
         self.send_response(200)
-        self.send_header("content-type", kind)
+        self.send_header("content-type", f"text/{kind}; charset=utf-8")
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -97,14 +98,16 @@ class Browser:
     As a context manager it is killed at the end.
     """
 
-    def __init__(self, urls: dict[str, str], folder: Path) -> None:
+    def __init__(self, urls: dict[str, str], folder: Path, page: str = PAGE) -> None:
         """
+        Open the page.
+
         @param urls: what to play, by names for the reports.
         """
         command = program("chromium")
         if not MPEGTS.exists():
             needed("mpegts.js (npm ci --prefix tests/clients)")
-        self._pages = PageServer()
+        self._pages = PageServer(page)
         players = json.dumps([{"id": name, "url": url} for name, url in urls.items()])
         page = f"http://127.0.0.1:{self._pages.server_port}/#{quote(players)}"
         self._said = folder / "chromium.log"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from browser import Browser
 from capture import Encoder, capturing
+from serverprocess import ROOT
 
 PICTURES = ("-f", "lavfi", "-i", "testsrc=size=160x120:rate=30")
 SOUND = ("-f", "lavfi", "-i", "sine=sample_rate=44100")
@@ -20,6 +22,43 @@ STREAMS = {
     "video": ((*PICTURES, *H264), (False, True)),
     "audio": ((*SOUND, *AAC), (True, False)),
 }
+
+
+#: Tells the test that the page of the documentation plays.
+REPORTER = """
+<script>
+  const shown = document.getElementById("video");
+  shown.addEventListener("timeupdate", () => {
+    if (shown.currentTime < 1) return;
+    const frames = shown.getVideoPlaybackQuality().totalVideoFrames;
+    fetch("report", {
+      method: "POST",
+      body: JSON.stringify({id: "page", event: "playing", frames}),
+    });
+  });
+</script>
+"""
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+def test_thePageOfTheDocumentation(tmp_path: Path, scheme: str) -> None:
+    text = (ROOT / "docs" / "http.md").read_text()
+    [page] = re.findall(r"^```html\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    with capturing(tmp_path, "--http", "tcp:0:interface=127.0.0.1") as capture:
+        port = capture.server.expect(r"Listening on [0-9.]+:(\d+) \(HTTP")[1]
+        for pattern, ours in (
+            (r"https://[^\"]*/mpegts\.js", "mpegts.js"),
+            (r"ws://localhost:8080/", f"{scheme}://127.0.0.1:{port}/"),
+        ):
+            page, count = re.subn(pattern, ours, page)
+            assert count == 1
+        arguments, _ = STREAMS["both"]
+        with (
+            Encoder("-re", *arguments, "-f", "flv", capture.url("test")),
+            Browser({}, tmp_path, page + REPORTER) as browser,
+        ):
+            [report] = browser.reported("playing", ["page"]).values()
+    assert report["frames"] > 0
 
 
 @pytest.mark.parametrize("join", ["before", "during"])
