@@ -42,8 +42,10 @@ from twisted_rtmp.interfaces import (
     StreamRequest,
 )
 from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.link import TURN_MESSAGES, TURN_SECONDS
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import UNDEFINED
+from twisted_rtmp.wire.messages import Message
 
 #: Replies fill a small buffer soon.
 SMALL = ServerLimits(queuedReplyBytes=65_536)
@@ -1207,3 +1209,58 @@ def test_handshake(clock: Clock) -> None:
     assert client.transport.options == {"noDelay": True, "keepAlive": True}
     client.transport.taking = False
     client.leave()
+
+
+# Turns
+
+
+def test_othersHaveTheirTurn(clock: Clock) -> None:
+    """A peer whose messages take long is dispatched by and by, in order."""
+    factory = RTMPFactory(clock)
+    client = Client(factory)
+    client.publish("key")
+    [stream] = factory.streams.values()
+    taken: list[int] = []
+
+    @implementer(IMediaSink)
+    class SlowSink:
+        def mediaReceived(self, message):
+            taken.append(message.timestamp)
+            clock.rightNow += TURN_SECONDS / TURN_MESSAGES * 1.5
+
+        def streamEnded(self):
+            pass
+
+    stream.addSink(SlowSink())
+    count = TURN_MESSAGES * 3
+    for time in range(count):
+        client.connection.sendMessage(Message(AUDIO, time, 1, AAC_FRAME), 4)
+    data = client.connection.dataToSend()
+    client.protocol.dataReceived(data)
+    assert taken == list(range(TURN_MESSAGES))
+    assert not client.transport.reading
+    [turn] = [call for call in clock.getDelayedCalls() if call.func.__name__ == "_turn"]
+    assert turn.getTime() <= clock.seconds()
+    clock.advance(0)
+    assert taken == list(range(count))
+    assert client.transport.reading
+
+
+def test_theTurnOfAPeerThatIsGone(clock: Clock) -> None:
+    def slow() -> None:
+        clock.rightNow += TURN_SECONDS
+
+    authorizer = Ask(publish=slow)
+    client = Client(RTMPFactory(clock, authorizer=authorizer))
+    client.connect()
+    for number in range(2):
+        client.connection.sendCommand(
+            "publish", 0, None, str(number), "live", streamId=number + 1
+        )
+    for _ in range(TURN_MESSAGES):
+        client.connection.sendCommand("unknown", 0, None)
+    client.protocol.dataReceived(client.connection.dataToSend())
+    assert [request.name for request in authorizer.asked[1:]] == ["0", "1"]
+    assert not client.transport.reading
+    client.leave()
+    assert not clock.getDelayedCalls()

@@ -59,15 +59,20 @@ _DATA: int = MessageType.DATA_AMF0
 #: spends 1.5 s of CPU a GB in reads of 64 KiB, and a third of that in these.
 READ_SIZE = 1024 * 1024
 
-#: What the first reads take at most, until full ones turn out to be quick work: a
-#: MiB of the smallest messages would be three seconds of it.
-FIRST_READ_SIZE = 64 * 1024
-
-#: What is read at a time of a peer that has taken L{SLOW_READ_SECONDS} for one read,
-#: in bytes.  Chunks of one byte, each of another chunk stream, cost 2 us a byte: in
-#: full reads, four such peers leave the others without service for seconds.
-SLOW_READ_SIZE = 16 * 1024
+#: What is read at a time at first, until full reads turn out to be quick work, and of
+#: a peer that has taken L{SLOW_READ_SECONDS} for one read, in bytes.  Chunks of one
+#: byte, each of another chunk stream, cost 2 us a byte: in larger reads, a few such
+#: peers leave the others without service for seconds.
+SMALL_READ_SIZE = 16 * 1024
 SLOW_READ_SECONDS = 0.02
+
+#: How long one peer's messages are dispatched before the others get their turn, in
+#: seconds: a MiB can hold 90,000 commands.  With a dozen such peers an honest one still
+#: waits less than half a second.
+TURN_SECONDS = 0.02
+
+#: How many messages are dispatched before it is looked how long that took.
+TURN_MESSAGES = 64
 
 #: How often it is looked, within the time in which a peer must take something, whether
 #: it does: it is cut so much of that time too late, at most.
@@ -110,11 +115,15 @@ class Hold(Enum):
     REPLIES = "the peer does not take its replies"
     SINK = "a recording or another sink is behind"
     PACE = "reads are gathered"
+    TURN = "others have their turn"
 
 
 _PACE = (Hold.PACE, None)
+_TURN = (Hold.TURN, None)
 _DECISION = (Hold.DECISION, None)
 _REPLIES = (Hold.REPLIES, None)
+
+_TURN_RANGE = range(TURN_MESSAGES)
 
 
 class MediaReceiver(typing.Protocol):
@@ -211,6 +220,7 @@ class Link(Protocol):
         self._unsent = 0
         self._since = 0.0
         self._timer: IDelayedCall | None = None
+        self._turnCall: IDelayedCall | None = None
 
     # From the transport
 
@@ -229,7 +239,7 @@ class Link(Protocol):
         # TLS says that it provides what its socket does.
         if isinstance(transport, FileDescriptor):
             self._direct = transport
-        transport.bufferSize = min(FIRST_READ_SIZE, self._queuedBytes)
+        transport.bufferSize = min(SMALL_READ_SIZE, self._queuedBytes)
         transport.registerProducer(self, True)
         self._heard = self._since = self._clock.seconds()
         self.setTimer()
@@ -264,7 +274,7 @@ class Link(Protocol):
         """
         transport = self.transport
         if seconds > SLOW_READ_SECONDS:
-            transport.bufferSize = min(SLOW_READ_SIZE, transport.bufferSize)
+            transport.bufferSize = min(SMALL_READ_SIZE, transport.bufferSize)
         elif full:
             # At once, where the largest read would be quick work, too: sizes between
             # are seldom filled, and would stay.
@@ -275,9 +285,10 @@ class Link(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         wasClosing = self.phase is Phase.CLOSING
         self._enter(Phase.CLOSED)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for call in (self._timer, self._turnCall):
+            if call is not None:
+                call.cancel()
+        self._timer = self._turnCall = None
         if not wasClosing:
             self.ending()
 
@@ -326,7 +337,7 @@ class Link(Protocol):
         self._setDispatching()
         if self.phase is Phase.CLOSED:
             return
-        if reason is not Hold.REPLIES:
+        if reason is not Hold.REPLIES and reason is not Hold.TURN:
             # The peer could not be heard: it has not been silent.
             now = self._clock.seconds()
             for receiver in self.receivers.values():
@@ -376,6 +387,7 @@ class Link(Protocol):
             self.phase not in (Phase.CLOSING, Phase.CLOSED)
             and _DECISION not in self._holds
             and _REPLIES not in self._holds
+            and _TURN not in self._holds
         )
 
     # What came
@@ -392,31 +404,48 @@ class Link(Protocol):
             return 0
         self._running = True
         messages = 0
-        nextEvent = self.wire.nextEvent
+        nextEvent: Callable[[], Any] = self.wire.nextEvent
         receivers = self.receivers
+        until = self._clock.seconds() + TURN_SECONDS
+        event: Any = None
         try:
-            while self._dispatching:
-                event = nextEvent()
-                if event is NEED_DATA:
+            while self._dispatching and event is not NEED_DATA:
+                if event is not None and self._clock.seconds() > until:
+                    self._waitForTurn()
                     break
-                if event.__class__ is Message:
-                    messages += 1
-                    receiver = receivers.get(event.streamId)
-                    if receiver is not None:
-                        if event.typeId != _DATA:
-                            receiver.heard = self._heard
-                        receiver.messageReceived(event)
+                for _ in _TURN_RANGE:
+                    event = nextEvent()
+                    if event.__class__ is Message:
+                        messages += 1
+                        receiver = receivers.get(event.streamId)
+                        if receiver is not None:
+                            if event.typeId != _DATA:
+                                receiver.heard = self._heard
+                            receiver.messageReceived(event)
+                        else:
+                            self.strayMessage(event)
+                    elif event is NEED_DATA:
+                        break
                     else:
-                        self.strayMessage(event)
-                    continue
-                _EVENTS[event.__class__](self, event)
-                self.flush()
+                        _EVENTS[event.__class__](self, event)
+                        self.flush()
+                    if not self._dispatching:
+                        break  # type: ignore[unreachable]  # an event may end it
         except ProtocolError as error:
             self.violated(error)
         finally:
             self._running = False
         self.flush()
         return messages
+
+    def _waitForTurn(self) -> None:
+        """Go on when the other peers have been heard."""
+        self.hold(Hold.TURN)
+        self._turnCall = self._clock.callLater(0, self._turn)
+
+    def _turn(self) -> None:
+        self._turnCall = None
+        self.release(Hold.TURN)
 
     def handshakeDone(self, event: HandshakeDone) -> None:
         """Chunks may be sent and are read."""
