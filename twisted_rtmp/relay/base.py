@@ -329,8 +329,8 @@ class Relay:
         if state is RelayState.ENDED:
             counters = self.counters
             self.log.info(
-                "{relay}: ended after {attempts} attempts, {reconnects} of them"
-                " reconnects: {messages} messages relayed, {dropped} dropped",
+                "{relay}: ended: {messages} messages relayed, {dropped} dropped;"
+                " attempts: {attempts}, reconnects: {reconnects}",
                 relay=self.label,
                 attempts=counters.attempts,
                 reconnects=counters.reconnects,
