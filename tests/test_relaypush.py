@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import socket
 from itertools import pairwise
 
 import pytest
+import pytest_twisted
 from clientkit import refusing, silent, startPublish
 from relaykit import METADATA, Studio, published
 from rtmpclient import AAC_HEADER, AUDIO, AVC_FRAME, AVC_HEADER, DATA, VIDEO, Client
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp import players as playersModule
 from twisted_rtmp.client import RTMPURL, InvalidURL
-from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.client.limits import CONNECT_SECONDS
+from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.limits import DRAIN_SECONDS, ServerLimits
 from twisted_rtmp.relay import PushRelays, PushTarget, RelayState
 from twisted_rtmp.relay.base import hidden
 
@@ -498,6 +503,63 @@ def test_aTargetThatTakesNothingIsLeft(studio):
     assert got[:3] == HEADERS
     assert got[-4:] == studio.sent[-4:]
     assert push.counters.dropped > 0
+
+
+def test_aTargetThatSaysNothingIsLeft(studio):
+    studio.network.scripted("b", connect=silent)
+    studio.begin()
+    for second in range(40):
+        studio.gop(1000 * second)
+        studio.advance(1)
+        if studio.push.state is RelayState.WAITING:
+            break
+    assert second + 1 == CONNECT_SECONDS
+    assert "Waited 15 s" in studio.push.why
+    assert studio.network.servers[0].transport.disconnected
+
+
+class Local:
+    """A publisher of the application's own."""
+
+    peer = "the application"
+    heard = 0.0
+
+    def __init__(self):
+        self.connection = self
+
+    def takenOver(self):
+        raise AssertionError("nobody else publishes")
+
+    pauseProducing = resumeProducing = takenOver
+
+
+@pytest.mark.skipif(
+    not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such option"
+)
+@pytest_twisted.ensureDeferred
+async def test_aTargetWhoseNetworkIsGoneIsNoticed():
+    from twisted.internet import reactor
+
+    target = RTMPFactory(reactor)
+    port = reactor.listenTCP(0, target, interface="127.0.0.1")
+    source = RTMPFactory(reactor)
+    url = f"rtmp://127.0.0.1:{port.getHost().port}/live"
+    relays = PushRelays(reactor, source, [url])
+    relays.startService()
+    began = Deferred()
+    target.streamStarted.append(began.callback)
+    source.publish("live", "key", Local())
+    await began
+    (push,) = relays.pushes
+    connection = push._client.transport.socket
+    assert (
+        connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        == DRAIN_SECONDS * 1000
+    )
+    await relays.stopService()
+    await source.stop()
+    await target.stop()
+    await port.stopListening()
 
 
 def test_headersThatAreTooManyBeginAnew(studio, monkeypatch):

@@ -8,6 +8,7 @@ streams that they belong to.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -284,6 +285,7 @@ class Relay:
                 limits=self._limits,
                 properties=self.properties(),
             )
+            _boundSilence(self._client.transport, self._limits.drainSeconds)
             error = await self.relay(self._client)
         except (ClientError, ConnectError, DNSLookupError) as caught:
             error = caught
@@ -387,6 +389,24 @@ class Relay:
     def abortConnection(self) -> None:
         """The time to stop is over."""
         self.abort()
+
+
+def _boundSilence(transport: object, seconds: float) -> None:
+    """
+    Let a connection end when the other end's system has not confirmed what was sent
+    for so long: with little to send, it is minutes until the buffers are full.
+
+    Where the system has no such option, it is these minutes.
+    """
+    below = getattr(transport, "transport", transport)  # TLS has one below
+    connection = getattr(below, "socket", None)
+    if (
+        isinstance(connection, socket.socket)
+        and connection.family in (socket.AF_INET, socket.AF_INET6)
+        and hasattr(socket, "TCP_USER_TIMEOUT")
+    ):
+        milliseconds = round(seconds * 1000)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def _secretsOf(url: RTMPURL, public: Iterable[str]) -> list[str]:
