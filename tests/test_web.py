@@ -37,11 +37,11 @@ from twisted_rtmp.web import HTTPSite
 from twisted_rtmp.web.channel import MAX_BODY, MAX_HEADERS
 from twisted_rtmp.web.flv import (
     SETTLE_BYTES,
-    SETTLE_FRAMES,
     SETTLE_SECONDS,
     FLVPlay,
     streamOfPath,
 )
+from twisted_rtmp.web.tracks import SETTLE_FRAMES
 from twisted_rtmp.web.websocket import MAX_FRAMES, WINDOW_SECONDS, frameHeader
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message

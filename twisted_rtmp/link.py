@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 from zope.interface import Attribute, implementer
 
 from twisted_rtmp.limits import DRAIN_SECONDS, QUEUED_REPLY_BYTES
-from twisted_rtmp.names import printable
+from twisted_rtmp.names import peerName
 from twisted_rtmp.wire.connection import Connection, Role
 from twisted_rtmp.wire.constants import NEED_DATA, MessageType
 from twisted_rtmp.wire.errors import ProtocolError
@@ -225,12 +225,7 @@ class Link(Protocol):
     # From the transport
 
     def connectionMade(self) -> None:
-        address = self._address
-        host = getattr(address, "host", None)
-        if host is None:
-            self.peer = printable(str(getattr(address, "name", "local") or "local"))
-        else:
-            self.peer = f"{host}:{getattr(address, 'port', 0)}"
+        self.peer = peerName(self._address)
         transport = self.transport
         # A UNIX socket's transport has neither.
         if ITCPTransport.providedBy(transport):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
@@ -27,12 +27,11 @@ from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
 from twisted_rtmp.link import unsentBy
 from twisted_rtmp.names import DEFAULT_INSTANCE, peerName, printable
 from twisted_rtmp.players import FLVForm, Player, wantsGOP
-from twisted_rtmp.web.answers import Origins, answer, finish, notAllowed
+from twisted_rtmp.web.answers import Origins, answer, notAllowed
+from twisted_rtmp.web.bodies import Body, ResponseBody, SocketBody, setHeaders
 from twisted_rtmp.web.channel import channelOf
+from twisted_rtmp.web.tracks import isSettled, tracksSeen
 from twisted_rtmp.web.websocket import VERSION, BadUpgrade, WebSocket, isUpgrade
-from twisted_rtmp.wire import amf0
-from twisted_rtmp.wire.constants import MessageType
-from twisted_rtmp.wire.errors import ProtocolError
 from twisted_rtmp.wire.flv import encodeHeader
 
 if TYPE_CHECKING:
@@ -47,10 +46,6 @@ _T = TypeVar("_T")
 #: RFC 9110, 15.5.22.
 UPGRADE_REQUIRED = 426
 
-#: Added to the status of HTTP, it is the code with which a WebSocket is closed: one of
-#: those for private use, RFC 6455, 7.4.2.
-CLOSE_STATUS = 4000
-
 METHODS = (b"GET", b"HEAD", b"OPTIONS")
 
 #: How long the first bytes wait until it is known whether there is audio and video, in
@@ -60,17 +55,6 @@ SETTLE_SECONDS = 1.0
 
 #: Bytes that wait so at most.  Two seconds of 4 Mb/s.
 SETTLE_BYTES = 1024 * 1024
-
-#: Frames after which a stream has shown what it has, whatever its metadata says: about
-#: a second.
-SETTLE_FRAMES = 100
-
-_AUDIO: int = MessageType.AUDIO
-_VIDEO: int = MessageType.VIDEO
-
-#: What in C{onMetaData} tells that there is audio, or video.
-_AUDIO_KEYS = ("audiocodecid", "audiosamplerate", "hasAudio")
-_VIDEO_KEYS = ("videocodecid", "width", "hasVideo")
 
 
 def streamOfPath(path: bytes) -> tuple[str, str]:
@@ -98,154 +82,6 @@ def streamOfPath(path: bytes) -> tuple[str, str]:
 def queryOf(request: Request) -> str:
     """What follows the C{?} in a request's address, as it came."""
     return request.uri.partition(b"?")[2].decode("utf-8", "surrogateescape")
-
-
-def tracksSeen(stream: LiveStream) -> tuple[bool, bool]:
-    """Whether a stream has had audio, and video."""
-    received = stream.ledger.received
-    types = {header.typeId for header in stream.headers()}
-    return (
-        received.audio > 0 or _AUDIO in types,
-        received.video > 0 or _VIDEO in types,
-    )
-
-
-def tracksPromised(stream: LiveStream) -> tuple[bool, bool]:
-    """Whether a stream's metadata tell of audio, and of video."""
-    if stream.metadata is None:
-        return False, False
-    try:
-        values = amf0.decode(stream.metadata.payload)
-    except ProtocolError:
-        return False, False
-    facts = values[1] if len(values) > 1 else None
-    if not isinstance(facts, dict):
-        return False, False
-    return (
-        any(facts.get(key) not in (None, False, "") for key in _AUDIO_KEYS),
-        any(facts.get(key) not in (None, False, "") for key in _VIDEO_KEYS),
-    )
-
-
-def isSettled(stream: LiveStream) -> bool:
-    """
-    Whether it is known which of audio and video a stream has.
-
-    The header of an FLV stream says so, and it matters: with a track too many
-    mpegts.js waits for ever and ffmpeg for 5 s, with one too few mpegts.js may play
-    without it.
-    """
-    seen = tracksSeen(stream)
-    if all(seen):
-        return True
-    received = stream.ledger.received
-    if received.audio + received.video >= SETTLE_FRAMES:
-        return True
-    promised = tracksPromised(stream)
-    return any(promised) and all(
-        there for there, wanted in zip(seen, promised, strict=True) if wanted
-    )
-
-
-class Body(Protocol):
-    """How a peer is answered."""
-
-    def accept(self) -> None:
-        """Tell the peer, if there is a way, that it may play: a stream may come."""
-
-    def begin(self) -> None:
-        """Tell the peer that its stream is there."""
-
-    def write(self, data: bytes) -> None:
-        """Send some of it."""
-
-    def end(self, code: int) -> None:
-        """
-        Send that there is no more.
-
-        @param code: why, as a WebSocket says it.
-        """
-
-    def fail(self, status: int, text: str) -> None:
-        """
-        Tell the peer that it gets no stream.
-
-        @param status: why, as HTTP says it.
-        """
-
-
-class ResponseBody:
-    """The body of an HTTP response: chunked, or for HTTP/1.0 up to the end."""
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._channel = channelOf(request)
-
-    def accept(self) -> None:
-        """A response begins with its status: it waits for the stream."""
-
-    def begin(self) -> None:
-        request = self._request
-        setHeaders(request)
-        request.setHeader(b"connection", b"close")
-        self._channel.persistent = 0
-        request.write(b"")
-
-    def write(self, data: bytes) -> None:
-        if self._request.chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        self._channel.send(data)
-
-    def end(self, code: int) -> None:
-        self._request.unregisterProducer()
-        self._request.finish()
-
-    def fail(self, status: int, text: str) -> None:
-        self._request.unregisterProducer()
-        finish(self._request, status, text)
-
-
-def setHeaders(request: Request) -> None:
-    """Say what is in the body, and that nobody is to keep it."""
-    request.setHeader(b"content-type", b"video/x-flv")
-    request.setHeader(b"cache-control", b"no-store")
-    # nginx passes each piece on at once then, whatever its configuration says.
-    request.setHeader(b"x-accel-buffering", b"no")
-
-
-class SocketBody:
-    """
-    The messages of a WebSocket.
-
-    It is accepted before the stream is there: browsers open one WebSocket to a host at
-    a time (RFC 6455, 4.1), so that one which waits would keep all others from playing.
-    """
-
-    def __init__(self, request: Request, socket: WebSocket) -> None:
-        self._request = request
-        self._socket = socket
-        self._accepted = False
-
-    def accept(self) -> None:
-        self._accepted = True
-        self._socket.accept()
-
-    def begin(self) -> None:
-        """The first message tells it."""
-
-    def write(self, data: bytes) -> None:
-        self._socket.sendBytes(data)
-
-    def end(self, code: int) -> None:
-        self._socket.close(code)
-
-    def fail(self, status: int, text: str) -> None:
-        if not self._accepted:
-            finish(self._request, status, text)
-        elif status == http.SERVICE_UNAVAILABLE:
-            self._socket.close(CloseReason.GOING_AWAY, text)
-        else:
-            self._socket.close(CLOSE_STATUS + status, text)
 
 
 class State(Enum):
