@@ -1116,6 +1116,7 @@ UPGRADE = {
     ("change", "status"),
     [
         ({"connection": "close"}, 400),
+        ({"connection": "Upgrade\xe9"}, 400),
         ({"sec-websocket-key": None}, 400),
         ({"sec-websocket-version": None}, 400),
         ({"sec-websocket-version": "8"}, 426),

@@ -106,7 +106,7 @@ class WebSocket:
         self._since = clock.seconds()
         self._ended = False
         if request.clientproto != b"HTTP/1.1":
-            raise BadUpgrade("a WebSocket needs HTTP/1.1", wrongVersion=False)
+            raise BadUpgrade("A WebSocket needs HTTP/1.1.", wrongVersion=False)
         headers = [(b"host", b"-")]
         for name in _HANDSHAKE:
             values = request.requestHeaders.getRawHeaders(name, [])
@@ -115,11 +115,12 @@ class WebSocket:
         try:
             handshake.initiate_upgrade_connection(headers, b"/")
             self._accepted = handshake.send(AcceptConnection())
-        except (RemoteProtocolError, HTTPError) as error:
+        except (RemoteProtocolError, HTTPError, UnicodeError) as error:
             version = request.getHeader(b"sec-websocket-version")
             raise BadUpgrade(
-                str(error), wrongVersion=version is not None and version != VERSION
-            ) from None
+                "This is no request for a WebSocket.",
+                wrongVersion=version is not None and version != VERSION,
+            ) from error
         assert handshake.connection is not None
         self._connection: Connection = handshake.connection
 
