@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
@@ -23,11 +23,12 @@ from twisted.web.server import NOT_DONE_YET, Request
 from wsproto.frame_protocol import CloseReason
 from zope.interface import implementer
 
-from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
+from twisted_rtmp.interfaces import Refused, StreamRequest
 from twisted_rtmp.link import unsentBy
 from twisted_rtmp.names import DEFAULT_INSTANCE, peerName, printable
 from twisted_rtmp.players import FLVForm, Player, wantsGOP
 from twisted_rtmp.web.answers import Origins, answer, notAllowed
+from twisted_rtmp.web.asking import connectOf, said
 from twisted_rtmp.web.bodies import Body, ResponseBody, SocketBody, setHeaders
 from twisted_rtmp.web.channel import channelOf
 from twisted_rtmp.web.tracks import isSettled, tracksSeen
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
     from twisted_rtmp.factory import RTMPFactory
     from twisted_rtmp.streams import LiveStream
-
-_T = TypeVar("_T")
 
 #: RFC 9110, 15.5.22.
 UPGRADE_REQUIRED = 426
@@ -431,30 +430,9 @@ class FLVResource(Resource):
         authorizer = self._server.authorizer
         if authorizer is None:
             return name
-        address = request.getClientAddress()
         query = queryOf(request)
-        connect = ConnectRequest(
-            application, query, address, _propertiesOf(request, application)
-        )
-        await _maybe(authorizer.connect(connect))
-        renamed: str | None = await _maybe(
-            authorizer.play(StreamRequest(application, name, query, address, connect))
-        )
+        connect = connectOf(request, application, query)
+        await said(authorizer.connect(connect))
+        asked = StreamRequest(application, name, query, connect.address, connect)
+        renamed: str | None = await said(authorizer.play(asked))
         return name if renamed is None else renamed
-
-
-def _propertiesOf(request: Request, application: str) -> dict[str, Any]:
-    """What C{connect} by RTMP would have said, as far as a request does."""
-    scheme = "https" if request.isSecure() else "http"
-    host = request.getHeader("host") or ""
-    properties = {"app": application, "tcUrl": f"{scheme}://{host}/{application}"}
-    for key, header in (("flashVer", "user-agent"), ("pageUrl", "referer")):
-        value = request.getHeader(header)
-        if value is not None:
-            properties[key] = value
-    return properties
-
-
-async def _maybe(asked: Awaitable[_T] | _T) -> _T:
-    """What an authorizer said, at once or later."""
-    return await asked if isinstance(asked, Awaitable) else asked
