@@ -34,7 +34,12 @@ from twisted_rtmp.interfaces import IAuthorizer, Refused
 from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.players import PLAYER_QUEUE_BYTES
 from twisted_rtmp.web import HTTPSite
-from twisted_rtmp.web.channel import MAX_BODY, MAX_HEADERS
+from twisted_rtmp.web.channel import (
+    MAX_BODY,
+    MAX_HEADERS,
+    MEDIA_SIZE,
+    REQUEST_SIZE,
+)
 from twisted_rtmp.web.flv import (
     SETTLE_BYTES,
     SETTLE_SECONDS,
@@ -924,6 +929,35 @@ def test_smallBodiesAreRead(site):
             + body
         )
     assert client.raw.count(b"HTTP/1.1 404 ") == 3
+
+
+def test_requestsAreReadInSmallPieces(factory, site):
+    """Thousands of them fit into what is read otherwise."""
+    client = Connection(site)
+    assert client.transport.bufferSize == REQUEST_SIZE
+    client.transport.taking = False
+    client.sendBytes(b"HEAD / HTTP/1.1\r\n\r\n" * (REQUEST_SIZE // 19))
+    assert not client.transport.reading
+    client.transport.taking = True
+    client.pump()
+    assert client.transport.reading
+    assert client.raw.count(b"HTTP/1.1 404 ") == REQUEST_SIZE // 19
+
+
+def test_whoReadsNoAnswersIsBoundedAndCut(clock, factory, site):
+    client = Connection(site)
+    client.transport.taking = False
+    for _ in range(1000):
+        client.sendBytes(b"HEAD / HTTP/1.1\r\n\r\n" * 20)
+    assert client.transport.most < 20 * REQUEST_SIZE
+    clock.advance(factory.limits.handshakeSeconds)
+    clock.advance(factory.limits.drainSeconds)
+    assert client.transport.aborted
+
+
+def test_mediaAreQueuedInLargerOnes(factory, site, play):
+    Publisher(factory)
+    assert play(site).transport.bufferSize == MEDIA_SIZE
 
 
 def test_noAddressIsLogged(factory, site, lines):

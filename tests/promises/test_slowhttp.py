@@ -190,6 +190,25 @@ def test_aThousandThatAskSlowly(server, honest):
             assert slow.recv(1) == b""
 
 
+def test_manyRequestsWhoseAnswersNobodyReads(server, honest):
+    """P12: the server stops to read them, and cuts who sends them."""
+    before = server.resetPeak()
+    requests = b"HEAD / HTTP/1.1\r\n\r\n" * 50_000
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            peer = stack.enter_context(socket.socket())
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            peer.connect(("127.0.0.1", httpPort(server)))
+            peer.settimeout(1)
+            # The system takes some megabytes.
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                for _ in range(100):
+                    peer.sendall(requests)
+                raise AssertionError("it reads on")
+        honest.goesOn()
+        assert server.peak - before <= 16 * MIB
+
+
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory):
     """A server that does not wait for long."""

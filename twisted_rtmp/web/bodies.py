@@ -63,6 +63,7 @@ class ResponseBody:
         setHeaders(request)
         request.setHeader(b"connection", b"close")
         self._channel.persistent = 0
+        self._channel.beginMedia()
         request.write(b"")
 
     def write(self, data: bytes) -> None:

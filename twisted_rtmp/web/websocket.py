@@ -128,6 +128,7 @@ class WebSocket:
         """Begin: what comes on the connection are frames from here on."""
         self._request.notifyFinish().addErrback(lambda _: self._lost())
         self._channel.upgrade(self)
+        self._channel.beginMedia()
         self._transport.write(self._accepted)
 
     def sendBytes(self, data: bytes) -> None:
