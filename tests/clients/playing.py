@@ -211,14 +211,15 @@ class Publisher(SocketClient):
 
 def played(messages: Sequence[Message]) -> list[Message]:
     """
-    Audio and video, but for the ends of sequence: librtmp passes over messages of
-    five bytes, and ffmpeg writes one of its own.
+    Audio and video, but for the ends of sequence, since librtmp passes over messages
+    of five bytes, and for enhanced metadata, since FFmpeg writes its own.
     """
+    passedOver = media.SEQUENCE_END | media.METADATA
     return [
         message
         for message in messages
         if message.typeId in (MessageType.AUDIO, MessageType.VIDEO)
-        and not media.flagsOf(message.typeId, message.payload) & media.SEQUENCE_END
+        and not media.flagsOf(message.typeId, message.payload) & passedOver
     ]
 
 

@@ -12,7 +12,7 @@ url, path = sys.argv[1:]
 source = av.open(url, options={"rw_timeout": "50000000"})
 with source, av.open(path, "w", format="flv") as target:
     copies = {
-        stream.index: target.add_stream_from_template(stream)
+        stream.index: target.add_stream_from_template(stream, opaque=True)
         for stream in source.streams
         if stream.type in ("audio", "video")
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from capture import Capture, assertSame, capturing, ffmpeg, frames, tags
+from capture import Capture, assertSame, capturing, ffmpeg, frames, needed, tags
 from playing import (
     FORGETFUL,
     PLAYERS,
@@ -19,7 +19,9 @@ from playing import (
     lastKeyFrame,
     played,
 )
+from test_pyav import av, publish
 
+from twisted_rtmp.wire import media
 from twisted_rtmp.wire.messages import Message
 
 PICTURES = ("-f", "lavfi", "-i", "testsrc=size=160x120:rate=30")
@@ -131,6 +133,13 @@ def performances(request, sent, tmp_path_factory):
     return found
 
 
+def check(performance: Performance, player: str) -> None:
+    """The player got all that it should, and left."""
+    outcome = performance.outcomes[player]
+    assertSame(outcome.written, performance.expected)
+    assert outcome.status == 0 or player in STAYING, outcome.said
+
+
 @pytest.mark.parametrize("player", PLAYERS)
 def test_everyPacket(performances: list[Performance], player: str) -> None:
     """
@@ -141,8 +150,19 @@ def test_everyPacket(performances: list[Performance], player: str) -> None:
         if player in performance.skipped:
             raise performance.skipped[player]
         if player in performance.outcomes:
-            outcome = performance.outcomes[player]
-            assertSame(outcome.written, performance.expected)
-            assert outcome.status == 0 or player in STAYING, outcome.said
+            check(performance, player)
             return
     raise AssertionError(f"{player} did not play")
+
+
+@pytest.mark.parametrize("join", JOINS)
+@pytest.mark.parametrize("codecs", [("libx265", "aac"), ("libsvtav1", "libopus")])
+def test_enhancedCodecs(capture, tmp_path, codecs, join):
+    """A current FFmpeg gets the codecs' configuration, and every packet."""
+    if av is None:
+        needed("PyAV")
+    path = tmp_path / "sent.flv"
+    publish(str(tmp_path / "again.flv"), path, *codecs)
+    sent = tags(path)
+    assert media.videoFlags(headersOf(sent)[1].payload) & media.ENHANCED
+    check(perform(capture, tmp_path, sent, join, ["pyav"]), "pyav")
