@@ -15,7 +15,7 @@ from twisted_rtmp.wire.errors import MessageError
 MAX_PARAMETER_SET = 1024
 
 
-class _Bits:
+class Bits:
     """Reads bits, most significant first, and Exp-Golomb codes.  H.264, 9.1."""
 
     def __init__(self, data: bytes) -> None:
@@ -47,9 +47,9 @@ class _Bits:
         return code + 1 >> 1 if code & 1 else -(code >> 1)
 
 
-def _parameterSet(data: bytes) -> _Bits:
+def _parameterSet(data: bytes) -> Bits:
     """The bits of a NAL unit without emulation prevention.  H.264, 7.4.1."""
-    return _Bits(data[:MAX_PARAMETER_SET].replace(b"\0\0\3", b"\0\0"))
+    return Bits(data[:MAX_PARAMETER_SET].replace(b"\0\0\3", b"\0\0"))
 
 
 #: Profiles whose SPS has the chroma format and scaling lists.  H.264, 7.3.2.1.1.
@@ -99,7 +99,7 @@ def _avcDimensions(record: bytes) -> tuple[int, int]:
     return _crop(bits, width, height, across, down * (2 - framesOnly))
 
 
-def _skipScalingLists(bits: _Bits, count: int) -> None:
+def _skipScalingLists(bits: Bits, count: int) -> None:
     """H.264, 7.3.2.1.1.1."""
     for index in range(count):
         if not bits.read(1):
@@ -111,7 +111,7 @@ def _skipScalingLists(bits: _Bits, count: int) -> None:
                 break  # the rest of the list is not sent
 
 
-def _skipPictureOrder(bits: _Bits) -> None:
+def _skipPictureOrder(bits: Bits) -> None:
     kind = bits.golomb()
     if kind == 0:
         bits.golomb()
@@ -130,7 +130,7 @@ def _subsampling(chroma: int, separate: int) -> tuple[int, int]:
 
 
 def _crop(
-    bits: _Bits, width: int, height: int, across: int, down: int
+    bits: Bits, width: int, height: int, across: int, down: int
 ) -> tuple[int, int]:
     """Read the cropping window and apply it."""
     if bits.read(1):
@@ -225,7 +225,7 @@ def _aacConfiguration(config: bytes) -> _Sound:
 
     ISO/IEC 14496-3, 1.6.2.1.  A decoder makes samples of 16 bits.
     """
-    bits = _Bits(config)
+    bits = Bits(config)
     objectType = _aacObjectType(bits)
     rate = _aacRate(bits)
     channels = _AAC_CHANNELS.get(bits.read(4))
@@ -236,12 +236,12 @@ def _aacConfiguration(config: bytes) -> _Sound:
     return rate, 16, channels
 
 
-def _aacObjectType(bits: _Bits) -> int:
+def _aacObjectType(bits: Bits) -> int:
     objectType = bits.read(5)
     return 32 + bits.read(6) if objectType == 31 else objectType
 
 
-def _aacRate(bits: _Bits) -> int | None:
+def _aacRate(bits: Bits) -> int | None:
     index = bits.read(4)
     if index == 15:
         return bits.read(24)
@@ -264,7 +264,7 @@ def _flacConfiguration(config: bytes) -> _Sound:
     start = 8 if config[:4] == b"fLaC" else 0
     if len(config) < start + 34 or (not start and len(config) > 34):
         raise MessageError("not a FLAC sequence header")
-    bits = _Bits(config[start + 10 :])
+    bits = Bits(config[start + 10 :])
     return bits.read(20), None, bits.read(3) + 1
 
 

@@ -46,6 +46,7 @@ from twisted_rtmp.wire.flags import (
     Row,
     rowOf,
 )
+from twisted_rtmp.wire.framesizes import CONFIGURATION_SIZES, KEY_FRAME_SIZES
 from twisted_rtmp.wire.parametersets import DIMENSIONS
 
 _SECTION = "E-RTMP v2, Enhanced Video"
@@ -308,9 +309,9 @@ def videoFacts(payload: bytes) -> dict[str, int]:
     Say what a video message tells for C{onMetaData}.
 
     @return: C{videocodecid} (a FourCC as a big-endian number) if it names a codec;
-        C{width} and C{height}, in pixels, from a sequence header of AVC or HEVC.  Of
-        numbered tracks, those of the default one, number 0.  Empty for anything that
-        cannot be read.
+        C{width} and C{height}, in pixels, from a sequence header of AVC, HEVC, AV1 or
+        VVC, or a key frame of AV1, VP8 or VP9.  Of numbered tracks, those of the
+        default one, number 0.  Empty for anything that cannot be read.
     """
     try:
         header = parseVideo(payload)
@@ -326,8 +327,12 @@ def videoFacts(payload: bytes) -> dict[str, int]:
     if codec == "":
         return {}
     facts = {"videocodecid": codecNumber(codec)}
-    read = DIMENSIONS.get(codec)
-    if read is not None and header.flags & SEQUENCE_HEADER:
+    read = None
+    if header.flags & SEQUENCE_HEADER:
+        read = DIMENSIONS.get(codec) or CONFIGURATION_SIZES.get(codec)
+    elif header.flags & KEY_FRAME:
+        read = KEY_FRAME_SIZES.get(codec)
+    if read is not None:
         try:
             width, height = read(payload[start:end])
         except MessageError:
