@@ -23,6 +23,7 @@ from twisted.internet.interfaces import (
     ITCPTransport,
     ITransport,
 )
+from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -248,17 +249,19 @@ class Link(Protocol):
         full = size >= self.transport.bufferSize
         pacer = self.pacer
         if pacer is None or not self.receivers:
-            self._run()
+            self._run(now)
+            seconds = self._clock.seconds() - now
         else:
             pacer.readBegins()
             try:
-                messages = self._run()
+                messages = self._run(now)
             finally:
                 pacer.readEnds()
+            seconds = self._clock.seconds() - now
             if self.receivers:
-                seconds = self._clock.seconds() - now
                 pacer.readDone(self, size, messages, now, seconds, full)
-        self._fitReads(full, self._clock.seconds() - now)
+        if full or seconds > SLOW_READ_SECONDS:
+            self._fitReads(full, seconds)
 
     def _fitReads(self, full: bool, seconds: float) -> None:
         """
@@ -339,7 +342,7 @@ class Link(Protocol):
                 receiver.heard = now
         if not self._holds:
             self.transport.resumeProducing()
-        self._run()
+        self._run(self._clock.seconds())
 
     def holdPace(self) -> None:
         """Put the next read off."""
@@ -364,16 +367,27 @@ class Link(Protocol):
         """
         transport = self._direct
         try:
-            why = transport.doRead()
-        # As where the reactor reads: a bug is logged, and ends one connection only.
-        except Exception as error:
-            self.log.failure("{peer}: reading failed", peer=self.peer)
-            why = error
-        if why is None:
-            return self.phase is not Phase.CLOSED
+            data = transport.socket.recv(transport.bufferSize)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return self._lost()
+        if data:
+            try:
+                self.dataReceived(data)
+            # As where the reactor reads: a bug is logged, and ends one connection only.
+            except Exception:
+                self.log.failure("{peer}: reading failed", peer=self.peer)
+                return self._lost()
+        # The end of what comes is for the reactor to find, who is told to read then.
+        return self.phase is not Phase.CLOSED
+
+    def _lost(self) -> bool:
+        """Do what the reactor does with a connection that is lost."""
+        transport = self._direct
         transport.stopReading()
         transport.stopWriting()
-        transport.connectionLost(Failure(why))
+        transport.connectionLost(Failure(CONNECTION_LOST))
         return False
 
     def _setDispatching(self) -> None:
@@ -387,10 +401,11 @@ class Link(Protocol):
 
     # What came
 
-    def _run(self) -> int:
+    def _run(self, now: float) -> int:
         """
         Dispatch events until none is left or something is to be awaited.
 
+        @param now: the clock's time.
         @return: how many audio, video and data messages there were.
         """
         if self._running:
@@ -401,7 +416,7 @@ class Link(Protocol):
         messages = 0
         nextEvent: Callable[[], Any] = self.wire.nextEvent
         receivers = self.receivers
-        until = self._clock.seconds() + TURN_SECONDS
+        until = now + TURN_SECONDS
         event: Any = None
         try:
             while self._dispatching and event is not NEED_DATA:

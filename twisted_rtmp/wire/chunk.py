@@ -54,6 +54,10 @@ _SET_CHUNK_SIZE: int = MessageType.SET_CHUNK_SIZE
 _ABORT: int = MessageType.ABORT
 _MEDIA = (int(MessageType.VIDEO), int(MessageType.AUDIO))
 
+# Basic headers of format 1 with a chunk stream id of one byte.
+_FIRST_OF_FORMAT_1 = 0x42
+_LAST_OF_FORMAT_1 = 0x7F
+
 
 def nearest(timestamp: int, reference: int) -> int:
     """
@@ -182,6 +186,9 @@ class ChunkReader:
         while True:
             stream = self._current
             if stream is None:
+                message = self._readFrame()
+                if message is not None:
+                    return message
                 stream = self._readHeader()
                 if stream is None:
                     # Not to keep a whole read for the piece of a header.
@@ -206,6 +213,46 @@ class ChunkReader:
                 self._abort(payload)
                 continue
             return Message(typeId, timestamp, stream.streamId, payload)
+
+    def _readFrame(self) -> Message | None:
+        """
+        Take an audio or video message that is one whole chunk with a format 1 header:
+        all but the first of most encoders' audio, and many a video frame.
+
+        The same as what L{_readHeader} and L{_readData} do of it, in half the time:
+        with hundreds of small streams the server does little else.
+
+        @return: the message; or L{None} if it is anything else, or not whole.
+        """
+        data = self._data
+        at = self._at
+        if len(data) - at < 8:
+            return None
+        basic = data[at]
+        if not _FIRST_OF_FORMAT_1 <= basic <= _LAST_OF_FORMAT_1:
+            return None
+        stream = self._streams.get(basic & 63)
+        if stream is None or stream.missing or stream.extended or self.unfinished:
+            return None
+        high, low, longHigh, longLow, typeId = _FORMAT_1.unpack_from(data, at + 1)
+        field = high << 16 | low
+        length = longHigh << 16 | longLow
+        begin = at + 8
+        end = begin + length
+        if (
+            end > len(data)
+            or typeId not in _MEDIA
+            or field == EXTENDED_TIMESTAMP
+            or length > self.chunkSize
+            or length > self._limits.messageSize
+        ):
+            return None
+        stream.length = length
+        stream.typeId = typeId
+        stream.delta = field
+        stream.timestamp = self._clock = timestamp = stream.timestamp + field
+        self._at = end
+        return Message(typeId, timestamp, stream.streamId, data[begin:end])
 
     def _readHeader(self) -> _ChunkStream | None:
         """
