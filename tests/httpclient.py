@@ -99,7 +99,14 @@ class Getter(Connection):
     @ivar complete: whether the response has come to its end.
     """
 
-    def __init__(self, site: Any, target: str, method: str = "GET", **headers: str):
+    def __init__(
+        self,
+        site: Any,
+        target: str,
+        method: str = "GET",
+        body: bytes = b"",
+        **headers: str,
+    ):
         super().__init__(site)
         self.h11 = h11.Connection(h11.CLIENT)
         self.status = 0
@@ -110,12 +117,17 @@ class Getter(Connection):
         if self.turnedAway:
             return
         fields = {"host": "localhost:8080", **headers}
+        if body:
+            fields["content-length"] = str(len(body))
         request = h11.Request(
             method=method,
             target=target,
             headers=[(k.replace("_", "-"), v) for k, v in fields.items()],
         )
-        self.sendBytes(self.h11.send(request) + self.h11.send(h11.EndOfMessage()))
+        data = self.h11.send(request)
+        if body:
+            data += self.h11.send(h11.Data(body))
+        self.sendBytes(data + self.h11.send(h11.EndOfMessage()))
 
     def heard(self, data: bytes) -> None:
         self.h11.receive_data(data)

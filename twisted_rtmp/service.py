@@ -92,6 +92,8 @@ class RTMPService(Service):
 
     @ivar factory: the factory, for its streams and connections.
     @ivar addresses: where it listens, once it does.
+    @ivar ingests: where encoders can publish, once they can: the protocol, C{"RTMP"}
+        or C{"RTMPS"}, and the TCP port.
     """
 
     _log = Logger()
@@ -118,6 +120,7 @@ class RTMPService(Service):
         """
         self.factory = factory
         self.addresses: list[IAddress] = []
+        self.ingests: list[tuple[str, int]] = []
         self._reactor = reactor
         self._listeners = listeners
         self._recordings = recordings
@@ -151,9 +154,16 @@ class RTMPService(Service):
         failures: list[str] = []
         atOnce = True
 
-        def opened(port: IListeningPort, description: str) -> None:
+        def opened(
+            port: IListeningPort, description: str, factory: IProtocolFactory | None
+        ) -> None:
             self._ports.append(port)
-            self.addresses.append(port.getHost())
+            address = port.getHost()
+            self.addresses.append(address)
+            if factory is None and isinstance(address, (IPv4Address, IPv6Address)):
+                protocol = "RTMPS" if description.startswith("ssl:") else "RTMP"
+                if (protocol, address.port) not in self.ingests:
+                    self.ingests.append((protocol, address.port))
             # Who reads the line may act on it: not before the reactor has started
             # and everything that waited for this has been called.
             self._reactor.callWhenRunning(
@@ -175,7 +185,7 @@ class RTMPService(Service):
                 opening.addCallbacks(
                     opened,
                     failed,
-                    callbackArgs=(description,),
+                    callbackArgs=(description, factory),
                     errbackArgs=(description,),
                 )
             )
@@ -214,7 +224,7 @@ class RTMPService(Service):
         for opening in self._opening:
             opening.cancel()
         ports = self._ports
-        self._opening, self._ports, self.addresses = [], [], []
+        self._opening, self._ports, self.addresses, self.ingests = [], [], [], []
         for step in self._steps(ports):
             await self._stopped(step)
 

@@ -41,6 +41,9 @@ from twisted_rtmp.relay.origin import IDLE_SECONDS
 from twisted_rtmp.service import Listener, RTMPService, ServerProcess
 from twisted_rtmp.streams import TakeOver
 from twisted_rtmp.web import HTTPSite
+from twisted_rtmp.web.answers import Origins
+from twisted_rtmp.web.multitrack import MULTITRACK_PATH, MultitrackResource
+from twisted_rtmp.web.multitrackconfig import OfferFile
 from twisted_rtmp.wire.constants import MAX_MESSAGE_LENGTH
 from twisted_rtmp.wire.limits import WireLimits
 
@@ -144,6 +147,18 @@ def _parseOrigin(text: str) -> RTMPURL:
         return parseOrigin(text)
     except InvalidURL as error:
         raise ValueError(error.description) from None
+
+
+def parseOfferFile(text: str) -> OfferFile:
+    """
+    Read the file of what encoders of several tracks are offered.
+
+    @raise ValueError: it is not right, or not to be read.
+    """
+    try:
+        return OfferFile(text)
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from None
 
 
 def parseTakeOver(text: str) -> str:
@@ -386,6 +401,13 @@ class Options(UsageOptions):
             IDLE_SECONDS,
             "Seconds that a stream from the origin is kept without players.",
         ),
+        _parameter(
+            "multitrack-config",
+            parseOfferFile,
+            None,
+            "JSON file of the tracks that encoders are offered, by POST to"
+            " /multitrack-config (needs --http).",
+        ),
         *(
             _parameter(option, parse, getattr(limits, field), doc)
             for limits, table in (
@@ -567,6 +589,7 @@ class Options(UsageOptions):
             raise UsageError("--http-origin: where?  There is no --http.")
         self["http-listeners"] = _listeners("http", self._httpDescriptions)
         self["http-origins"] = self._httpOrigins or ["*"]
+        self._checkMultitrack()
         self["push-targets"] = self._pushTargets
         self["pull-sources"] = self._pullSources
         if "origin-idle" in self._given and self["origin"] is None:
@@ -574,6 +597,19 @@ class Options(UsageOptions):
         self["authorizer"] = None
         if self._applications or self._streamKeys:
             self["authorizer"] = AllowList(self._applications, self._streamKeys)
+
+    def _checkMultitrack(self) -> None:
+        file = self["multitrack-config"]
+        if file is None:
+            return
+        if not self._httpDescriptions:
+            raise UsageError("--multitrack-config: where?  There is no --http.")
+        unix = (each.description.startswith("unix:") for each in self["listeners"])
+        if not file.offer.endpoints and all(unix):
+            raise UsageError(
+                f"--multitrack-config {file.path}: ingest_endpoints: is missing, and"
+                " needed since the server listens on no TCP port."
+            )
 
     def _checkRecording(self) -> None:
         if self["no-record"]:
@@ -712,6 +748,14 @@ def makeService(options: Options) -> IService:
         relays=_relays(reactor, factory, options),
         listenFailed=process.fail,
     )
+    if options["multitrack-config"] is not None:
+        multitrack = MultitrackResource(
+            factory,
+            options["multitrack-config"],
+            lambda: server.ingests,
+            Origins(options["http-origins"]),
+        )
+        site.root.putChild(MULTITRACK_PATH, multitrack)
     service = MultiService()
     parts: tuple[Service, ...] = (process, server)
     for part in parts:
