@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
+from twisted_rtmp.recording import Recordings
 from twisted_rtmp.streams import LiveStream
 from twisted_rtmp.wire import amf0, flv
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import NEED_DATA
 from twisted_rtmp.wire.messages import Message
+
+#: 2026-11-23 09:38:29 UTC
+NOW = 1795426709
 
 
 class DiskClock(Clock):
@@ -97,6 +102,39 @@ def makeStream(application: str = "live", name: str = "test") -> LiveStream:
     return stream
 
 
+class World:
+    """A recorder of one folder, and everything around it."""
+
+    def __init__(self, folder: Path, **options) -> None:
+        self.folder = folder
+        self.clock = DiskClock()
+        self.pool = StepPool()
+        self.finished = []
+        self.recordings = Recordings(
+            self.clock,
+            str(folder),
+            now=lambda: NOW + self.clock.seconds(),
+            pool=self.pool,
+            **options,
+        )
+        self.recordings.finished.append(self.finished.append)
+
+    def stream(self, application="live", name="test"):
+        stream = makeStream(application, name)
+        stream.addSink(self.recordings.openSink(stream), "recording")
+        return stream
+
+    def paths(self) -> list[Path]:
+        return sorted(path for path in self.folder.rglob("*") if path.is_file())
+
+    def path(self) -> Path:
+        (path,) = self.paths()
+        return path
+
+    def tick(self, seconds: float = 0.2) -> None:
+        self.clock.advance(seconds)
+
+
 def video(timestamp: int, key: bool = False, size: int = 50) -> Message:
     first = b"\x17" if key else b"\x27"
     body = bytes((timestamp + n) & 0xFF for n in range(size))
@@ -106,6 +144,22 @@ def video(timestamp: int, key: bool = False, size: int = 50) -> Message:
 def audio(timestamp: int, size: int = 20) -> Message:
     body = bytes((timestamp * 3 + n) & 0xFF for n in range(size))
     return Message(8, timestamp, 1, b"\xaf\x01" + body)
+
+
+def play(stream, messages):
+    for message in messages:
+        stream.messageReceived(message)
+
+
+def gop(start: int, frames: int = 10) -> list[Message]:
+    """A key frame and others, 40 ms apart, with audio between."""
+    messages = []
+    for n in range(frames):
+        messages += [
+            video(start + 40 * n, key=not n),
+            audio(start + 40 * n + 7),
+        ]
+    return messages
 
 
 #: x264's, for 320x240.

@@ -16,18 +16,22 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 from recordingkit import (
+    NOW,
     DiskClock,
     LogLines,
     StepPool,
+    World,
     aacHeader,
     asTags,
     audio,
     avcHeader,
+    gop,
     headOf,
     makeFLV,
     makeStream,
     messagesOf,
     metadata,
+    play,
     readTags,
     video,
 )
@@ -58,9 +62,6 @@ from twisted_rtmp.wire.messages import Message
 
 MIB = 1024 * 1024
 
-#: 2026-11-23 09:38:29 UTC
-NOW = 1795426709
-
 #: Bytes of a path that may not be on the disk.
 CONTROL = [chr(n) for n in range(32)] + ["\x7f"]
 
@@ -71,58 +72,9 @@ def lines():
         yield log.lines
 
 
-class World:
-    """A recorder of one folder, and everything around it."""
-
-    def __init__(self, folder: Path, **options) -> None:
-        self.folder = folder
-        self.clock = DiskClock()
-        self.pool = StepPool()
-        self.finished = []
-        self.recordings = Recordings(
-            self.clock,
-            str(folder),
-            now=lambda: NOW + self.clock.seconds(),
-            pool=self.pool,
-            **options,
-        )
-        self.recordings.finished.append(self.finished.append)
-
-    def stream(self, application="live", name="test"):
-        stream = makeStream(application, name)
-        stream.addSink(self.recordings.openSink(stream), "recording")
-        return stream
-
-    def paths(self) -> list[Path]:
-        return sorted(path for path in self.folder.rglob("*") if path.is_file())
-
-    def path(self) -> Path:
-        (path,) = self.paths()
-        return path
-
-    def tick(self, seconds: float = 0.2) -> None:
-        self.clock.advance(seconds)
-
-
 @pytest.fixture
 def world(tmp_path):
     return World(tmp_path / "record")
-
-
-def play(stream, messages):
-    for message in messages:
-        stream.messageReceived(message)
-
-
-def gop(start: int, frames: int = 10) -> list[Message]:
-    """A key frame and others, 40 ms apart, with audio between."""
-    messages = []
-    for n in range(frames):
-        messages += [
-            video(start + 40 * n, key=not n),
-            audio(start + 40 * n + 7),
-        ]
-    return messages
 
 
 # -- names -------------------------------------------------------------------

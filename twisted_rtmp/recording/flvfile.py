@@ -23,7 +23,7 @@ from twisted_rtmp.wire import amf0, flv
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import TagType
 from twisted_rtmp.wire.errors import ProtocolError, UsageError
-from twisted_rtmp.wire.media import CODED, KEY_FRAME
+from twisted_rtmp.wire.media import CODED, KEY_FRAME, MULTITRACK, parseVideo
 from twisted_rtmp.wire.messages import Message
 
 #: The largest timestamp that is written, in milliseconds, 24.8 days: FLV's is a signed
@@ -157,7 +157,9 @@ class FLVMuxer:
     @ivar time: the last tag's, in milliseconds.
     @ivar lastTime: the largest of all, in milliseconds.
     @ivar anchors: how often the time line could not go on as the stream's does.
-    @ivar index: its key frames.
+    @ivar index: the key frames of its leading track.
+    @ivar leadingTrack: the video track that a reader seeks by: number 0, or the lowest
+        whose key frame has come; L{None} before any.
     @ivar hasVideo: whether there is a coded frame of video.
     """
 
@@ -169,6 +171,7 @@ class FLVMuxer:
         self.lastTime = 0
         self.anchors = 0
         self.index = KeyFrameIndex()
+        self.leadingTrack: int | None = None
         self.hasVideo = False
         self._nextAudio = 0
 
@@ -207,7 +210,7 @@ class FLVMuxer:
                 if typeId == 9:
                     video += 1
                     if flags & KEY_FRAME:
-                        self._addKeyFrame(time, position)
+                        self._addKeyFrame(message, time, position)
                 else:
                     audio += 1
             elif typeId == 18:
@@ -263,10 +266,14 @@ class FLVMuxer:
             time = 0
         return base + elapsed - time, time
 
-    def _addKeyFrame(self, time: int, position: int) -> None:
-        if not self.hasVideo:
-            self.hasVideo = True
-            self.index.clear()
+    def _addKeyFrame(self, message: Message, time: int, position: int) -> None:
+        track = lowestTrack(message.payload, message.flags)
+        leading = self.leadingTrack
+        if leading is None or track < leading:
+            self.leadingTrack = track
+            self.index.clear()  # of audio, or of a track that leads no more
+        elif track > leading:
+            return
         self.index.add(time, position)
 
     def _addAudio(self, message: Message, position: int) -> None:
@@ -285,6 +292,26 @@ def _baseOf(messages: Iterable[Message]) -> int:
     if frames and min(frames) - first > OLD_HEADER_MILLISECONDS:
         return min(frames)
     return first
+
+
+def lowestTrack(payload: bytes, flags: int) -> int:
+    """
+    The lowest number of the tracks in a video frame; 0 if they have none.
+
+    @param payload: of a single track its beginning is enough.
+    @param flags: of the payload, which has L{CODED} among them.
+    """
+    if not flags & MULTITRACK:
+        return 0
+    return min(track.trackId for track in parseVideo(payload).tracks)
+
+
+def tellsAll(typeId: int, flags: int) -> bool:
+    """
+    Whether a frame of this kind says of its codec what there is to be said: other video
+    frames than key frames say nothing of dimensions.
+    """
+    return bool(flags & (CODED if typeId == TagType.AUDIO else KEY_FRAME))
 
 
 def isMetadata(message: Message) -> bool:

@@ -42,12 +42,14 @@ from twisted_rtmp.recording.flvfile import (
     encodeHead,
     fileFacts,
     isMetadata,
+    lowestTrack,
     readMetadata,
+    tellsAll,
 )
 from twisted_rtmp.recording.names import DEFAULT_NAME, EXTENSION, RecordName
 from twisted_rtmp.wire import flv, media
 from twisted_rtmp.wire.constants import MessageType
-from twisted_rtmp.wire.media import CODED, KEY_FRAME, SEQUENCE_HEADER
+from twisted_rtmp.wire.media import CODED, KEY_FRAME, MULTITRACK, SEQUENCE_HEADER
 from twisted_rtmp.wire.messages import Message
 
 if TYPE_CHECKING:
@@ -195,6 +197,8 @@ class _Part:
         self._metadata: dict[str, Any] = {}
         self._facts: dict[str, Any] = {}
         self._kinds: set[int] = set()
+        # Kinds of which the frame has not come that tells what a header does not.
+        self._untold = {_AUDIO, _VIDEO}
         components = settings.name.render(
             stream.application, stream.name, settings.now()
         )
@@ -276,22 +280,24 @@ class _Part:
         @return: whether there is audio or video for the first time.
         """
         kinds = self._kinds
+        untold = self._untold
         known = len(kinds)
         if (
             counts is None
             or counts.headers
-            or (counts.video and _VIDEO not in kinds)
-            or (counts.audio and _AUDIO not in kinds)
+            or (counts.video and _VIDEO in untold)
+            or (counts.audio and _AUDIO in untold)
         ):
             for message in messages:
                 flags = message.flags
-                if flags & SEQUENCE_HEADER or (
-                    flags & CODED and message.typeId not in kinds
-                ):
-                    kinds.add(message.typeId)
-                    facts = _FACTS[message.typeId](message.payload)
+                typeId = message.typeId
+                if flags & SEQUENCE_HEADER or (flags & CODED and typeId in untold):
+                    kinds.add(typeId)
+                    facts = _FACTS[typeId](message.payload)
                     for name, value in facts.items():
                         self._facts.setdefault(name, value)
+                    if facts and tellsAll(typeId, flags):
+                        untold.discard(typeId)
         return len(kinds) > known
 
     def _tracks(self) -> tuple[bool, bool]:
@@ -366,6 +372,7 @@ class FLVRecorder:
         self._cutFlags = 0
         self._cutTime = 0.0  # a timestamp, in milliseconds
         self._lastVideo: int | None = None  # a timestamp, in milliseconds
+        self._leadingTrack: int | None = None  # of the newest file that had video
         self._error: OSError | None = None  # of the file before; none once one works
         self._retryAt = 0.0
         self._announced = False
@@ -452,9 +459,17 @@ class FLVRecorder:
         )
 
     def _isCut(self, message: Message) -> bool:
-        """Whether a file may begin here: a key frame, or audio that goes alone."""
+        """
+        Whether a file may begin here: a key frame of the leading track, or audio that
+        goes alone.
+        """
         if message.typeId == _VIDEO:
-            return bool(message.flags & KEY_FRAME)
+            if not message.flags & KEY_FRAME:
+                return False
+            leading = self._leadingTrack
+            return leading is None or leading >= lowestTrack(
+                message.payload, message.flags
+            )
         return bool(message.flags & CODED) and not self._hasVideo(message.timestamp)
 
     def _hasVideo(self, timestamp: int) -> bool:
@@ -471,8 +486,8 @@ class FLVRecorder:
         due = message.timestamp >= self._cutTime or (
             limit is not None and self._part.muxer.position + self._pendingSize >= limit
         )
-        if due and message.typeId != _VIDEO:
-            self.flush()  # to know of video that has been waiting
+        if due and (message.typeId != _VIDEO or message.flags & MULTITRACK):
+            self.flush()  # to know of video, and of tracks, that have been waiting
         return due and self._isCut(message)
 
     def _rotate(self, message: Message) -> None:
@@ -516,6 +531,8 @@ class FLVRecorder:
         sent = part.send(messages, counts)
         if counts.video:
             self._lastVideo = messages[-1].timestamp
+            if part.muxer.leadingTrack is not None:
+                self._leadingTrack = part.muxer.leadingTrack
         if self._cutFlags:
             assert part.muxer.base is not None
             self._setCut(part.muxer.base)

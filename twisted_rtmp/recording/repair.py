@@ -26,7 +26,9 @@ from twisted_rtmp.recording.flvfile import (
     encodeHead,
     fileFacts,
     isMetadata,
+    lowestTrack,
     readMetadata,
+    tellsAll,
 )
 from twisted_rtmp.wire import flv, media
 from twisted_rtmp.wire.constants import TagType
@@ -122,6 +124,8 @@ class _Scan:
     lastTime: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
     kinds: set[int] = field(default_factory=set)
+    untold: set[int] = field(default_factory=lambda: {_AUDIO, _VIDEO})
+    leadingTrack: int | None = None
     index: KeyFrameIndex = field(default_factory=KeyFrameIndex)
     nextAudio: int = 0
 
@@ -318,29 +322,43 @@ def _learn(scan: _Scan, window: _Window, header: _Header) -> None:
     if size > PREFIX_BYTES and _isDeep(typeId, payload):
         payload = window.read(position, size)
     flags = media.flagsOf(typeId, payload)
-    if flags & media.SEQUENCE_HEADER or (
-        flags & media.CODED and typeId not in scan.kinds
-    ):
+    if flags & media.SEQUENCE_HEADER or (flags & media.CODED and typeId in scan.untold):
         scan.kinds.add(typeId)
         read = media.videoFacts if typeId == _VIDEO else media.audioFacts
-        facts = read(window.read(position, min(size, HEADER_BYTES)))
+        if len(payload) < size:
+            payload = window.read(position, min(size, HEADER_BYTES))
+        facts = read(payload)
         for name, value in facts.items():
             scan.facts.setdefault(name, value)
+        if facts and tellsAll(typeId, flags):
+            scan.untold.discard(typeId)
     if flags & media.KEY_FRAME:
-        if scan.nextAudio >= 0:
-            scan.nextAudio = -1  # there is video: its key frames are the index
+        scan.nextAudio = -1  # there is video: its key frames are the index
+        track = lowestTrack(payload, flags)
+        if scan.leadingTrack is None or track < scan.leadingTrack:
+            scan.leadingTrack = track
             scan.index.clear()
-        scan.index.add(time, start)
+        if track == scan.leadingTrack:
+            scan.index.add(time, start)
     elif typeId == _AUDIO and flags & media.CODED and 0 <= scan.nextAudio <= time:
         scan.index.add(time, start)
         scan.nextAudio = time + AUDIO_INDEX_MILLISECONDS
 
 
 def _isDeep(typeId: int, payload: bytes) -> bool:
-    """Whether extensions or several tracks stand before what the payload is."""
+    """
+    Whether extensions, several tracks or a configuration stand before what the payload
+    is.  A single track does not, of which encoders with many make most messages.
+    """
+    first, second = payload[0], payload[1]
+    packetType = first & 0x0F
     if typeId == _VIDEO:
-        return payload[0] & 0x80 != 0 and payload[0] & 0x0F in (6, 7)
-    return payload[0] >> 4 == media.EX_HEADER and payload[0] & 0x0F in (4, 5, 7)
+        return first & 0x80 != 0 and (
+            packetType == 7 or (packetType == 6 and second > 0x0F)
+        )
+    return first >> 4 == media.EX_HEADER and (
+        packetType in (4, 7) or (packetType == 5 and second > 3)
+    )
 
 
 # -- writing -----------------------------------------------------------------
