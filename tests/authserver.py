@@ -1,21 +1,16 @@
 """
 A server that wants Adobe's or Limelight's authentication, in two rounds as others do.
 
-C{python authserver.py}: the name is alice, the password secret.  The application's name
-chooses the kind: adobe, adobe-opaque, llnw.
+The application's name chooses the kind: adobe, adobe-opaque, llnw.
 """
 
 from __future__ import annotations
 
-import sys
 from urllib.parse import parse_qsl
 
-from twisted.internet.endpoints import serverFromString
-from twisted.logger import globalLogBeginner, textFileLogObserver
 from zope.interface import implementer
 
 from twisted_rtmp.client.authmod import adobeResponse, limelightResponse
-from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import ConnectRequest, IAuthorizer, Refused, StreamRequest
 
 USER, PASSWORD = "alice", "secret"
@@ -77,24 +72,3 @@ class Challenger:
 
     def play(self, request: StreamRequest) -> None:
         pass
-
-
-def main() -> None:
-    from twisted.internet import reactor
-
-    globalLogBeginner.beginLoggingTo(
-        [textFileLogObserver(sys.stdout)], redirectStandardIO=False
-    )
-    factory = RTMPFactory(reactor, authorizer=Challenger())
-    listening = serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(factory)
-
-    def tell(port: object) -> None:
-        sys.stdout.write(f"Listening on 127.0.0.1:{port.getHost().port} \n")
-        sys.stdout.flush()
-
-    listening.addCallback(tell)
-    reactor.run()
-
-
-if __name__ == "__main__":
-    main()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import socket
-from datetime import datetime, timedelta, timezone
 
 import pytest
 import pytest_twisted
 from authserver import PASSWORD, USER, Challenger
-from clientkit import LIMITS, Collector, MemoryEndpoint, Outcome, refusing
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from clientkit import (
+    LIMITS,
+    Collector,
+    MemoryEndpoint,
+    Outcome,
+    certificate,
+    refusing,
+)
 from rtmpclient import AAC_FRAME, AUDIO
 from twisted.internet.endpoints import (
     SSL4ServerEndpoint,
@@ -207,32 +210,6 @@ async def test_unix(reactor, tmp_path):
         reactor, "rtmp://server/live/x", endpoint=UNIXClientEndpoint(reactor, path)
     )
     await roundTrip(served, client)
-
-
-def certificate(*names):
-    """A key and a certificate for it with these names, in one PEM text."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.now(timezone.utc)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(name) for name in names]),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    ) + signed.public_bytes(serialization.Encoding.PEM)
 
 
 async def secured(reactor, *names):

@@ -22,7 +22,7 @@ from twisted.internet.task import LoopingCall, react
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from twisted_rtmp.client.connecting import connectRTMP
-from twisted_rtmp.client.errors import ClientError, InvalidURL
+from twisted_rtmp.client.errors import ClientError, ConnectionEnded, InvalidURL
 from twisted_rtmp.client.limits import ClientLimits
 from twisted_rtmp.client.publishing import FilePublisher, readMessages
 from twisted_rtmp.client.storing import (
@@ -125,7 +125,7 @@ class Command:
             connectRTMP(
                 self.reactor,
                 options.url,
-                endpoint=options.connection(self.reactor),
+                endpoint=options.endpoint,
                 tlsOptions=options.tlsOptions,
                 limits=options.limits,
             )
@@ -201,7 +201,9 @@ class PublishCommand(Command):
             if not self.interrupted:
                 error: ClientError | None = await publication.whenEnded()
                 raise error or ClientError("The server has ended it.") from None
-        await publication.close()
+        # The server's word is not waited for: some never say it, and all of them read
+        # what was sent before they see the connection's end.
+        await client.disconnect()
         sys.stderr.write(f"published {told()}\n")
         return INTERRUPTED if self.interrupted and not options.loop else 0
 
@@ -250,13 +252,19 @@ class PlayCommand(Command):
             stored = sink.streamEnded()
             if stored is not None:
                 await stored
-        sys.stderr.write(f"played {told()}\n")
-        failure = sink.error or error
-        if failure is not None:
-            raise failure
-        if not counts.messages:
-            raise ClientError("The stream ended before anything of it came.")
-        return 0
+        if counts.messages:
+            sys.stderr.write(f"played {told()}\n")
+        if sink.error is not None:
+            raise sink.error
+        if isinstance(error, ConnectionEnded) and error.clean and counts.messages:
+            error = None  # some servers, such as ffmpeg, have no other end
+        if error is not None:
+            raise error
+        if counts.messages:
+            return 0
+        if self.interrupted:
+            return INTERRUPTED
+        raise ClientError("The stream ended before anything of it came.")
 
     def interrupt(self) -> None:
         super().interrupt()
@@ -403,12 +411,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(
+    reactor: Any,  # noqa: ANN401
+    arguments: Sequence[str] | None = None,
+) -> argparse.Namespace:
     """
     Read the command line.
 
-    @return: its options, and C{limits}, C{tlsOptions} and C{connection}, which gives
-        an endpoint for a reactor, or L{None}.
+    @param reactor: for the endpoint.
+    @return: its options, C{limits} and C{tlsOptions}.
     @raise SystemExit: it is wrong; standard error says why.
     """
     parser = _parser()
@@ -437,10 +448,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             drainSeconds=seconds,
             silenceSeconds=seconds,
         )
-    description = options.endpoint
-    options.connection = lambda reactor: (
-        None if description is None else clientFromString(reactor, description)
-    )
+    if options.endpoint is not None:
+        try:
+            options.endpoint = clientFromString(reactor, options.endpoint)
+        except ValueError as error:
+            parser.error(f"--endpoint: {error}")
     return options
 
 
@@ -450,7 +462,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     @raise SystemExit: always, with the exit status.
     """
-    options = parse(arguments)
+    # Not before it is needed: whoever imports this may want another one.
+    from twisted.internet import reactor
+
+    options = parse(reactor, arguments)
     if options.verbose:
         globalLogBeginner.beginLoggingTo(
             [textFileLogObserver(sys.stderr)], redirectStandardIO=False

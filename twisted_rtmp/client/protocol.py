@@ -649,7 +649,8 @@ class RTMPClient(Link):
         for call in self._calls.values():
             if call.due < when:
                 when, why = call.due, f"the answer to {call.name}"
-        if limits.silenceSeconds and not self._holds:
+        # A server is not silent while it is not heard; a pace holds for an instant.
+        if limits.silenceSeconds and not self._holds - {(Hold.PACE, None)}:
             for receiver in self.receivers.values():
                 # 0 as long as it has not begun.
                 due = receiver.heard + limits.silenceSeconds

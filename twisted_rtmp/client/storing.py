@@ -41,9 +41,6 @@ from twisted_rtmp.wire.messages import Message
 WAITING_MESSAGES = 500
 WAITING_BYTES = 1024 * 1024
 
-#: Bytes that are written to a file at once.
-BATCH_BYTES = 256 * 1024
-
 _AUDIO: int = MessageType.AUDIO
 _VIDEO: int = MessageType.VIDEO
 
@@ -99,9 +96,11 @@ class FileOutput:
         if self._file is None:
             self._file = cast(
                 "BinaryIO",
-                open(self._path, self._mode, BATCH_BYTES),  # noqa: SIM115
+                open(self._path, self._mode),  # noqa: SIM115
             )
         self._file.write(data)
+        # If the process is killed, all but the last message is there.
+        self._file.flush()
 
     def close(self, head: bytes) -> None:
         if self._file is None:
@@ -124,9 +123,10 @@ class BlockingOutput:
 
     def write(self, data: bytes) -> None:
         self._file.write(data)
+        self._file.flush()
 
     def close(self, head: bytes) -> None:
-        self._file.flush()
+        """It is not ours to close."""
 
 
 class PipeOutput:

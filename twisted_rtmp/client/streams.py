@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IPushProducer
@@ -22,6 +22,7 @@ from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.chunk import encodeMessage
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.messages import Message
+from twisted_rtmp.wire.selection import EVERYTHING, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,6 +69,7 @@ class PublishForm:
 
     streamId: int
     chunkSize: int
+    selection: ClassVar[Selection] = EVERYTHING
 
     def encode(self, message: Message) -> bytes:
         """
