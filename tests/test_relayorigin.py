@@ -501,6 +501,14 @@ def test_theServerStops(edge):
     assert edge.origin.pulls == {}
 
 
+def test_nothingIsPulledByAServerThatStops(edge):
+    edge.begin()
+    Player(edge)
+    edge.factory.stop()
+    edge.network.pump()
+    assert edge.network.urls == []
+
+
 def test_theServerStopsWhileTheOriginIsSilent():
     edge = Edge()
     edge.network.scripted("o", connect=silent)

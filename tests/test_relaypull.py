@@ -23,7 +23,7 @@ from zope.interface.verify import verifyObject
 from twisted_rtmp.client import RTMPURL, InvalidURL
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.relay import PullRelay, PushRelays, RelayState, parsePull
-from twisted_rtmp.relay.pull import SILENCE_SECONDS
+from twisted_rtmp.relay.base import SILENCE_SECONDS
 from twisted_rtmp.streams import TakeOver
 
 
@@ -257,6 +257,18 @@ def test_aSilentSourceIsLeft(studio):
     assert pull.state is RelayState.WAITING
     assert "audio or video" in pull.why
     assert studio.factory.streams == {}
+
+
+def test_aSourceIsSilentThoughItsReadsArePaced(studio):
+    pull = studio.start()
+    studio.giveHeaders()
+    studio.advance(SILENCE_SECONDS - 0.5)
+    client = studio.source.protocol
+    client.holdPace()
+    studio.advance(1)
+    client.releasePace()
+    studio.advance(1)
+    assert pull.state is RelayState.WAITING
 
 
 def test_aSourceThatNeverAnswersIsLeft(studio):

@@ -166,10 +166,12 @@ def test_aStreamIsPushedFromItsBeginning(studio):
     assert studio.push.counters.dropped == 0
 
 
-def test_theStreamIdIsTheTargets(studio):
-    def thirtySecond(server, command):
-        server.command("_result", command.transactionId, None, 32.0)
+def thirtySecond(server, command):
+    """Answer C{createStream} with a number that is not the usual one."""
+    server.command("_result", command.transactionId, None, 32.0)
 
+
+def test_theStreamIdIsTheTargets(studio):
     studio.network.scripted("b", createStream=thirtySecond, publish=silent)
     studio.begin()
     studio.gop(0)
@@ -564,7 +566,7 @@ async def test_aTargetWhoseNetworkIsGoneIsNoticed():
 
 def test_headersThatAreTooManyBeginAnew(studio, monkeypatch):
     monkeypatch.setattr(playersModule, "PLAYER_QUEUE_BYTES", 2_000)
-    studio.network.scripted("b", publish=silent)
+    studio.network.scripted("b", publish=silent, createStream=thirtySecond)
     studio.begin()
     for number in range(10):
         studio.send(VIDEO, number, AVC_HEADER + bytes(300))
@@ -573,6 +575,7 @@ def test_headersThatAreTooManyBeginAnew(studio, monkeypatch):
     studio.gop(20)
     assert published(studio.server)[:3] == [HEADERS[0], newest, HEADERS[2]]
     assert published(studio.server)[3:] == studio.sent[-4:]
+    assert {message.streamId for message in studio.server.messages} == {32}
     assert studio.push.counters.dropped > 0
 
 

@@ -151,6 +151,11 @@ class RTMPFactory(Factory[RTMPProtocol]):
         self._toldTurnedAway: float | None = None
         self._allClosed: Deferred[None] | None = None
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it has been told to stop: nothing new is to begin."""
+        return self._stopping
+
     # Connections
 
     def buildProtocol(self, addr: IAddress | None) -> RTMPProtocol | None:

@@ -46,6 +46,11 @@ MAX_RETRY_SECONDS = 30.0
 REFUSED_SECONDS = 5.0
 MAX_REFUSED_SECONDS = 120.0
 
+#: A source that sends nothing for so long, in seconds, is left and asked again: also
+#: one that has let us play a stream that has not begun.  Ours and MediaMTX' end a
+#: silent publication after 10 s, ours a play that waits after 30.
+SILENCE_SECONDS = 30.0
+
 #: Delays, by how many attempts have failed in a row.
 Backoff = Callable[[int], float]
 
@@ -153,6 +158,7 @@ class Relay:
     ) -> None:
         """
         @param connect: instead of L{connectRTMP}.
+        @param limits: those of the factory's peers, by default.
         @param public: names that may appear in the log, though they are in the URL.
         """
         self.factory = factory
@@ -163,7 +169,7 @@ class Relay:
         self.transport = self  # for the factory: see abortConnection
         self._clock = reactor
         self._connect: Connect = connectRTMP if connect is None else connect
-        self._limits = ClientLimits() if limits is None else limits
+        self._limits = _limitsOf(factory) if limits is None else limits
         self._secrets = _secretsOf(url, public)
         self._counters = RelayCounters()
         self._client: RTMPClient | None = None
@@ -389,6 +395,15 @@ class Relay:
     def abortConnection(self) -> None:
         """The time to stop is over."""
         self.abort()
+
+
+def _limitsOf(factory: RTMPFactory) -> ClientLimits:
+    """What a relay allows its other end, as far as a server's peers are like that."""
+    return ClientLimits(
+        wire=factory.limits.wire,
+        drainSeconds=factory.limits.drainSeconds,
+        silenceSeconds=SILENCE_SECONDS,
+    )
 
 
 def _boundSilence(transport: object, seconds: float) -> None:

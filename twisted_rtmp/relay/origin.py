@@ -172,7 +172,7 @@ class Origin(Service):
     def _pull(self, key: _Key) -> None:
         """Begin to pull a stream."""
         application, name = key
-        if not name:
+        if not name or self._factory.stopping:
             return
         if len(self.pulls) >= self._maxPulls:
             self._tellFull(key)

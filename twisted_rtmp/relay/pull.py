@@ -30,11 +30,6 @@ if TYPE_CHECKING:
     from twisted_rtmp.streams import LiveStream
     from twisted_rtmp.wire.messages import Message
 
-#: A source that sends nothing for so long, in seconds, is left and asked again: also
-#: one that has let us play a stream that has not begun.  Ours and MediaMTX' end a
-#: silent publication after 10 s, ours a play that waits after 30.
-SILENCE_SECONDS = 30.0
-
 
 @implementer(IMediaSink)
 class Pull(Relay):
@@ -68,10 +63,6 @@ class Pull(Relay):
         @param properties: added to those of C{connect}.
         """
         label = printable(f"{application}/{name}")
-        if limits is None:
-            limits = ClientLimits(
-                wire=factory.limits.wire, silenceSeconds=SILENCE_SECONDS
-            )
         super().__init__(
             reactor,
             factory,

@@ -172,7 +172,7 @@ class Push(Relay):
         self._player = self._newPlayer()
 
     def _newPlayer(self) -> PushedPlayer:
-        form = USUAL_FORM
+        form = USUAL_FORM if self._publication is None else self._publication.form
         return PushedPlayer(self, form, self.stream.name, self._clock.seconds())
 
     @property
