@@ -316,6 +316,26 @@ def test_timestampsAreThoseOfTheStream(factory, site, play):
     assert [time for _, time, _ in client.tags[-2:]] == [0xFFFFFFF0, 0x10]
 
 
+def test_aStreamGoesOnWithinItsGrace(clock, play):
+    factory = RTMPFactory(clock, latency=0, grace=5)
+    site = HTTPSite(clock, factory)
+    publisher = Publisher(factory)
+    publisher.media(VIDEO, AVC_KEY_FRAME, 0)
+    client = play(site)
+    publisher.leave()
+    clock.advance(4)
+    assert play.isThere(client)
+    assert Getter(site, "/live/key.flv", "HEAD").status == 200
+    publisher = Publisher(factory)
+    publisher.media(VIDEO, AVC_KEY_FRAME, 0)
+    assert [payload for _, _, payload in client.tags].count(AVC_KEY_FRAME) == 2
+    publisher.leave()
+    clock.advance(4)
+    assert not play.ended(client)
+    clock.advance(1)
+    assert play.ended(client)
+
+
 # The response
 
 
