@@ -8,8 +8,8 @@ import pytest
 from mediavectors import AUDIO, VIDEO, everything, oneTrack, plainVector
 
 from twisted_rtmp.wire.capabilities import Capabilities, clientProperties
-from twisted_rtmp.wire.media import ENHANCED, MOD_EX, MULTITRACK, flagsOf
-from twisted_rtmp.wire.selection import Selection
+from twisted_rtmp.wire.media import ENHANCED, FOREIGN, MOD_EX, MULTITRACK, flagsOf
+from twisted_rtmp.wire.selection import EVERYTHING, Selection
 from twisted_rtmp.wire.tracks import splitTracks, toLegacy, withoutModEx
 
 BODY = b"a frame of some length"
@@ -18,6 +18,7 @@ NANO = ((0, b"\0\0\7"),)
 LEGACY = Capabilities()
 RELAY = Capabilities.fromProperties(clientProperties())
 HEVC_AND_OPUS = Capabilities.fromProperties({"fourCcList": ["hvc1", "Opus"]})
+HEVC_OF_VERSION_1 = Capabilities.fromProperties({"fourCcList": ["hvc1"]})
 TRACKS_OF_AV1 = Capabilities.fromProperties(
     {"videoFourCcInfoMap": {"av01": 1.0}, "capsEx": 2.0}
 )
@@ -78,6 +79,19 @@ class TestWithoutEnhancedCapabilities:
             0,
         )
 
+    def test_metadataOfAnotherTrack(self):
+        """FFmpeg sends those of further tracks without a number."""
+        metadata = plainVector(VIDEO, "av01", 4, 5).payload
+        flags = flagsOf(VIDEO, metadata)
+        selection = Selection(LEGACY)
+        assert selection.select(VIDEO, metadata, flags) == ([metadata], 0)
+        foreign = flags | FOREIGN
+        assert selection.select(VIDEO, metadata, foreign) == ([], 0)
+        whole = Selection.fromQuery(LEGACY, "tracks=all")
+        assert whole.select(VIDEO, metadata, foreign) == ([metadata], 0)
+        whole = Selection(HEVC_AND_OPUS)
+        assert whole.select(VIDEO, metadata, foreign) == ([], 1)
+
     def test_modExIsTakenOff(self):
         selection = Selection(LEGACY)
         longer = plainVector(VIDEO, "hvc1", 1, 1, NANO)
@@ -85,7 +99,8 @@ class TestWithoutEnhancedCapabilities:
         assert select(selection, VIDEO, longer.payload) == ([shorter.payload], 0)
 
     def test_whatHasNoLegacyFormOfALegacyCodec(self):
-        metadata = plainVector(VIDEO, "avc1", 4, 5).payload
+        metadata = oneTrack(VIDEO, "avc1", 4, 0).payload
+        assert flagsOf(VIDEO, metadata) & MULTITRACK
         assert select(Selection(LEGACY), VIDEO, metadata) == ([], 1)
 
     def test_unknownLayout(self):
@@ -113,6 +128,7 @@ class TestWithCapabilities:
         """Whatever the message, no payload names a codec that was not announced."""
         for capabilities, may in (
             (HEVC_AND_OPUS, {"hvc1", "Opus", ""}),
+            (HEVC_OF_VERSION_1, {"hvc1", ""}),
             (TRACKS_OF_AV1, {"av01", ""}),
         ):
             for selection in (Selection(capabilities), Selection(capabilities, True)):
@@ -140,7 +156,21 @@ class TestWithCapabilities:
         assert select(selection, AUDIO, b"\x91fLaC" + BODY) == ([], 1)
         hevc = b"\x91hvc1\0\0\0" + BODY
         assert select(selection, VIDEO, hevc) == ([hevc], 0)
+        assert select(selection, VIDEO, AVC1) == ([], 1)
+        assert select(selection, VIDEO, HEVC2) == ([HEVC2], 0)
+
+    def test_theOnlyTrackForWhoNamesCodecsOfVersion1(self):
+        """FFmpeg from 6.1 on can say so, and reads several tracks since 8.0."""
+        selection = Selection(HEVC_OF_VERSION_1)
+        assert select(selection, VIDEO, AVC0) == ([AVC0], 0)
         assert select(selection, VIDEO, HEVC2) == ([], 0)
+        assert select(selection, AUDIO, OPUS2) == ([], 0)
+        numbered = b"\x96\x01hvc1\x00\0\0\x28" + BODY
+        plain = b"\x91hvc1\0\0\x28" + BODY
+        assert select(selection, VIDEO, numbered) == ([plain], 0)
+        assert select(selection, VIDEO, b"\x91av01" + BODY) == ([], 1)
+        asked = Selection.fromQuery(HEVC_OF_VERSION_1, "tracks=all")
+        assert select(asked, VIDEO, HEVC2) == ([HEVC2], 0)
 
     def test_legacyFormOfWhatItDoesNotName(self):
         selection = Selection(HEVC_AND_OPUS)
@@ -234,6 +264,39 @@ class TestAskingForATrack:
         assert not selection.allTracks
 
 
+def test_playersOfFLV():
+    """They announce nothing, and get everything unless they ask for a track."""
+    for query in ("", "gop=0", "tracks=all", "track=x"):
+        assert Selection.forFLV(query) == EVERYTHING
+    assert EVERYTHING.everything
+    selection = Selection.forFLV("video=1")
+    (plain,), _ = select(selection, VIDEO, AVC1)
+    assert plain == b"\x27\x01\0\0\x28" + BODY
+    assert select(selection, AUDIO, AAC0) == ([AAC0], 0)
+    assert select(selection, AUDIO, AAC1) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "tracks"),
+    [
+        (LEGACY, set()),
+        (HEVC_OF_VERSION_1, set()),
+        (HEVC_AND_OPUS, {2}),
+        (RELAY, {0, 1, 2}),
+    ],
+)
+def test_whichTracksPass(capabilities, tracks):
+    """With their numbers; a legacy codec is everybody's."""
+    found = {
+        trackId
+        for trackId, codec in enumerate(("av01", "avc1", "hvc1"))
+        if Selection(capabilities).passes(VIDEO, trackId, codec)
+    }
+    assert found == tracks
+    assert Selection(capabilities).passes(VIDEO, 0, 7) == bool(tracks)
+    assert not Selection(capabilities, videoTrack=0).passes(VIDEO, 0, "hvc1")
+
+
 def test_equalSelectionsShare():
     """Players of one kind are one key, so that messages are written once for them."""
     first = Selection.fromQuery(Capabilities.fromProperties(clientProperties()), "")
@@ -244,7 +307,7 @@ def test_equalSelectionsShare():
 
 def test_everyPlayerOfEveryVector():
     """Plain for one, whole for all; nothing that a player gets is malformed."""
-    one, relay = Selection(HEVC_AND_OPUS), Selection(RELAY)
+    one, relay = Selection(HEVC_OF_VERSION_1), Selection(RELAY)
     for vector in everything():
         typeId = vector.typeId
         for selection in (one, Selection(LEGACY), Selection(RELAY, False, 0, 0)):

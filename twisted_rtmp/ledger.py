@@ -20,21 +20,42 @@ class MediaCounts:
     @ivar headers: audio and video messages that carry no frame: sequence
         headers, ends of sequence, empty messages, commands.
     @ivar data: metadata, cue points and other data messages.
-    @ivar size: the bytes of all their payloads.
+    @ivar audioSize: the bytes of the payloads of audio, headers included; 0 where
+        nobody tells them apart, as of what was written.
+    @ivar videoSize: likewise.
     """
 
-    __slots__ = ("audio", "data", "headers", "size", "video")
+    __slots__ = (
+        "_otherSize",
+        "audio",
+        "audioSize",
+        "data",
+        "headers",
+        "video",
+        "videoSize",
+    )
 
     def __init__(self) -> None:
         self.video = 0
         self.audio = 0
         self.headers = 0
         self.data = 0
-        self.size = 0
+        self.audioSize = 0
+        self.videoSize = 0
+        self._otherSize = 0
+
+    @property
+    def size(self) -> int:
+        """The bytes of all their payloads."""
+        return self.audioSize + self.videoSize + self._otherSize
+
+    @size.setter
+    def size(self, size: int) -> None:
+        self._otherSize = size - self.audioSize - self.videoSize
 
     def count(self, message: Message) -> None:
         """Add one message whose flags are set."""
-        self.size += len(message.payload)
+        self._otherSize += len(message.payload)
         if message.typeId == MessageType.DATA_AMF0:
             self.data += 1
         elif not message.flags & CODED:
@@ -50,7 +71,9 @@ class MediaCounts:
         self.audio += other.audio
         self.headers += other.headers
         self.data += other.data
-        self.size += other.size
+        self.audioSize += other.audioSize
+        self.videoSize += other.videoSize
+        self._otherSize += other._otherSize
 
     @property
     def messages(self) -> int:

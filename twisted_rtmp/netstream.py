@@ -17,6 +17,7 @@ from twisted_rtmp.names import printable, streamOf
 from twisted_rtmp.players import Player, RTMPForm, wantsGOP
 from twisted_rtmp.wire.constants import UserControlType
 from twisted_rtmp.wire.messages import Command, Message
+from twisted_rtmp.wire.selection import Selection
 
 if TYPE_CHECKING:
     from twisted_rtmp.protocol import RTMPProtocol
@@ -204,10 +205,10 @@ class NetStream:
         factory = protocol.factory
         name = self.name if renamed is None else renamed
         label = printable(self.name)
-        form = RTMPForm(self.id, factory.chunkSize)
+        selection = Selection.fromQuery(protocol.capabilities, query)
         self.player = player = Player(
             self,
-            form,
+            RTMPForm(self.id, factory.chunkSize, selection),
             self.name,
             factory.clock.seconds(),
             gopCache=wantsGOP(query, factory.gopCache),
@@ -245,14 +246,16 @@ class NetStream:
         player, self.player = self.player, None
         if player is not None:
             self.protocol.factory.stopPlaying(player)
-            if player.dropped:
+            if player.dropped or player.refusedTracks:
                 self.log.info(
                     "{peer} got {sent} messages of {name}; {dropped} were dropped"
-                    " since it did not keep up",
+                    " since it did not keep up, and {refused} not sent since it did"
+                    " not announce their codecs",
                     peer=self.peer,
                     sent=player.sent,
                     name=printable(player.name),
                     dropped=player.dropped,
+                    refused=player.refusedTracks,
                 )
 
     def command_pause(self, command: Command) -> None:

@@ -31,10 +31,14 @@ from twisted_rtmp.wire.media import (
     CODED,
     KEY_FRAME,
     METADATA,
+    MULTITRACK,
     SEQUENCE_END,
     SEQUENCE_HEADER,
+    flagsOf,
 )
 from twisted_rtmp.wire.messages import Message
+from twisted_rtmp.wire.selection import EVERYTHING, Selection
+from twisted_rtmp.wire.tracks import trackIdsOf
 
 if TYPE_CHECKING:
     from twisted_rtmp.pacing import Pacer
@@ -80,11 +84,29 @@ def _isHeader(message: Message) -> bool:
     return bool(message.flags & _HEADER)
 
 
+def _isBefore(index: int, message: Message, ends: dict[int, int]) -> bool:
+    """
+    Whether a message of a queue is before the places at which its tracks go on.
+
+    @param ends: the places, by the number of the track.
+    """
+    tracks = trackIdsOf(_VIDEO, message.payload, message.flags)
+    return all(index < ends.get(track, 0) for track in tracks)
+
+
 class Form(Hashable, Protocol):
-    """How messages are written; players of equal forms share the bytes."""
+    """What is written, and how; players of equal forms share the bytes."""
+
+    @property
+    def selection(self) -> Selection:
+        """What of the stream is written at all."""
 
     def encode(self, message: Message) -> bytes:
-        """Write a message such that nothing before it is needed to read it."""
+        """
+        Write a message such that nothing before it is needed to read it.
+
+        @param message: what the selection made of one.
+        """
 
 
 @dataclass(frozen=True)
@@ -94,10 +116,12 @@ class RTMPForm:
 
     @ivar streamId: the message stream id.
     @ivar chunkSize: payload bytes of a chunk.
+    @ivar selection: what of the stream is written.
     """
 
     streamId: int
     chunkSize: int
+    selection: Selection = EVERYTHING
 
     def encode(self, message: Message) -> bytes:
         typeId = message.typeId
@@ -113,10 +137,51 @@ class RTMPForm:
 
 @dataclass(frozen=True)
 class FLVForm:
-    """FLV tags, each with its back pointer."""
+    """
+    FLV tags, each with its back pointer.
+
+    @ivar selection: what of the stream is written.
+    """
+
+    selection: Selection = EVERYTHING
 
     def encode(self, message: Message) -> bytes:
         return encodeTag(message.typeId, message.timestamp, message.payload)
+
+
+def flvForm(query: str) -> FLVForm:
+    """
+    How a stream is written for who asks for it as FLV.
+
+    @param query: of the address: C{track=1}, C{video=1} or C{audio=2} ask for one
+        track; without any of them everything is written as it came.
+    """
+    return FLVForm(Selection.forFLV(query))
+
+
+def choose(selection: Selection, messages: list[Message]) -> tuple[list[Message], int]:
+    """
+    Take out of messages what passes a selection.
+
+    @return: the same messages, or others in their place where only a part passes or
+        another form; and how many tracks of them the player would have got, but cannot
+        read.
+    """
+    chosen: list[Message] = []
+    refused = 0
+    for message in messages:
+        typeId, payload = message.typeId, message.payload
+        payloads, missing = selection.select(typeId, payload, message.flags)
+        refused += missing
+        for part in payloads:
+            if part is payload:
+                chosen.append(message)
+            else:
+                flags = flagsOf(typeId, part)
+                chosen.append(
+                    Message(typeId, message.timestamp, message.streamId, part, flags)
+                )
+    return chosen, refused
 
 
 def wantsGOP(query: str, default: bool) -> bool:
@@ -180,6 +245,8 @@ class Player:
     @ivar droppedBytes: of their payloads.
     @ivar sent: messages that it got.
     @ivar sentBytes: as they were written for it.
+    @ivar refusedTracks: messages that were not sent, or tracks of them, since it did
+        not announce that it can decode them.
     @ivar since: when it began to wait or to play, in the clock's seconds.
     """
 
@@ -205,6 +272,7 @@ class Player:
         self.droppedBytes = 0
         self.sent = 0
         self.sentBytes = 0
+        self.refusedTracks = 0
         self.group: PlayerGroup | None = None
         self._outlet = outlet
         self._track = _Track.FLOWING
@@ -219,6 +287,8 @@ class Player:
         self._told = False
         # Whether it waits for a key frame since it did not keep up.
         self._lagged = False
+        # The video tracks whose key frames have come while it waits for them.
+        self._begun: set[int] = set()
 
     # What its peer asks for
 
@@ -241,9 +311,14 @@ class Player:
                 self.awaitKeyFrame()
 
     def awaitKeyFrame(self) -> None:
-        """Get no video before a key frame, if there is video; a pause goes on."""
+        """
+        Get no video before a key frame, if there is video; a pause goes on.
+
+        Of several tracks each begins with a key frame of its own.
+        """
         if self._track is _Track.PAUSED:
             return
+        self._begun.clear()
         if self.group is not None and self.group.hasVideo:
             self._track = _Track.KEY_FRAME
         else:
@@ -304,17 +379,37 @@ class Player:
                 return True
             if not self._video or self._track is _Track.PAUSED:
                 return False
-            if self._track is _Track.KEY_FRAME:
-                if not flags & KEY_FRAME:
-                    if self._lagged:
-                        self._lose(message)
-                    return False
-                self._lagged = False
-                self._track = _Track.FLOWING
+            if self._track is _Track.KEY_FRAME and not self._mayBegin(message):
+                if self._lagged:
+                    self._lose(message)
+                return False
             return True
         if message.typeId == _AUDIO and not flags & _HEADER:
             return self._audio and self._track is not _Track.PAUSED
         return True
+
+    def _mayBegin(self, message: Message) -> bool:
+        """Whether video can be decoded that comes while it waits for key frames."""
+        flags = message.flags
+        tracks = trackIdsOf(_VIDEO, message.payload, flags)
+        if not flags & KEY_FRAME:
+            return not self._begun.isdisjoint(tracks)
+        self._begun.update(tracks)
+        if self.group is None or self._begun >= self.group.videoTracks(self.form):
+            self._lagged = False
+            self._track = _Track.FLOWING
+        return True
+
+    def refuse(self, tracks: int) -> None:
+        """Count what is not sent since the player cannot decode it."""
+        if not self.refusedTracks:
+            self.log.warn(
+                "{peer} is not sent all of {name}: it did not announce that it decodes"
+                " the codec; further messages are counted only",
+                peer=self._outlet.peer,
+                name=self.group.label if self.group is not None else "",
+            )
+        self.refusedTracks += tracks
 
     def drain(self) -> None:
         """Send what waits, until the connection has enough."""
@@ -386,22 +481,25 @@ class Player:
     def _loseVideo(self, *, upToKeyFrame: bool) -> None:
         """
         Take video frames out of the queue, all of them or those before the last key
-        frame in it.
+        frame of their track in it.
         """
         queue = self._queue
-        end = len(queue)
+        ends: dict[int, int] = {}
         if upToKeyFrame:
-            for index in range(end - 1, 0, -1):
-                message = queue[index][0]
-                if message.typeId == _VIDEO and message.flags & KEY_FRAME:
-                    end = index
-                    break
-            else:
+            for index, (message, _) in enumerate(queue):
+                if index and message.typeId == _VIDEO and message.flags & KEY_FRAME:
+                    for track in trackIdsOf(_VIDEO, message.payload, message.flags):
+                        ends[track] = index
+            if not ends:
                 return
         kept: deque[tuple[Message, bytes]] = deque()
         for index, entry in enumerate(queue):
             message = entry[0]
-            if index < end and message.typeId == _VIDEO and not message.flags & _HEADER:
+            if (
+                message.typeId == _VIDEO
+                and not message.flags & _HEADER
+                and (not upToKeyFrame or _isBefore(index, message, ends))
+            ):
                 self._queuedBytes -= len(entry[1])
                 self._lose(message)
             else:
@@ -462,7 +560,11 @@ class Player:
         self._queuedBytes = sum(len(chunks) for _, chunks in self._queue)
 
     def setForm(self, form: Form) -> None:
-        """Write everything in another form from here on, also what is queued."""
+        """
+        Write everything in another form from here on, also what is queued.
+
+        @param form: one with the same selection.
+        """
         group = self.group
         if group is not None:
             group.remove(self)
@@ -491,7 +593,8 @@ class Player:
 
     def publisherChanged(self) -> None:
         """Get no video but from a key frame on."""
-        if self._track is _Track.FLOWING:
+        if self._track is not _Track.PAUSED:
+            self._begun.clear()
             self._track = _Track.KEY_FRAME
 
     def end(self, now: float) -> None:
@@ -519,6 +622,8 @@ class PlayerGroup:
         self._stream = stream
         self._pacer = pacer
         self._count = 0
+        # How many of them asked for another track than the first.
+        self._further = 0
         # The headers that the GOP was coded with, then the GOP, in which others may
         # come.
         self._gop: list[Message] = []
@@ -527,7 +632,10 @@ class PlayerGroup:
         # The GOP as the newest player took it, since the next one mostly takes the
         # same: one form only, as a peer can have as many as it likes.
         self._gopForm: Form | None = None
+        self._gopDone = 0
+        self._gopChosen: list[Message] = []
         self._gopEncoded: list[bytes] = []
+        self._gopRefused = 0
         self._pending: list[Message] = []
 
     # From the stream
@@ -536,7 +644,11 @@ class PlayerGroup:
         """Keep the GOP, and gather what the players get."""
         gop = self._gop
         flags = message.flags
-        if flags & KEY_FRAME and message.typeId == _VIDEO and flags & CODED:
+        if (
+            flags & KEY_FRAME
+            and message.typeId == _VIDEO
+            and (not flags & MULTITRACK or self._stream.isPrimary(message))
+        ):
             self.hasVideo = True
             self._setGOP([*self._stream.headers(), message])
             self._gopSince = message.timestamp
@@ -567,11 +679,29 @@ class PlayerGroup:
             return
         self._pending = []
         self._pacer.sent(len(messages) * self._count)
+        # What has no enhanced header passes as it is: most streams have no other.
+        choosing = self._stream.enhanced or self._further
         for form, players in list(self.players.items()):
-            encoded = [form.encode(message) for message in messages]
+            chosen = messages
+            if choosing:
+                chosen, refused = self._choose(form.selection, messages)
+                if refused:
+                    for player in players:
+                        player.refuse(refused)
+                if not chosen:
+                    continue
+            encoded = [form.encode(message) for message in chosen]
             joined = b"".join(encoded) if len(encoded) > 1 else encoded[0]
             for player in list(players):
-                player.deliver(messages, encoded, joined)
+                player.deliver(chosen, encoded, joined)
+
+    def _choose(
+        self, selection: Selection, messages: list[Message]
+    ) -> tuple[list[Message], int]:
+        """As L{choose}, at once where everything passes."""
+        if (self._stream.enhanced or selection.further) and not selection.everything:
+            return choose(selection, messages)
+        return messages, 0
 
     def streamEnded(self) -> None:
         """Send what is left, and tell the players."""
@@ -599,35 +729,57 @@ class PlayerGroup:
         """
         self.flush()
         player.begin(self, again)
+        form = player.form
         if self._gop and player.gopCache:
-            encoded = self._encodeGOP(player.form)
-            player.join(self._gop, encoded)
+            if self._stream.hasVideoTracks:
+                # It begins with a key frame of the first of them.
+                player.awaitKeyFrame()
+            self._encodeGOP(form)
+            refused = self._gopRefused
+            player.join(self._gopChosen, self._gopEncoded)
         else:
-            headers = self._stream.headers()
-            encoded = [player.form.encode(message) for message in headers]
+            headers, refused = self._choose(form.selection, self._stream.headers())
+            encoded = [form.encode(message) for message in headers]
             player.join(headers, encoded)
             player.awaitKeyFrame()
+        if refused:
+            player.refuse(refused)
         self.append(player)
 
-    def _encodeGOP(self, form: Form) -> list[bytes]:
-        """The GOP in a form; what was written for an earlier player is used again."""
+    def videoTracks(self, form: Form) -> set[int]:
+        """Which of several video tracks a form has, by their numbers."""
+        return self._stream.videoTracks(form.selection)
+
+    def _encodeGOP(self, form: Form) -> None:
+        """Write the GOP in a form; what was written for an earlier player is kept."""
         if form != self._gopForm:
             self._gopForm = form
-            self._gopEncoded = []
-        encoded = self._gopEncoded
-        encoded += [form.encode(message) for message in self._gop[len(encoded) :]]
-        return encoded
+            self._forgetEncoded()
+        more = self._gop[self._gopDone :]
+        self._gopDone = len(self._gop)
+        chosen, refused = self._choose(form.selection, more)
+        self._gopChosen += chosen
+        self._gopRefused += refused
+        self._gopEncoded += [form.encode(message) for message in chosen]
+
+    def _forgetEncoded(self) -> None:
+        """The GOP that was written is of no use any more."""
+        self._gopDone = 0
+        self._gopChosen = []
+        self._gopEncoded = []
+        self._gopRefused = 0
 
     def _setGOP(self, gop: list[Message]) -> None:
         """Begin a GOP, or have none."""
         self._gop = gop
         self._gopBytes = sum(len(message.payload) for message in gop)
-        self._gopEncoded = []
+        self._forgetEncoded()
 
     def append(self, player: Player) -> None:
         """Send to a player what comes from here on."""
         self.players.setdefault(player.form, []).append(player)
         self._count += 1
+        self._further += player.form.selection.further
 
     def remove(self, player: Player) -> None:
         """Send nothing more to a player."""
@@ -635,6 +787,7 @@ class PlayerGroup:
         if players is not None and player in players:
             players.remove(player)
             self._count -= 1
+            self._further -= player.form.selection.further
             if not players:
                 del self.players[player.form]
 

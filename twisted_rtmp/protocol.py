@@ -21,6 +21,11 @@ from twisted_rtmp.link import Hold, Link, Phase
 from twisted_rtmp.names import applicationOf, printable, streamOf
 from twisted_rtmp.netstream import STREAM_COMMANDS, NetStream
 from twisted_rtmp.wire.amfvalues import UNDEFINED
+from twisted_rtmp.wire.capabilities import (
+    UNANNOUNCED,
+    Capabilities,
+    serverProperties,
+)
 from twisted_rtmp.wire.connection import Role
 from twisted_rtmp.wire.constants import MessageType, UserControlType
 from twisted_rtmp.wire.errors import LimitError, MessageError, ProtocolError
@@ -46,11 +51,6 @@ SERVER_PROPERTIES = {"fmsVer": "FMS/3,0,1,123", "capabilities": 31.0, "mode": 1.
 #: How ffmpeg's flashVer ends when it plays, behind the name of a system.
 FFMPEG_PLAYER = " 9,0,124,2"
 
-#: E-RTMP properties of C{connect}; a client that sends any gets an answer.
-ENHANCED_PROPERTIES = frozenset(
-    ("fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap", "capsEx")
-)
-
 #: Commands that are replies to ours: they are not answered.
 REPLIES = frozenset(("_result", "_error", "onStatus", "onBWDone", "close"))
 
@@ -64,6 +64,7 @@ class RTMPProtocol(Link):
 
     @ivar factory: what the connections share.
     @ivar application: the application of C{connect}.
+    @ivar capabilities: what the peer announced there.
     @ivar wantsSampleAccess: whether its players are told that they may read samples,
         as Flash Player wants it.
     """
@@ -84,6 +85,7 @@ class RTMPProtocol(Link):
         )
         self.factory = factory
         self.application = ""
+        self.capabilities = UNANNOUNCED
         self.wantsSampleAccess = True
         self._limits = limits
         self._request: ConnectRequest | None = None
@@ -333,6 +335,7 @@ class RTMPProtocol(Link):
     def _connectAllowed(self, command: Command, request: ConnectRequest) -> None:
         self._request = request
         self.application = request.application
+        self.capabilities = Capabilities.fromProperties(request.properties)
         self.wantsSampleAccess = not _isFFmpeg(request.properties)
         self._enter(Phase.CONNECTED)
         self.idle()
@@ -351,9 +354,9 @@ class RTMPProtocol(Link):
             "objectEncoding": encoding if isinstance(encoding, float) else 0.0,
         }
         properties: dict[str, Any] = SERVER_PROPERTIES
-        if ENHANCED_PROPERTIES & request.properties.keys():
-            # Everything is passed on as it comes, whatever its codec.
-            information["fourCcList"] = ["*"]
+        if self.capabilities.announced:
+            # Only then: an older client may trip over what it does not know.
+            information.update(serverProperties())
         connection.sendCommand(
             "_result",
             command.transactionId or 1,

@@ -7,7 +7,7 @@ Imports C{twisted_rtmp.wire}, the ledger and the interfaces; no protocol.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IPushProducer
@@ -17,10 +17,16 @@ from zope.interface import implementer
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.ledger import Ledger
 from twisted_rtmp.names import printable
+from twisted_rtmp.tracks import Track, Tracks
 from twisted_rtmp.wire import amf0, media
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.errors import ProtocolError
+from twisted_rtmp.wire.exheader import codecNumber
 from twisted_rtmp.wire.messages import Message
+from twisted_rtmp.wire.tracks import trackIdsOf
+
+if TYPE_CHECKING:
+    from twisted_rtmp.wire.selection import Selection
 
 #: A step between two timestamps of a track that is counted as a gap, in
 #: milliseconds.  A camera at one frame a second has none.
@@ -31,7 +37,8 @@ GAP_MILLISECONDS = 2000
 MAX_HEADERS = 64
 
 #: What sets a message apart from the frames that are only passed on.
-_NOTEWORTHY = media.MALFORMED | media.SEQUENCE_HEADER | media.METADATA
+_NOTEWORTHY = media.ENHANCED | media.MALFORMED | media.SEQUENCE_HEADER | media.METADATA
+_HEADER = media.SEQUENCE_HEADER | media.METADATA
 
 _AUDIO: int = MessageType.AUDIO
 _VIDEO: int = MessageType.VIDEO
@@ -41,11 +48,14 @@ def _headerKey(message: Message) -> tuple[int, ...]:
     """What a later header must have in common with this one to replace it."""
     typeId = message.typeId
     flags = message.flags
-    kind = flags & (media.SEQUENCE_HEADER | media.METADATA | media.MULTICHANNEL)
+    kind = flags & (_HEADER | media.MULTICHANNEL)
+    if flags & media.FOREIGN:
+        # Of one track for each codec, as far as can be known.
+        fourCC = codecNumber(media.parseVideo(message.payload).codec)
+        return typeId, kind, -1, fourCC
     if not flags & media.MULTITRACK:
         return typeId, kind
-    parse = media.parseVideo if typeId == _VIDEO else media.parseAudio
-    return typeId, kind, *(track.trackId for track in parse(message.payload).tracks)
+    return typeId, kind, *trackIdsOf(typeId, message.payload, flags)
 
 
 class TakeOver(Enum):
@@ -138,6 +148,7 @@ class LiveStream:
     @ivar application: the application's name; may be empty.
     @ivar name: the stream's own name; may be empty.
     @ivar ledger: what came, what was stored and what was lost.
+    @ivar enhanced: whether anything of it had an enhanced header.
     @ivar metadata: the newest C{onMetaData} message, or L{None}.
     @ivar label: application and name for log lines.
     @ivar throttled: whether a sink holds the publisher.
@@ -151,9 +162,11 @@ class LiveStream:
         self.application = application
         self.name = name
         self.ledger = Ledger()
+        self.enhanced = False
         self.metadata: Message | None = None
         self.label = printable(f"{application}/{name}")
         self._received = self.ledger.received
+        self._tracks = Tracks(self._received)
         self.publisher: Publisher | None = publisher
         self.publishers = 1
         self._continuation: _Continuation | None = None
@@ -186,6 +199,7 @@ class LiveStream:
             if self._continuation is not None:
                 self._continuation.move(message, bool(flags & media.CODED))
                 timestamp = message.timestamp
+            received.videoSize += len(message.payload)
             if flags & media.CODED:
                 received.video += 1
                 last = self._lastVideo
@@ -198,6 +212,7 @@ class LiveStream:
             if self._continuation is not None:
                 self._continuation.move(message, bool(flags & media.CODED))
                 timestamp = message.timestamp
+            received.audioSize += len(message.payload)
             if flags & media.CODED:
                 received.audio += 1
                 last = self._lastAudio
@@ -208,8 +223,9 @@ class LiveStream:
         else:
             self._dataReceived(message)
             return
-        received.size += len(message.payload)
-        if last is not None and not 0 <= timestamp - last <= GAP_MILLISECONDS:
+        if last is None:  # a header, or the first frame
+            self._tracks.noted(message)
+        elif not 0 <= timestamp - last <= GAP_MILLISECONDS:
             if timestamp < last:
                 self.ledger.backwardSteps += 1
             else:
@@ -218,10 +234,15 @@ class LiveStream:
             if flags & media.MALFORMED:
                 self._discard("malformed", f"{len(message.payload)} bytes")
                 return
-            headers = self._headers
-            headers[_headerKey(message)] = message
-            if len(headers) > MAX_HEADERS:
-                del headers[next(iter(headers))]
+            if flags & media.ENHANCED:
+                self.enhanced = True
+                if flags & media.MULTITRACK:
+                    self._tracks.numbered(message)
+            if flags & _HEADER:
+                headers = self._headers
+                headers[_headerKey(message)] = message
+                if len(headers) > MAX_HEADERS:
+                    del headers[next(iter(headers))]
         self._passOn(message)
 
     def _passOn(self, message: Message) -> None:
@@ -283,6 +304,35 @@ class LiveStream:
             sink=self._sinkNames.get(sink, "former sink"),
         )
         self.removeSink(sink)
+
+    # Its tracks
+
+    @property
+    def tracks(self) -> list[Track]:
+        """What has come of each of its tracks so far: video first, by number."""
+        return list(self._tracks)
+
+    @property
+    def hasVideoTracks(self) -> bool:
+        """Whether there are several video tracks."""
+        return len(self._tracks.video) > 1
+
+    def videoTracks(self, selection: Selection) -> set[int]:
+        """Which of several video tracks pass a selection with their numbers."""
+        if not self.hasVideoTracks:
+            return set()
+        video = self._tracks.video
+        return {
+            track.id
+            for track in self._tracks
+            if track.typeId == _VIDEO
+            and track.id in video
+            and selection.passes(_VIDEO, track.id, track.codec)
+        }
+
+    def isPrimary(self, message: Message) -> bool:
+        """Whether a video message is of the first video track, maybe among others."""
+        return self._tracks.isPrimary(message)
 
     # To the sinks
 
@@ -371,6 +421,7 @@ class LiveStream:
         self.publisher = publisher
         self.publishers += 1
         self._headers.clear()
+        self._tracks.restart()
         self._continuation = _Continuation(
             max(self._lastVideo or 0, self._lastAudio or 0, self._floor()),
             milliseconds,

@@ -22,6 +22,9 @@ from twisted_rtmp.wire.amfvalues import AMFValue, ECMAArray
 #: 64 KiB could name 5,000, to be kept as long as the connection lives.
 MAX_FOUR_CCS = 64
 
+#: What there is to name in E-RTMP v1, Enhancing NetConnection connect Command.
+_VERSION_1 = frozenset(("av01", "hvc1", "vp09"))
+
 #: Any codec.  E-RTMP v2, Enhancing NetConnection connect Command.
 ANY_CODEC = "*"
 
@@ -126,6 +129,24 @@ class Capabilities:
     def multitrack(self) -> bool:
         """Whether it reads several tracks in a stream."""
         return self._has(CapsEx.MULTITRACK)
+
+    @property
+    def readsTracks(self) -> bool:
+        """
+        Whether it can be sent several tracks: it says so, or is of E-RTMP v2 by the
+        codecs that it names and says nothing about it.
+
+        FFmpeg's players never send C{capsEx}.  Since 8.0 they read several tracks, and
+        can be told to name the codecs of version 2; from 6.1 on they name those of
+        version 1 only, and mistake further tracks for other codecs.
+        """
+        if self.capsEx is not None:
+            return self.multitrack
+        return (
+            self.videoFourCcInfoMap is not None
+            or self.audioFourCcInfoMap is not None
+            or not (self.fourCcList or frozenset()) <= _VERSION_1
+        )
 
     @property
     def modEx(self) -> bool:

@@ -46,6 +46,10 @@ MALFORMED = 0x400
 #: ModEx extensions stand before the packet type: not every player can read on.
 MOD_EX = 0x800
 
+#: With L{METADATA}: of another codec than track 0, but without a number; FFmpeg sends
+#: further tracks' so.  One message cannot tell: a stream sets it, no parser does.
+FOREIGN = 0x1000
+
 # Flags are looked up by first byte, then by second.  A row of 256 is shared by all
 # first bytes that mean the same: some 15 rows of 2 kB altogether.
 

@@ -1,10 +1,10 @@
 """
 What of a stream one player gets: all tracks or one, in which form.
 
-Who announced Multitrack gets every track that it takes, and everybody else one, as the
-only one: FFmpeg up to 7 makes garbage of more, and its later players, which read them,
-do not say so, so that they have to ask for them.  Imports the standard library and its
-own package.
+Who announced that it reads several tracks gets every one that it takes, and everybody
+else one, as the only one: FFmpeg up to 7 makes garbage of more, and its later players,
+which read them, announce nothing unless they are told to, so that they have to ask for
+them.  Imports the standard library and its own package.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from twisted_rtmp.wire.capabilities import ANY_CODEC, UNANNOUNCED, Capabilities
 from twisted_rtmp.wire.constants import MessageType
-from twisted_rtmp.wire.flags import ENHANCED, MOD_EX, MULTITRACK
+from twisted_rtmp.wire.flags import COMMAND, ENHANCED, FOREIGN, MOD_EX, MULTITRACK
 from twisted_rtmp.wire.tracks import (
     PlainTrack,
     splitTracks,
@@ -70,11 +70,36 @@ class Selection:
         return (
             self._all
             and self._modEx
-            and self.videoTrack is None
-            and self.audioTrack is None
+            and self.unasked
             and self.capabilities.takesVideo(ANY_CODEC)
             and self.capabilities.takesAudio(ANY_CODEC)
         )
+
+    @classmethod
+    def forFLV(cls, query: str) -> Selection:
+        """
+        Read what a player of an FLV stream asks for, which announces nothing: it gets
+        everything as it comes unless it asks for less.
+
+        @param query: as for L{fromQuery}, in the request's address.
+        """
+        selection = cls.fromQuery(UNANNOUNCED, query)
+        return EVERYTHING if selection.unasked else selection
+
+    @cached_property
+    def unasked(self) -> bool:
+        """Whether it asked for no track by its number."""
+        return self.videoTrack is None and self.audioTrack is None
+
+    @cached_property
+    def further(self) -> bool:
+        """Whether it asked for another track than the first."""
+        return bool(self.videoTrack or self.audioTrack)
+
+    def passes(self, typeId: int, trackId: int, codec: int | str) -> bool:
+        """Whether the player gets a track, with its number."""
+        wanted = self.videoTrack if typeId == _VIDEO else self.audioTrack
+        return wanted is None and self._all and self._takes(typeId, codec)
 
     def select(
         self, typeId: int, payload: bytes, flags: int
@@ -97,7 +122,12 @@ class Selection:
             return [payload], 0
         if not flags & ENHANCED:  # what has no number is track 0
             return ([] if wanted else [payload]), 0
-        if wanted is None and self._all:
+        everyTrack = wanted is None and self._all
+        if flags & FOREIGN and not everyTrack:
+            return [], 0
+        if not flags & MULTITRACK:
+            return self._unnumbered(typeId, payload, flags, wanted or 0)
+        if everyTrack:
             return self._allOf(typeId, payload, flags)
         tracks = splitTracks(typeId, payload)
         if not tracks:
@@ -108,7 +138,7 @@ class Selection:
 
     @cached_property
     def _all(self) -> bool:
-        return self.allTracks or self.capabilities.multitrack
+        return self.allTracks or self.capabilities.readsTracks
 
     @cached_property
     def _modEx(self) -> bool:
@@ -119,6 +149,21 @@ class Selection:
         if typeId == _VIDEO:
             return self.capabilities.takesVideo(codec)
         return self.capabilities.takesAudio(codec)
+
+    def _unnumbered(
+        self, typeId: int, payload: bytes, flags: int, wanted: int
+    ) -> tuple[list[bytes], int]:
+        """What is track 0, in the form in which most players know it."""
+        if wanted:
+            return [], 0
+        if not flags & (MOD_EX | COMMAND):
+            if not self.capabilities.namesCodecs or self._takes(
+                typeId, payload[1:5].decode("latin-1")
+            ):
+                return [payload], 0
+        elif not self.capabilities.namesCodecs:
+            return [payload if self._modEx else withoutModEx(typeId, payload)], 0
+        return self._plain(typeId, splitTracks(typeId, payload))
 
     def _plain(self, typeId: int, tracks: list[PlainTrack]) -> tuple[list[bytes], int]:
         """Tracks of which each message has one, in a form that the player reads."""
@@ -148,8 +193,6 @@ class Selection:
         self, typeId: int, payload: bytes, flags: int
     ) -> tuple[list[bytes], int]:
         """Every track that the player takes, numbered as they came."""
-        if not flags & MULTITRACK:
-            return self._plain(typeId, splitTracks(typeId, payload))
         if flags & MOD_EX and not self._modEx:
             payload = withoutModEx(typeId, payload)
         if self._takes(typeId, ANY_CODEC):
@@ -160,6 +203,10 @@ class Selection:
             return [payload], 0
         wrapped = [wrapTrack(typeId, track.payload, track.trackId) for track in taken]
         return wrapped, len(tracks) - len(taken)
+
+
+#: What passes everything, whoever it is.
+EVERYTHING = Selection(allTracks=True)
 
 
 def _trackId(values: Mapping[str, list[str]], name: str) -> int | None:

@@ -9,6 +9,7 @@ package.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from twisted_rtmp.wire.audio import (
@@ -21,7 +22,7 @@ from twisted_rtmp.wire.audio import (
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.errors import UsageError
 from twisted_rtmp.wire.exheader import TIMED, MultitrackType, readModEx
-from twisted_rtmp.wire.flags import EMPTY, MALFORMED
+from twisted_rtmp.wire.flags import EMPTY, MALFORMED, MOD_EX, MULTITRACK
 from twisted_rtmp.wire.video import (
     FrameType,
     VideoHeader,
@@ -125,6 +126,21 @@ def splitTracks(typeId: int, payload: bytes) -> list[PlainTrack]:
             PlainTrack(track.trackId, track.fourCC, plain, _flags(typeId, plain))
         )
     return tracks
+
+
+def trackIdsOf(typeId: int, payload: bytes, flags: int) -> Sequence[int]:
+    """
+    Say whose frames, headers or metadata a message has.
+
+    @param typeId: the message type id, of audio or video.
+    @param flags: of the payload; not malformed.
+    @return: the ids in their order; 0 of a message that is not numbered.
+    """
+    if not flags & MULTITRACK:
+        return (0,)
+    if not flags & MOD_EX and payload[1] < 16:
+        return payload[6:7]  # OneTrack, which is what encoders send most
+    return tuple(track.trackId for track in _parse(typeId, payload).tracks)
 
 
 def wrapTrack(typeId: int, payload: bytes, trackId: int) -> bytes:
