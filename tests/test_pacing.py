@@ -9,20 +9,29 @@ from twisted_rtmp.pacing import (
     BUSY_MESSAGES,
     LARGE_READ,
     LATENCY_SECONDS,
+    TICK_BATCH,
     WINDOW_SECONDS,
     Pacer,
 )
 
 
 class Publisher:
-    def __init__(self):
-        self.calls = []
+    """A publisher that is to be read; what comes is called after it."""
+
+    def __init__(self, name=b"", log=None):
+        self.name = name
+        self.calls = [] if log is None else log
 
     def holdPace(self):
         self.calls.append("hold")
 
-    def releasePace(self):
-        self.calls.append("release")
+    def readPaced(self):
+        self.calls.append("read")
+        return self.name
+
+    def takePaced(self, data):
+        assert data == self.name
+        self.calls.append("take")
 
 
 @pytest.fixture
@@ -57,7 +66,7 @@ def test_manyMessagesWaitForTheTick(clock):
     pacer.readDone(other, 1000, 1, clock.seconds(), 0.0, False)
     assert (one.calls, other.calls) == (["hold"], ["hold"])
     clock.advance(LATENCY_SECONDS / 2)
-    assert (one.calls, other.calls) == (["hold", "release"], ["hold", "release"])
+    assert (one.calls, other.calls) == (["hold", "read"], ["hold", "read"])
     assert not clock.getDelayedCalls()
 
 
@@ -91,7 +100,7 @@ def test_stopLetsEverybodyGo(clock):
     busy(pacer, clock, publisher)
     pacer.readDone(publisher, 1000, 1, clock.seconds(), 0.0, False)
     pacer.stop()
-    assert publisher.calls == ["hold", "release"]
+    assert publisher.calls == ["hold", "read"]
     assert not clock.getDelayedCalls()
 
 
@@ -170,4 +179,39 @@ def test_whatSendingTakesIsPartOfTheLatency(clock, taken, wait):
     clock.advance(wait * 0.99)
     assert publisher.calls == ["hold"]
     clock.advance(wait * 0.02)
-    assert publisher.calls == ["hold", "release"]
+    assert publisher.calls == ["hold", "read"]
+
+
+class Connection:
+    def __init__(self, log):
+        self.log = log
+
+    def sendGathered(self):
+        self.log.append("send")
+
+
+def test_aTickReadsDispatchesAndSends(clock):
+    """In turns of many publishers, each turn to its end."""
+    log = []
+    pacer = Pacer(clock)
+    busy(pacer, clock, Publisher())
+
+    class Played(Publisher):
+        def takePaced(self, data):
+            Publisher.takePaced(self, data)
+            assert pacer.gathering is not None
+            pacer.gathering.append(Connection(log))
+
+    for _ in range(TICK_BATCH + 2):
+        pacer.readDone(Played(b"media", log), 1000, 1, clock.seconds(), 0.0, False)
+    del log[:]
+    clock.advance(LATENCY_SECONDS)
+    assert log == [
+        *["read"] * TICK_BATCH,
+        *["take"] * TICK_BATCH,
+        *["send"] * TICK_BATCH,
+        *["read"] * 2,
+        *["take"] * 2,
+        *["send"] * 2,
+    ]
+    assert pacer.gathering is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,15 @@ from rtmpclient import (
 )
 from serverprocess import selfSigned
 from twisted.internet import ssl
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection as TCPConnection
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -42,9 +47,12 @@ from twisted_rtmp.interfaces import (
     StreamRequest,
 )
 from twisted_rtmp.limits import ServerLimits
-from twisted_rtmp.link import TURN_MESSAGES, TURN_SECONDS
+from twisted_rtmp.link import GATHERED_BYTES, TURN_MESSAGES, TURN_SECONDS
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import UNDEFINED
+from twisted_rtmp.wire.chunk import encodeMessage
+from twisted_rtmp.wire.connection import Connection, Role
+from twisted_rtmp.wire.handshake import ClientHandshake
 from twisted_rtmp.wire.messages import Message
 
 #: Replies fill a small buffer soon.
@@ -1264,3 +1272,148 @@ def test_theTurnOfAPeerThatIsGone(clock: Clock) -> None:
     assert not client.transport.reading
     client.leave()
     assert not clock.getDelayedCalls()
+
+
+# Paced reads, on real sockets
+
+
+class PacedPair:
+    """A publisher's connection whose reads are called as at a tick."""
+
+    def __init__(self, factory: RTMPFactory) -> None:
+        from twisted.internet import reactor
+
+        ours, self.peer = socket.socketpair()
+        self.protocol = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
+        assert self.protocol is not None
+        ours.setblocking(False)
+        self.transport = ConnectedSocket(ours, self.protocol, reactor)
+        self.protocol.makeConnection(self.transport)
+
+    def close(self) -> None:
+        self.peer.close()
+        if self.transport.connected:
+            self.transport.connectionLost(Failure(ConnectionDone()))
+
+
+class ConnectedSocket(TCPConnection):
+    """A transport that notes whether the reactor would read it."""
+
+    connected = 1
+    reading = True
+
+    def startReading(self):
+        self.reading = True
+
+    def stopReading(self):
+        self.reading = False
+
+    def setTcpNoDelay(self, enabled):
+        """A socket of a pair has no such option."""
+
+    def setTcpKeepAlive(self, enabled):
+        """Nor this one."""
+
+
+@pytest.fixture
+def pair(clock: Clock) -> Iterator[PacedPair]:
+    pair = PacedPair(RTMPFactory(clock))
+    yield pair
+    pair.close()
+
+
+def test_aPacedReadTakesWhatHasCome(pair: PacedPair) -> None:
+    pair.protocol.holdPace()
+    assert not pair.transport.reading
+    client = Connection(Role.CLIENT, handshake=ClientHandshake(digest=False))
+    client.start()
+    pair.peer.sendall(client.dataToSend())
+    data = pair.protocol.readPaced()
+    assert len(data) == 1537
+    assert not pair.transport.reading
+    pair.protocol.takePaced(data)
+    assert pair.transport.reading
+
+
+def test_aPacedReadOfNothingGoesOnAsUsual(pair: PacedPair) -> None:
+    pair.protocol.holdPace()
+    assert pair.protocol.readPaced() == b""
+    assert pair.transport.reading
+
+
+def test_theEndIsLeftToTheReactor(pair: PacedPair) -> None:
+    pair.protocol.holdPace()
+    pair.peer.close()
+    assert pair.protocol.readPaced() == b""
+    assert pair.transport.connected
+    assert pair.transport.reading
+
+
+def test_aPacedReadThatFailsEndsTheConnection(pair: PacedPair, clock: Clock) -> None:
+    pair.protocol.holdPace()
+    pair.transport.socket.close()
+    assert pair.protocol.readPaced() == b""
+    assert not pair.transport.connected
+    assert not pair.protocol.factory.connections
+    assert not clock.getDelayedCalls()
+
+
+def test_aBugInAPacedReadEndsItsConnectionOnly(
+    pair: PacedPair, loggedFailures: Any, monkeypatch: Any
+) -> None:
+    def broken(data: bytes) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(pair.protocol, "dataReceived", broken)
+    pair.protocol.holdPace()
+    pair.peer.sendall(b"x")
+    pair.protocol.takePaced(pair.protocol.readPaced())
+    assert not pair.transport.connected
+    assert len(loggedFailures.take(ZeroDivisionError)) == 1
+
+
+def test_whatIsGatheredIsSentBehindWhatWasWritten(clock: Clock) -> None:
+    factory = RTMPFactory(clock)
+    client = Client(factory)
+    client.connect()
+    client.command("createStream", 2, None)
+    client.take()
+    protocol = client.protocol
+    pacer = factory.pacer
+    pacer.gathering = gathered = []
+    protocol.writeMedia(encodeMessage(4, AUDIO, 1, 1, AAC_FRAME, 65536))
+    protocol.wire.sendUserControl(0, 7)
+    protocol.flush()
+    protocol.writeMedia(encodeMessage(4, AUDIO, 2, 1, AAC_FRAME, 65536))
+    pacer.gathering = None
+    assert gathered == [protocol]
+    assert client.take() == []
+    protocol.sendGathered()
+    assert [reply.typeId for reply in client.take()] == [AUDIO, 4, AUDIO]
+    protocol.sendGathered()
+    assert client.take() == []
+
+
+def test_whatIsGatheredIsSentBeforeTheEnd(clock: Clock) -> None:
+    factory = RTMPFactory(clock)
+    client = Client(factory)
+    client.connect()
+    client.take()
+    factory.pacer.gathering = []
+    client.protocol.writeMedia(encodeMessage(4, AUDIO, 1, 1, AAC_FRAME, 65536))
+    client.protocol.close()
+    factory.pacer.gathering = None
+    assert [reply.typeId for reply in client.take()] == [AUDIO]
+    assert client.transport.disconnected
+
+
+def test_muchIsNotGathered(clock: Clock) -> None:
+    factory = RTMPFactory(clock)
+    client = Client(factory)
+    client.connect()
+    client.take()
+    factory.pacer.gathering = []
+    frame = bytes(GATHERED_BYTES)
+    client.protocol.writeMedia(encodeMessage(6, VIDEO, 1, 1, frame, 65536))
+    factory.pacer.gathering = None
+    assert [len(reply.payload) for reply in client.take()] == [GATHERED_BYTES]

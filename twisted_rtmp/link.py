@@ -75,6 +75,10 @@ TURN_SECONDS = 0.02
 #: How many messages are dispatched before it is looked how long that took.
 TURN_MESSAGES = 64
 
+#: What is gathered for one peer, in bytes, before it is sent.  It is a frame or two;
+#: more of them gain nothing by being sent together.
+GATHERED_BYTES = 64 * 1024
+
 #: How often it is looked, within the time in which a peer must take something, whether
 #: it does: it is cut so much of that time too late, at most.
 PROGRESS_LOOKS = 10
@@ -213,6 +217,9 @@ class Link(Protocol):
         self._running = False
         # Each hold, with whom it is for.
         self._holds: set[tuple[Hold, object]] = set()
+        # What is sent at the end of a tick.
+        self._gathered: list[bytes] = []
+        self._gatheredBytes = 0
         # The transport, if it is a socket's own: then it is read and written directly.
         self._direct: Any = None
         self._hangUp: select.poll | None = None
@@ -350,45 +357,52 @@ class Link(Protocol):
             self.transport.pauseProducing()
         self._holds.add(_PACE)
 
-    def releasePace(self) -> None:
-        """Read what has come meanwhile."""
+    def readPaced(self) -> bytes:
+        """
+        Read what has come meanwhile, without the reactor, which would have to be told
+        of it before and after: that costs more than the read.
+        """
         self._holds.discard(_PACE)
         if self._holds or self.phase is Phase.CLOSED:
+            return b""
+        transport = self._direct
+        if transport is not None:
+            try:
+                data: bytes = transport.socket.recv(transport.bufferSize)
+            except BlockingIOError:
+                data = b""
+            except OSError:
+                self._lost()
+                return b""
+            if data:
+                return data
+        # Also at the end of what comes: that is for the reactor to find.
+        transport.resumeProducing()
+        return b""
+
+    def takePaced(self, data: bytes) -> None:
+        """Take what L{readPaced} has read, and read on if nothing holds that."""
+        if self.phase is Phase.CLOSED:
             return
-        if self._direct is None or (self._readNow() and not self._holds):
+        try:
+            self.dataReceived(data)
+        # As where the reactor reads: a bug is logged, and ends one connection only.
+        except Exception:
+            self.log.failure("{peer}: reading failed", peer=self.peer)
+            self._lost()
+        self._readOn()
+
+    def _readOn(self) -> None:
+        """Let the reactor read, unless something speaks against it."""
+        if not self._holds and self.phase is not Phase.CLOSED:
             self.transport.resumeProducing()
 
-    def _readNow(self) -> bool:
-        """
-        Read without the reactor, which would have to be told of it before and after:
-        that costs more than the read.
-
-        @return: whether the connection is still there.
-        """
-        transport = self._direct
-        try:
-            data = transport.socket.recv(transport.bufferSize)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return self._lost()
-        if data:
-            try:
-                self.dataReceived(data)
-            # As where the reactor reads: a bug is logged, and ends one connection only.
-            except Exception:
-                self.log.failure("{peer}: reading failed", peer=self.peer)
-                return self._lost()
-        # The end of what comes is for the reactor to find, who is told to read then.
-        return self.phase is not Phase.CLOSED
-
-    def _lost(self) -> bool:
+    def _lost(self) -> None:
         """Do what the reactor does with a connection that is lost."""
         transport = self._direct
         transport.stopReading()
         transport.stopWriting()
         transport.connectionLost(Failure(CONNECTION_LOST))
-        return False
 
     def _setDispatching(self) -> None:
         """Note whether events may be dispatched: asked once a message."""
@@ -502,7 +516,7 @@ class Link(Protocol):
         data = self.wire.dataToSend()
         if not data or (self._hangUp is not None and self._hangUp.poll(0)):
             return
-        if self.receivers:
+        if self.receivers or self._gathered:
             self._write(data)
         else:
             self.transport.write(data)
@@ -515,6 +529,27 @@ class Link(Protocol):
         self._write(data)
 
     def _write(self, data: bytes) -> None:
+        """Write: at once, or when all is dispatched that was read in a tick."""
+        pacer = self.pacer
+        if pacer is None or pacer.gathering is None:
+            self._writeNow(data)
+        else:
+            if not self._gathered:
+                pacer.gathering.append(self)
+            self._gathered.append(data)
+            self._gatheredBytes += len(data)
+            if self._gatheredBytes > GATHERED_BYTES:
+                self.sendGathered()
+
+    def sendGathered(self) -> None:
+        """Send what was gathered for the peer, if it has not been sent yet."""
+        gathered = self._gathered
+        if gathered:
+            self._gathered = []
+            self._gatheredBytes = 0
+            self._writeNow(b"".join(gathered) if len(gathered) > 1 else gathered[0])
+
+    def _writeNow(self, data: bytes) -> None:
         """Write, at once as far as that goes."""
         if self._direct is not None:
             data = sendNow(self._direct, data)
@@ -612,6 +647,7 @@ class Link(Protocol):
         self._enter(Phase.CLOSING)
         self.ending()
         self.flush()
+        self.sendGathered()
         self.transport.unregisterProducer()
         if self._holds:
             # TLS ends only when the peer's answer to its end can be read.
