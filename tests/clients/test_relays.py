@@ -27,7 +27,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from playing import Player, Publisher, headersOf, isKeyFrame, lastKeyFrame, played
-from rtmpclient import SocketClient
+from rtmpclient import AVC_HEADER, SocketClient
 from serverprocess import program, selfSigned
 
 from twisted_rtmp.wire.constants import MessageType
@@ -104,6 +104,32 @@ def killed(capture: Capture) -> None:
     """As by the kernel, when memory is short."""
     capture.server.signal(signal.SIGKILL)
     assert capture.server.wait() == -signal.SIGKILL
+
+
+class Viewer(SocketClient):
+    """Plays a stream."""
+
+    def __init__(self, port: int, name: str) -> None:
+        super().__init__("127.0.0.1", port)
+        self.payloads: list[bytes] = []
+        self.connect()
+        self.untilResult(1)
+        self.command("createStream", 2.0, None)
+        streamId = int(self.untilResult(2).values[3])
+        self.command("play", 3.0, None, name, streamId=streamId)
+        self.untilCode("NetStream.Play.Start")
+        self._keep()
+
+    def _keep(self) -> None:
+        self.payloads += [r.payload for r in self.replies if r.typeId in (8, 9)]
+        self.replies.clear()
+
+    def media(self, count: int) -> list[bytes]:  # type: ignore[override]
+        """So many audio and video messages, from the first one on."""
+        while len(self.payloads) < count:
+            self.until(lambda reply: reply.typeId in (8, 9))
+            self._keep()
+        return self.payloads
 
 
 @contextmanager
@@ -187,6 +213,67 @@ def test_aTargetThatIsKilledHarmsNobody(tmp_path: Path, sent: list[Message]) -> 
     assertPart(recorded, sent)
     since = lastKeyFrame(sent[:third])
     assert len(frames(recorded)) == len(frames(sent[since:]))
+
+
+def test_aTargetThatIsFrozenHarmsNobody(tmp_path: Path) -> None:
+    """
+    It is there and takes nothing: it is left after a while, what it misses is counted,
+    and when it goes on, it gets the stream again.
+    """
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    # More than any buffers on the way hold; each GOP is a quarter of a second.
+    frame = b"\x17\x01\0\0\0" + bytes(100_000)
+    header = Message(MessageType.VIDEO, 0, 1, AVC_HEADER)
+    stream = [header]
+    for number in range(400):
+        stream.append(Message(MessageType.VIDEO, 25 * number, 1, frame))
+        frame = b"\x17" if number % 10 == 9 else b"\x27"
+        frame += b"\x01\0\0\0" + number.to_bytes(2, "big") * 50_000
+    with (
+        capturing(folders[1]) as b,
+        capturing(folders[2]) as c,
+        capturing(
+            *(folders[0], "--drain-timeout", "2", "--push", url(b.port, "live")),
+            *("--push", url(c.port, "live")),
+        ) as a,
+        Viewer(c.port, "cam") as viewer,
+        Publisher(a.port, "cam") as publisher,
+    ):
+        sent = 0
+
+        def send(count: int) -> None:
+            """Send no faster than a player of C gets it."""
+            nonlocal sent
+            for at in range(sent, count, 10):
+                publisher.send(stream[at : at + 10])
+                got = viewer.media(min(at + 10, count))
+                assert got[at:] == [m.payload for m in stream[at : at + 10]]
+            sent = count
+
+        toB = rf"push of live/cam to rtmp://127\.0\.0\.1:{b.port}/live"
+        send(20)
+        b.server.expect(" publishes live/cam")
+        b.server.signal(signal.SIGSTOP)
+        send(390)
+        a.server.expect(f"{toB}: waiting, since The server takes nothing for 2 s")
+        b.server.signal(signal.SIGCONT)
+        a.server.expect(f"{toB}: relaying")
+        publisher.send(stream[390:])
+        publisher.end()
+        c.ended("cam")
+        a.server.expect(f"{toB}: ended: .* [1-9][0-9]* dropped; .* reconnects: 1$")
+        assert f":{c.port}/live: waiting" not in a.server.output
+        b.server.signal(signal.SIGTERM)
+        assert b.server.wait() == 0
+    assertSame(mediaTags(a.recording("cam")), stream)
+    assertSame(mediaTags(c.recording("cam")), stream)
+    before, after = sorted(b.folder.glob("live/cam-*.flv"))
+    recorded = mediaTags(after)
+    assert isKeyFrame(recorded[1])
+    assert recorded[-1].payload == stream[-1].payload
+    assertSame(mediaTags(before)[:20], stream[:20])
 
 
 def test_aServerThatStopsSendsWhatItHas(tmp_path: Path, sent: list[Message]) -> None:
@@ -309,32 +396,6 @@ def test_pushByTLS(
 
 
 # Edges
-
-
-class Viewer(SocketClient):
-    """Plays a stream."""
-
-    def __init__(self, port: int, name: str) -> None:
-        super().__init__("127.0.0.1", port)
-        self.payloads: list[bytes] = []
-        self.connect()
-        self.untilResult(1)
-        self.command("createStream", 2.0, None)
-        streamId = int(self.untilResult(2).values[3])
-        self.command("play", 3.0, None, name, streamId=streamId)
-        self.untilCode("NetStream.Play.Start")
-        self._keep()
-
-    def _keep(self) -> None:
-        self.payloads += [r.payload for r in self.replies if r.typeId in (8, 9)]
-        self.replies.clear()
-
-    def media(self, count: int) -> list[bytes]:  # type: ignore[override]
-        """So many audio and video messages, from the first one on."""
-        while len(self.payloads) < count:
-            self.until(lambda reply: reply.typeId in (8, 9))
-            self._keep()
-        return self.payloads
 
 
 def test_anEdgeOfFiftyPlayers(tmp_path: Path, sent: list[Message]) -> None:
