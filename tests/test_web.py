@@ -50,6 +50,7 @@ from twisted_rtmp.web.tracks import SETTLE_FRAMES
 from twisted_rtmp.web.websocket import MAX_FRAMES, WINDOW_SECONDS, frameHeader
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message
+from twisted_rtmp.wire.tracks import wrapTrack
 
 #: A key frame larger than what a transport likes to keep.
 LARGE_KEY_FRAME = AVC_KEY_FRAME + bytes(100_000)
@@ -272,6 +273,29 @@ def test_joinsWithTheNextKeyFrameIfAskedTo(factory, site, play):
     assert client.tags == HEADERS
     publisher.media(VIDEO, AVC_KEY_FRAME, 80)
     assert client.tags == [*HEADERS, (VIDEO, 80, AVC_KEY_FRAME)]
+
+
+def test_theFirstOfSeveralTracks(factory, site, play):
+    """As a plain stream, unless others are asked for: mpegts.js ends at others."""
+    record, unit = AVC_HEADER[5:], AVC_KEY_FRAME[5:]
+    header = wrapTrack(VIDEO, b"\x90avc1" + record, 1)
+    frame = wrapTrack(VIDEO, b"\x91avc1\0\0\0" + unit, 1)
+    publisher = Publisher(factory, headers=False)
+    sent = [AVC_HEADER, header, AVC_KEY_FRAME, frame]
+    publisher.media(DATA, METADATA)
+    publisher.media(AUDIO, AAC_HEADER)
+    for payload in sent:
+        publisher.media(VIDEO, payload)
+
+    def video(query):
+        client = play(site, f"/live/key.flv{query}")
+        return [payload for typeId, _, payload in client.tags if typeId == VIDEO]
+
+    assert video("") == video("?track=0") == [AVC_HEADER, AVC_KEY_FRAME]
+    assert video("?tracks=all") == sent
+    # The other one in the form that all players know.
+    assert video("?video=1") == [AVC_HEADER, AVC_KEY_FRAME]
+    assert video("?video=2") == []
 
 
 def test_manyGetTheSame(factory, site):

@@ -33,7 +33,9 @@ from twisted_rtmp.web.bodies import Body, ResponseBody, SocketBody, setHeaders
 from twisted_rtmp.web.channel import channelOf
 from twisted_rtmp.web.tracks import isSettled, tracksSeen
 from twisted_rtmp.web.websocket import VERSION, BadUpgrade, WebSocket, isUpgrade
+from twisted_rtmp.wire.capabilities import UNANNOUNCED
 from twisted_rtmp.wire.flv import encodeHeader
+from twisted_rtmp.wire.selection import Selection
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
@@ -197,13 +199,15 @@ class FLVPlay:
         """Play, or wait for the stream."""
         self._request.registerProducer(self, True)
         self._body.accept()
-        now = self._clock.seconds()
+        query = queryOf(self._request)
         self._player = Player(
             self,
-            FLVForm(),
+            # mpegts.js ends at a message of several tracks, and FFmpeg up to 7 makes
+            # garbage of it: they are for who asks for them, as by RTMP.
+            FLVForm(Selection.fromQuery(UNANNOUNCED, query)),
             self._name,
-            now,
-            gopCache=wantsGOP(queryOf(self._request), self._server.gopCache),
+            self._clock.seconds(),
+            gopCache=wantsGOP(query, self._server.gopCache),
             once=True,
         )
         there = self._server.play(self._application, name, self._player)
