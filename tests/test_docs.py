@@ -51,6 +51,7 @@ RUN_BY = {
     "venv/bin/twistd -ny docs/server.tac": "test_tac",
     "venv/bin/python docs/embed.py": "test_embed",
     "venv/bin/python -m twisted_rtmp.recording": "test_readmesRepair",
+    "venv/bin/python -m twisted_rtmp.client": "test_readmesClient",
 }
 
 
@@ -95,6 +96,8 @@ def test_serversOptionsAreRight(arguments, tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(selfSigned())
     for name in ("keys", "keys.txt"):
         (tmp_path / name).write_text("s3cret stage\n")
+    tracks, *_ = blocks((ROOT / "docs" / "obs-multitrack.md").read_text(), "json")
+    (tmp_path / "tracks.json").write_text(tracks)
     monkeypatch.setattr(ListenFDs, "inheritedNamedDescriptors", lambda _: {"rtmp": 3})
     # systemd's %d is a folder with credentials; other folders are not ours to write.
     words = shlex.split(arguments.replace("%d/", "/credentials/"))
@@ -147,6 +150,43 @@ def test_readmesRepair(tmp_path):
         text=True,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_readmesClient(tmp_path):
+    commands = [line for line in COMMANDS if "twisted_rtmp.client" in line]
+    with Server.twistd(["--port", "0"], tmp_path) as server:
+        url = f"rtmp://localhost:{server.port()}/live"
+        publish(f"{url}/first")
+        server.expect("live/first ended after")
+        (recording,) = tmp_path.glob("recordings/live/first-*Z.flv")
+        recording.rename(tmp_path / "recording.flv")
+        publishing, playing = (
+            [
+                sys.executable,
+                *shlex.split(command.replace("rtmp://localhost/live", url))[1:],
+            ]
+            for command in commands
+        )
+        with Server(playing, tmp_path) as player:
+            server.expect("plays live/test")
+            with Server(publishing, tmp_path) as publisher:
+                assert publisher.wait() == 0, publisher.output
+            assert player.wait() == 0, player.output
+        server.expect("live/test ended after .* 30 video 0 audio received, 30 and 0")
+    assert (tmp_path / "copy.flv").stat().st_size > 1000
+
+
+def test_clientsProgram(tmp_path):
+    code, _ = blocks((ROOT / "docs" / "client.md").read_text(), "python")
+    with Server.twistd(["--port", "0"], tmp_path) as server:
+        address = f"rtmp://localhost:{server.port()}/"
+        assert "rtmp://localhost/" in code
+        code = code.replace("rtmp://localhost/", address)
+        subprocess.run(
+            [sys.executable, "-c", code], env=environment(), check=True, timeout=50
+        )
+        server.expect("publishes live/test")
+        server.expect("live/test ended after")
 
 
 def test_readmesProgram(tmp_path):
