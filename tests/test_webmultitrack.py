@@ -1144,10 +1144,11 @@ def test_whereEncodersCanPublish():
     service.startService()
     assert service.ingests == [("RTMP", 1935), ("RTMP", 1936)]
     # What listens with TLS is known by its description.
-    tls = [Listener("ssl:443", endpointFromString(reactor, "tcp:443"))]
-    service = RTMPService(reactor, factory, tls)
-    service.startService()
-    assert service.ingests == [("RTMPS", 443)]
+    for description in ("ssl:443:privateKey=key.pem", "haproxy:ssl:443"):
+        tls = [Listener(description, endpointFromString(reactor, "tcp:443"))]
+        service = RTMPService(reactor, factory, tls)
+        service.startService()
+        assert service.ingests == [("RTMPS", 443)]
 
 
 def test_theExampleOfTheDocumentation(path):

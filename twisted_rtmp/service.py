@@ -161,7 +161,9 @@ class RTMPService(Service):
             address = port.getHost()
             self.addresses.append(address)
             if factory is None and isinstance(address, (IPv4Address, IPv6Address)):
-                protocol = "RTMPS" if description.startswith("ssl:") else "RTMP"
+                # ssl:443, or haproxy:ssl:443.
+                isTLS = "ssl" in description.split(":")[:2]
+                protocol = "RTMPS" if isTLS else "RTMP"
                 if (protocol, address.port) not in self.ingests:
                     self.ingests.append((protocol, address.port))
             # Who reads the line may act on it: not before the reactor has started
