@@ -10,7 +10,9 @@ tested.
 from __future__ import annotations
 
 import http.client
+import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
@@ -91,13 +93,18 @@ def server(tmp_path):
         *("--stream-key-file", str(tmp_path / "keys")),
     ]
     with capturing(tmp_path, *options) as capture:
+        match = capture.server.expect(r"Listening on 127\.0\.0\.1:(\d+) \(HTTP")
+        capture.httpPort = int(match[1])
         yield capture
+
+
+def connect(server):
+    return http.client.HTTPConnection("127.0.0.1", server.httpPort, PATIENCE)
 
 
 def configuration(server, key=KEY):
     """What OBS is told."""
-    match = server.server.expect(r"Listening on 127\.0\.0\.1:(\d+) \(HTTP")
-    connection = http.client.HTTPConnection("127.0.0.1", int(match[1]), PATIENCE)
+    connection = connect(server)
     body = json.dumps({**REQUEST, "authentication": key})
     headers = {"Content-Type": "application/json", "User-Agent": "obs-basic 32.2.2"}
     connection.request("POST", "/multitrack-config", body, headers)
@@ -218,7 +225,7 @@ def publish(server, sent, answer, userKey=KEY):
 def demuxed(path):
     """The packets of each stream of a file, by kind."""
     found = {"video": [], "audio": []}
-    with av.open(str(path)) as container:
+    with av.open(path if isinstance(path, io.BytesIO) else str(path)) as container:
         packets = {stream.index: [] for stream in container.streams}
         for packet in container.demux():
             if packet.size:  # FFmpeg makes empty ones of headers and ends
@@ -301,3 +308,39 @@ def test_timestampsBeyond24Bits(server, tracks):
     answer = configuration(server)
     assertAllStored(publish(server, sent, answer), sent)
     assertSame(mediaTags(server.recording("test")), sent)
+
+
+def play(server, query):
+    """Play the stream by HTTP: all of it, as a file."""
+    connection = connect(server)
+    connection.request("GET", f"/live/test.flv{query}")
+    response = connection.getresponse()
+    assert response.status == 200
+    data = io.BytesIO(response.read())
+    connection.close()
+    return data
+
+
+def test_viewers(server, tracks):
+    """Who asks for nothing gets the first tracks; others can be asked for."""
+    if av is None:
+        needed("PyAV")
+    answer = configuration(server)
+    sent = output(tracks)
+    queries = {"": 0, "?track=1": 1, "?video=2&audio=0": (2, 0)}
+    with ThreadPoolExecutor(len(queries)) as pool:
+        playing = {query: pool.submit(play, server, query) for query in queries}
+        for _ in queries:
+            server.server.expect("plays live/test by HTTP, which is not being")
+        publish(server, sent, answer)
+        played = {query: player.result() for query, player in playing.items()}
+    for query, wanted in queries.items():
+        numbers = wanted if isinstance(wanted, tuple) else (wanted, wanted)
+        found = demuxed(played[query])
+        for kind, files, number in zip(
+            ("video", "audio"), tracks, numbers, strict=True
+        ):
+            assert len(found[kind]) == 1, query
+            (expected,) = demuxed(files[number])[kind]
+            same = found[kind][0] == expected
+            assert same, f"{kind} of {query or 'the plain stream'}"
