@@ -14,7 +14,16 @@ from clientkit import (
     refusing,
     silent,
 )
-from rtmpclient import AAC_FRAME, AAC_HEADER, AUDIO, AVC_KEY_FRAME, DATA, VIDEO
+from rtmpclient import (
+    AAC_FRAME,
+    AAC_HEADER,
+    AUDIO,
+    AVC_HEADER,
+    AVC_KEY_FRAME,
+    DATA,
+    VIDEO,
+    Client,
+)
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
@@ -41,6 +50,8 @@ from twisted_rtmp.client import (
     connectRTMP,
 )
 from twisted_rtmp.client.protocol import CHUNK_SIZE
+from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.players import Player
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import UserControlType
@@ -1059,3 +1070,74 @@ def test_aPausedOneThatEndsReadsOn(clock):
     assert server.transport.reading
     subscription.pauseProducing()
     assert server.transport.reading
+
+
+# As the outlet of a player
+
+
+def relayed(clock):
+    """A stream of ours that a player hands on to a scripted server."""
+    factory = RTMPFactory(clock)
+    source = Client(factory)
+    source.publish()
+    client, server, publication = publishing(clock)
+    player = Player(publication, publication.form, "key", clock.seconds())
+    publication.drained = player.drain
+    assert factory.play("live", "key", player)
+    return source, client, server, publication, player
+
+
+def test_aPlayerHandsAStreamOn(clock):
+    source, _, server, publication, player = relayed(clock)
+    payload = amf0.encode("onMetaData", ECMAArray({"width": 1.0}))
+    sent = [
+        (DATA, 0, payload),
+        (AUDIO, 0, AAC_HEADER),
+        (VIDEO, 0, AVC_HEADER),
+        (VIDEO, 40, AVC_KEY_FRAME),
+        (AUDIO, 41, AAC_FRAME),
+    ]
+    for typeId, time, data in sent:
+        source.media(typeId, data, time)
+    clock.advance(1)
+    server.pump()
+    metadata, *media = [(m.typeId, m.timestamp, m.payload) for m in server.messages]
+    assert metadata[2] == amf0.encode("@setDataFrame") + payload
+    assert media == sent[1:]
+    assert player.sent == 5
+    source.leave()
+    clock.advance(1)
+    assert server.names()[-2:] == ["FCUnpublish", "deleteStream"]
+    byResult(server)
+    assert Outcome(publication.whenEnded()).result is None
+
+
+def test_aPlayerWaitsForACongestedServer(clock):
+    source, _, server, _, player = relayed(clock)
+    source.media(VIDEO, AVC_HEADER)
+    server.transport.taking = False
+    payloads = [AVC_KEY_FRAME + bytes(50_000 + n) for n in range(9)]
+    for number, payload in enumerate(payloads):
+        source.media(VIDEO, payload, 40 * number)
+        clock.advance(0.05)
+    assert len(server.transport.queued) < 200_000
+    server.transport.taking = True
+    server.pump()
+    clock.advance(1)
+    server.pump()
+    assert [m.payload for m in server.messages] == [AVC_HEADER, *payloads]
+    assert not player.dropped
+    source.leave()
+    clock.advance(1)
+    server.close()
+
+
+def test_aPlayerThatIsTooFarBehindEndsTheConnection(clock):
+    _, client, server, publication, _ = relayed(clock)
+    publication.cut("it is too far behind")
+    clock.advance(0)
+    assert not server.open
+    for each in (client, publication):
+        error = Outcome(each.whenEnded()).result
+        assert type(error) is ConnectionEnded
+        assert "too far behind" in str(error)

@@ -311,6 +311,10 @@ class Publication(ClientStream):
         """All has been handed over: end the publication."""
         self.close()
 
+    def cut(self, why: str) -> None:
+        """The server is too far behind: end the connection at once."""
+        self.client.abort(why)
+
 
 @implementer(IPushProducer)
 class Subscription(ClientStream):
