@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from clientkit import (
     LIMITS,
     SUCCESS,
     Collector,
+    HalfCloseableTransport,
     MemoryEndpoint,
     Outcome,
     accept,
@@ -24,7 +27,7 @@ from rtmpclient import (
     VIDEO,
     Client,
 )
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
@@ -638,37 +641,23 @@ def test_violation(clock):
 
 def test_notRTMP(clock):
     endpoint = MemoryEndpoint(clock)
-    endpoint._answers = {}
-
-    def http(factory):
-        protocol = factory.buildProtocol(None)
-        protocol.makeConnection(transport)
-        protocol.dataReceived(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        return protocol
-
-    from clientkit import HalfCloseableTransport
-
-    class Peer:
-        protocol = None
-
-        def saw(self, what):
-            pass
-
-    peer = Peer()
-    transport = HalfCloseableTransport(clock, peer)
+    connection = HalfCloseableTransport(clock, None)
 
     def connect(factory):
-        peer.protocol = factory.buildProtocol(None)
-        done = Deferred()
-        peer.protocol.makeConnection(transport)
-        done.callback(peer.protocol)
-        peer.protocol.dataReceived(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        transport.deliver()
-        return done
+        connection.client = SimpleNamespace(protocol=factory.buildProtocol(None))
+        connection.client.protocol.makeConnection(connection)
+        return succeed(connection.client.protocol)
 
     endpoint.connect = connect
-    error = Outcome(connectRTMP(clock, "rtmp://s/app", endpoint=endpoint)).error
-    assert "not RTMP" in str(error)
+    outcome = Outcome(connectRTMP(clock, "rtmp://s/app", endpoint=endpoint))
+    connection.client.protocol.dataReceived(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    assert "not RTMP" in str(outcome.error)
+    clock.advance(0)
+    assert connection.disconnected
+
+
+def test_noURL(clock):
+    assert isinstance(Outcome(connectRTMP(clock, "http://s/a/b")).error, InvalidURL)
 
 
 def test_disconnect(clock):

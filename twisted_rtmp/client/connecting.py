@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -85,14 +85,15 @@ def connectRTMP(
         <twisted.internet.error.ConnectError>} or L{DNSLookupError
         <twisted.internet.error.DNSLookupError>} if there is no connection.  Cancelling
         it closes the connection.
-    @raise InvalidURL: the text is none.
     """
-    if isinstance(url, str):
-        url = RTMPURL.parse(url)
-    if limits is None:
-        limits = ClientLimits()
-    if endpoint is None:
-        endpoint = _endpointFor(reactor, url, tlsOptions, limits.connectSeconds)
+    limits = ClientLimits() if limits is None else limits
+    try:
+        if isinstance(url, str):
+            url = RTMPURL.parse(url)
+        if endpoint is None:
+            endpoint = _endpointFor(reactor, url, tlsOptions, limits.connectSeconds)
+    except ClientError:
+        return fail()
     seconds = limits.connectSeconds
     passed = f"Waited {seconds:g} s for a connection to {url.authority}."
 
