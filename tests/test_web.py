@@ -44,6 +44,7 @@ from twisted_rtmp.web.flv import (
     SETTLE_BYTES,
     SETTLE_SECONDS,
     FLVPlay,
+    selectionFor,
     streamOfPath,
 )
 from twisted_rtmp.web.tracks import SETTLE_FRAMES
@@ -296,6 +297,24 @@ def test_theFirstOfSeveralTracks(factory, site, play):
     # The other one in the form that all players know.
     assert video("?video=1") == [AVC_HEADER, AVC_KEY_FRAME]
     assert video("?video=2") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "agent", "everything"),
+    [
+        ("", b"Lavf/62.3.100", True),
+        ("gop=0", b"Lavf/70.0.1", True),
+        ("", b"Lavf/61.7.100", False),
+        ("", b"Lavf/59.27.100", False),
+        ("", b"VLC/3.0.20 LibVLC/3.0.20", False),
+        ("", b"Lavf/", False),
+        ("", None, False),
+        ("track=0", b"Lavf/62.3.100", False),
+        ("tracks=all", None, True),
+    ],
+)
+def test_whoGetsEveryTrack(query, agent, everything):
+    assert selectionFor(query, agent).everything is everything
 
 
 def test_manyGetTheSame(factory, site):

@@ -9,6 +9,7 @@ frames and is counted alike.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ from twisted_rtmp.web.tracks import isSettled, tracksSeen
 from twisted_rtmp.web.websocket import VERSION, BadUpgrade, WebSocket, isUpgrade
 from twisted_rtmp.wire.capabilities import UNANNOUNCED
 from twisted_rtmp.wire.flv import encodeHeader
-from twisted_rtmp.wire.selection import Selection
+from twisted_rtmp.wire.selection import EVERYTHING, Selection
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
@@ -48,6 +49,10 @@ if TYPE_CHECKING:
 UPGRADE_REQUIRED = 426
 
 METHODS = (b"GET", b"HEAD", b"OPTIONS")
+
+#: The first version of FFmpeg's libavformat that reads several tracks: FFmpeg 8.  It
+#: says its version by HTTP, though not by RTMP.
+LAVF_WITH_TRACKS = 62
 
 #: How long the first bytes wait until it is known whether there is audio and video, in
 #: seconds.  Encoders send metadata and both sequence headers at once; a stream without
@@ -83,6 +88,23 @@ def streamOfPath(path: bytes) -> tuple[str, str]:
 def queryOf(request: Request) -> str:
     """What follows the C{?} in a request's address, as it came."""
     return request.uri.partition(b"?")[2].decode("utf-8", "surrogateescape")
+
+
+def selectionFor(query: str, agent: bytes | None) -> Selection:
+    """
+    What a player gets of a stream with several tracks.
+
+    mpegts.js ends at a message of several tracks, and FFmpeg up to 7 makes garbage of
+    it: they are for who asks for them, as by RTMP, and for who is known to read them.
+
+    @param agent: what software it says it is.
+    """
+    selection = Selection.fromQuery(UNANNOUNCED, query)
+    if selection == Selection():
+        version = re.match(rb"Lavf/([0-9]{1,4})\.", agent or b"")
+        if version is not None and int(version[1]) >= LAVF_WITH_TRACKS:
+            return EVERYTHING
+    return selection
 
 
 class State(Enum):
@@ -202,9 +224,7 @@ class FLVPlay:
         query = queryOf(self._request)
         self._player = Player(
             self,
-            # mpegts.js ends at a message of several tracks, and FFmpeg up to 7 makes
-            # garbage of it: they are for who asks for them, as by RTMP.
-            FLVForm(Selection.fromQuery(UNANNOUNCED, query)),
+            FLVForm(selectionFor(query, self._request.getHeader(b"user-agent"))),
             self._name,
             self._clock.seconds(),
             gopCache=wantsGOP(query, self._server.gopCache),
