@@ -880,6 +880,44 @@ def test_cancelPlay(clock, which):
     assert not clock.getDelayedCalls()
 
 
+def test_cancelAmidARead(clock):
+    """What else the read brought is not looked at."""
+    client, server = connected(clock, publish=silent)
+    sink = Collector()
+    subscription = Outcome(client.play("x", sink)).result
+    publishing = Outcome(client.publish())
+    assert not subscription.whenEnded().called
+    client.statusReceived.append(lambda status: publishing.deferred.cancel())
+    for code, streamId in (("x", 1), ("NetStream.Publish.Start", 2)):
+        properties = {"level": "status", "code": code}
+        server.connection.sendCommand(
+            "onStatus", 0, None, properties, streamId=streamId
+        )
+    server.connection.sendMessage(Message(AUDIO, 0, 1, AAC_FRAME), 4)
+    server.pump()
+    assert isinstance(publishing.errors[0], CancelledError)
+    assert server.transport.aborted
+    assert sink.messages == []
+    assert sink.ended == 1
+    clock.advance(0)
+    assert Outcome(client.whenEnded()).result is None
+    assert not clock.getDelayedCalls()
+
+
+def test_disconnectFromASlowServer(clock):
+    """As long as it acknowledges, it reads; but not for ever."""
+    client, server = connected(clock)
+    gone = Outcome(client.disconnect())
+    for _ in range(30):
+        clock.advance(1)
+        server.connection.sendUserControl(UserControlType.PING_REQUEST, 1)
+        assert gone.pending
+    clock.advance(LIMITS.farewellSeconds)
+    server.pump()
+    assert gone.result is None
+    assert not clock.getDelayedCalls()
+
+
 # Time limits
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableDescriptor, ISSLTransport
 from twisted.internet.protocol import connectionDone
@@ -58,6 +58,11 @@ if TYPE_CHECKING:
 #: Bytes of data a chunk that is sent: our server's own size, so that what is encoded
 #: for one player serves a publication; gortmplib's too, and SRS' largest.
 CHUNK_SIZE = 65_536
+
+#: From the time a server should have ended the connection to our end of it, in seconds,
+#: as long as the server acknowledges what it reads: 2.5 MB, which a system may have
+#: queued, take 20 s at 1 Mb/s.
+LINGER_SECONDS = 30.0
 
 #: Chunk stream of C{publish} and C{play}, as ffmpeg and librtmp have it.
 STREAM_CHUNK_STREAM = 8
@@ -211,7 +216,7 @@ class RTMPClient(Link):
         self.url = url
         self.properties: dict[str, Any] = {}
         self.statusReceived: list[Callable[[Status], object]] = []
-        self.accepted: Deferred[None] = Deferred(lambda _: self.abort())
+        self.accepted: Deferred[None] = Deferred(self.giveUp)
         self._limits = limits
         self._query = query
         self._moreProperties = dict(properties or {})
@@ -416,7 +421,19 @@ class RTMPClient(Link):
             if why:
                 self._failWith(ConnectionEnded(why, clean=False))
             self._wanted = True
+            if self.phase is not Phase.CLOSING:
+                # What has come already is not looked at any more.
+                self._enter(Phase.CLOSING)
+                self.ending()
             self.transport.abortConnection()
+
+    def giveUp(self, waiting: Deferred[Any]) -> None:
+        """
+        Cancel what is waited for: there is no way to tell the server but to end the
+        connection.
+        """
+        waiting.errback(CancelledError())
+        self.abort()
 
     def whenEnded(self) -> Deferred[ClientError | None]:
         """
@@ -453,7 +470,7 @@ class RTMPClient(Link):
         @return: fires with C{_result}; fails with L{CommandFailed} for C{_error}, or
             with what ended the connection.
         """
-        answer: Deferred[Command] = Deferred(lambda _: self.abort())
+        answer: Deferred[Command] = Deferred(self.giveUp)
         due = self.seconds() + self._limits.commandSeconds
         self._calls[self._tell(name, *arguments)] = _Call(name, due, answer)
         self.setTimer()
@@ -638,7 +655,9 @@ class RTMPClient(Link):
         """
         limits = self._limits
         if self._farewell != math.inf:
-            return self._farewell, "", limits.farewellSeconds
+            # As long as it says anything it may still be reading.
+            when = max(self._farewell, self._heard + limits.farewellSeconds)
+            return min(when, self._farewell + LINGER_SECONDS), "", 0.0
         if self.phase is not Phase.CONNECTED:
             return (
                 self._since + limits.connectSeconds,

@@ -131,8 +131,7 @@ class ClientStream:
         self.state = StreamState.STARTING
         self.heard = 0.0
         self.transactionId = 0.0
-        # Whoever waits for the start and does so no longer has no other way to say it.
-        self.started: Deferred[None] = Deferred(lambda _: client.abort())
+        self.started: Deferred[None] = Deferred(client.giveUp)
         self._error: ClientError | None = None
         self._waiting: list[Deferred[ClientError | None]] = []
         self._over = False
