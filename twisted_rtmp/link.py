@@ -377,7 +377,7 @@ class Link(Protocol):
             if data:
                 return data
         # Also at the end of what comes: that is for the reactor to find.
-        transport.resumeProducing()
+        self.transport.resumeProducing()
         return b""
 
     def takePaced(self, data: bytes) -> None:
