@@ -291,7 +291,8 @@ class Relay:
                 limits=self._limits,
                 properties=self.properties(),
             )
-            _boundSilence(self._client.transport, self._limits.drainSeconds)
+            # After the client's own limit, which says what is the matter.
+            _boundSilence(self._client.transport, 2 * self._limits.drainSeconds)
             error = await self.relay(self._client)
         except (ClientError, ConnectError, DNSLookupError) as caught:
             error = caught
