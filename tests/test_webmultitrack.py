@@ -431,6 +431,7 @@ FULL_HD = (1920, 1080, 60, 1)
         (1080, 1920, [(1080, 1920), (720, 1280), (480, 854)]),
         (1000, 1000, [(1000, 1000), (720, 720), (480, 480)]),
         (853, 479, [(852, 478)]),
+        (16384, 2, [(1920, 2), (1280, 2), (854, 2)]),
     ],
 )
 def test_nothingIsLargerThanTheCanvas(width, height, expected):
@@ -521,32 +522,79 @@ def test_OBSHasTenVideoEncoders():
     assert len(offered(wishesFor(FULL_HD), encoder_configurations=many)) == 10
 
 
-TYPES = ["obs_nvenc_h264_tex", "h264_texture_amf", "obs_x264"]
+TYPES = [
+    "obs_nvenc_h264_tex",
+    "h264_texture_amf",
+    "ffmpeg_vaapi_tex",
+    "com.apple.videotoolbox.videoencoder.ave.avc",
+    "obs_x264",
+]
+AV1 = ["obs_nvenc_av1_tex", "obs_x264"]
 
 
 @pytest.mark.parametrize(
-    ("types", "codecs", "vendors", "expected"),
+    ("types", "codecs", "vendors", "system", "expected"),
     [
-        (TYPES, {"h264"}, {0x10DE}, "obs_nvenc_h264_tex"),
-        (TYPES, {"h264"}, {0x1002, 0x8086}, "h264_texture_amf"),
-        (TYPES, {"h264"}, {0x8086}, "obs_x264"),
-        (TYPES, {"h264"}, set(), "obs_x264"),
-        # Not told: software, if there is some.
-        (TYPES, {"h264"}, None, "obs_x264"),
-        (TYPES[:2], {"h264"}, None, "obs_nvenc_h264_tex"),
-        (["obs_nvenc_av1_tex", "obs_x264"], {"h264"}, {0x10DE}, "obs_x264"),
-        (["obs_nvenc_av1_tex", "obs_x264"], {"av1"}, {0x10DE}, "obs_nvenc_av1_tex"),
+        (TYPES, {"h264"}, {0x10DE}, "Windows", 0),
+        (TYPES, {"h264"}, {0x10DE, 0x8086}, "Linux", 0),
+        (TYPES, {"h264"}, {0x1002, 0x8086}, "Windows", 1),
+        (TYPES, {"h264"}, {0x1002}, "Linux", 2),
+        (TYPES, {"h264"}, {0x106B}, "macOS", 3),
+        (TYPES, {"h264"}, {0x8086}, "Windows", 4),
+        (TYPES, {"h264"}, set(), "Windows", 4),
+        # Not told: software, if there is some, and otherwise what may be there.
+        (TYPES, {"h264"}, None, "Windows", 4),
+        (TYPES, {"h264"}, {0x10DE}, None, 4),
+        (TYPES[:4], {"h264"}, None, None, 0),
+        (TYPES[:4], {"h264"}, None, "macOS", 3),
+        (TYPES[:4], {"h264"}, {0x1002}, None, 1),
+        (AV1, {"h264"}, {0x10DE}, "Windows", 1),
+        (AV1, {"av1"}, {0x10DE}, "Windows", 0),
     ],
 )
-def test_encoders(types, codecs, vendors, expected):
+def test_encoders(types, codecs, vendors, system, expected):
     wishes = wishesFor(
         FULL_HD,
         codecs=frozenset(codecs),
         vendors=None if vendors is None else frozenset(vendors),
+        system=system,
     )
     only = video(640, 360, 500, type=types)
     (answer,) = offered(wishes, encoder_configurations=[only])
-    assert answer["type"] == expected
+    assert answer["type"] == types[expected]
+
+
+@pytest.mark.parametrize(
+    ("told", "system"),
+    [
+        ({"name": "Windows"}, "Windows"),
+        ({"name": "macOS"}, "macOS"),
+        ({"name": "Debian GNU/Linux"}, "Linux"),
+        ({}, None),
+        (None, None),
+        ("Windows", None),
+    ],
+)
+def test_systems(told, system):
+    asked = request()
+    asked["capabilities"]["system"] = told
+    assert Wishes.parse(asked).system == system
+
+
+@pytest.mark.parametrize(
+    ("told", "vendors"),
+    [
+        ([{"vendor_id": 4318}, {"vendor_id": 32902}], {0x10DE, 0x8086}),
+        ([{"model": "unknown"}, 7], set()),
+        ([], set()),
+        (None, None),
+        ({}, None),
+    ],
+)
+def test_graphicsCards(told, vendors):
+    asked = request()
+    asked["capabilities"]["gpu"] = told
+    assert Wishes.parse(asked).vendors == vendors
 
 
 def test_whatAnEncoderCannotDoIsLeftOut(serve):
@@ -657,6 +705,15 @@ def test_onlyWhoMayPublishIsAnswered(serve, factory, log):
     assert not any(KEY in line or "guessed" in line for line in log)
 
 
+def test_aKeyThatIsNoText(serve, factory):
+    """JSON has halves of characters that no encoding has."""
+    factory.authorizer = AllowList(["live"], [KEY])
+    assert refused(post(serve(), {**request(), "authentication": "\ud800"}))
+    site = serve(check_stream_key=False)
+    answer = answered(site, {**request(), "authentication": "\ud800"})
+    assert answer["ingest_endpoints"][0]["authentication"] == "\ud800"
+
+
 def test_theApplicationCounts(serve, factory):
     factory.authorizer = AllowList(["live"])
     site = serve(application="other")
@@ -744,6 +801,17 @@ def test_goneBeforeTheDecision(serve, factory, clock):
     """Nobody is answered, and nothing is left running."""
     factory.authorizer = slow = Slow()
     client = ask(serve())
+    client.leave()
+    assert slow.cancellations == 1
+    assert client.status == 0
+    assert not clock.getDelayedCalls()
+
+
+def test_theServerStopsBeforeTheDecision(serve, factory, clock):
+    factory.authorizer = slow = Slow()
+    client = ask(serve())
+    client.protocol.close()
+    assert not client.open
     client.leave()
     assert slow.cancellations == 1
     assert client.status == 0
@@ -1160,7 +1228,7 @@ def test_theExampleOfTheDocumentation(path):
     found = offer.videoFor(wishesFor(FULL_HD, vendors=frozenset()))
     assert sizes(found) == [(1920, 1080), (1280, 720), (854, 480)]
     assert {each["type"] for each in found} == {"obs_x264"}
-    nvidia = wishesFor(FULL_HD, vendors=frozenset({0x10DE}))
+    nvidia = wishesFor(FULL_HD, vendors=frozenset({0x10DE}), system="Windows")
     types = {each["type"] for each in offer.videoFor(nvidia)}
     assert types == {"obs_nvenc_h264_tex"}
     # All the other JSON on that page is JSON, too.

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from ipaddress import AddressValueError, IPv6Address
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted_rtmp.web.jsonfields import (
     BadField,
@@ -59,26 +59,56 @@ NVIDIA, AMD, INTEL, APPLE = 0x10DE, 0x1002, 0x8086, 0x106B
 #: Codecs, as encoders name them in what they support.
 CODECS = ("h264", "h265", "av1")
 
-#: OBS's encoders: the codec, and whose hardware is needed; without one, any will do.
-ENCODERS: dict[str, tuple[str, int | None]] = {
-    "obs_x264": ("h264", None),
-    "ffmpeg_openh264": ("h264", None),
-    "ffmpeg_svt_av1": ("av1", None),
-    "ffmpeg_aom_av1": ("av1", None),
-    "obs_nvenc_h264_tex": ("h264", NVIDIA),
-    "obs_nvenc_hevc_tex": ("h265", NVIDIA),
-    "obs_nvenc_av1_tex": ("av1", NVIDIA),
-    "jim_nvenc": ("h264", NVIDIA),
-    "jim_hevc_nvenc": ("h265", NVIDIA),
-    "jim_av1_nvenc": ("av1", NVIDIA),
-    "h264_texture_amf": ("h264", AMD),
-    "h265_texture_amf": ("h265", AMD),
-    "av1_texture_amf": ("av1", AMD),
-    "obs_qsv11_v2": ("h264", INTEL),
-    "obs_qsv11_hevc": ("h265", INTEL),
-    "obs_qsv11_av1": ("av1", INTEL),
-    "com.apple.videotoolbox.videoencoder.ave.avc": ("h264", APPLE),
-    "com.apple.videotoolbox.videoencoder.ave.hevc": ("h265", APPLE),
+#: Systems, as OBS tells them; of Linux it tells the distribution.
+WINDOWS, MACOS, LINUX = "Windows", "macOS", "Linux"
+
+
+class Encoder(NamedTuple):
+    """
+    An encoder of OBS.
+
+    @ivar codec: of L{CODECS}.
+    @ivar vendors: whose hardware does; empty: any, or none.
+    @ivar systems: where OBS has it; empty: everywhere.
+    """
+
+    codec: str
+    vendors: frozenset[int] = frozenset()
+    systems: frozenset[str] = frozenset()
+
+
+def _everyCodec(
+    names: str, vendors: Iterable[int], systems: Iterable[str]
+) -> dict[str, Encoder]:
+    """Encoders of one kind of hardware: one a codec, in the order of L{CODECS}."""
+    return {
+        name: Encoder(codec, frozenset(vendors), frozenset(systems))
+        for name, codec in zip(names.split(), CODECS, strict=False)
+    }
+
+
+_NVENC = ([NVIDIA], [WINDOWS, LINUX])
+_VAAPI = ([AMD, INTEL], [LINUX])
+_APPLE = "com.apple.videotoolbox.videoencoder.ave"
+
+#: Those whose needs are known: the plugins of OBS 30 to 32.
+ENCODERS: dict[str, Encoder] = {
+    "obs_x264": Encoder("h264"),
+    "ffmpeg_openh264": Encoder("h264"),
+    "ffmpeg_svt_av1": Encoder("av1"),
+    "ffmpeg_aom_av1": Encoder("av1"),
+    **_everyCodec("obs_nvenc_h264_tex obs_nvenc_hevc_tex obs_nvenc_av1_tex", *_NVENC),
+    **_everyCodec("jim_nvenc jim_hevc_nvenc jim_av1_nvenc", *_NVENC),
+    **_everyCodec(
+        "h264_texture_amf h265_texture_amf av1_texture_amf", [AMD], [WINDOWS]
+    ),
+    **_everyCodec(
+        "obs_qsv11_v2 obs_qsv11_hevc obs_qsv11_av1", [INTEL], [WINDOWS, LINUX]
+    ),
+    **_everyCodec(
+        "ffmpeg_vaapi_tex hevc_ffmpeg_vaapi_tex av1_ffmpeg_vaapi_tex", *_VAAPI
+    ),
+    **_everyCodec(f"{_APPLE}.avc {_APPLE}.hevc", [APPLE], [MACOS]),
 }
 
 #: Values of which OBS takes any other for the first, without a word.
@@ -180,6 +210,7 @@ class Wishes:
     @ivar canvases: what can be sent, the main one first.
     @ivar codecs: of L{CODECS}.
     @ivar vendors: of its graphics cards; L{None}: it does not say.
+    @ivar system: where it runs; L{None}: it does not say.
     @ivar bitrate: kbit/s of all tracks together at most; L{None}: any.
     @ivar videoTracks: at most so many; L{None}: any number.
     @ivar vodTrack: whether it sends audio for recordings apart from that of the live
@@ -190,6 +221,7 @@ class Wishes:
     canvases: tuple[Canvas, ...]
     codecs: frozenset[str] = frozenset(CODECS)
     vendors: frozenset[int] | None = None
+    system: str | None = None
     bitrate: int | None = None
     videoTracks: int | None = None
     vodTrack: bool = False
@@ -209,11 +241,15 @@ class Wishes:
         client = Fields(fields.take("client", anObject) or {}, "client")
         codecs = client.take("supported_codecs", aList) or ["h264"]
         preferences = Fields(fields.need("preferences", anObject), "preferences")
+        capabilities = fields.take("capabilities", anObject) or {}
         return cls(
             canvases=_canvasesOf(preferences),
             codecs=frozenset(codec for codec in codecs if codec in CODECS),
-            vendors=_vendorsOf(fields.take("capabilities", anObject) or {}),
-            bitrate=preferences.take("maximum_aggregate_bitrate", UINT32),
+            vendors=_vendorsOf(capabilities),
+            system=_systemOf(capabilities),
+            bitrate=preferences.take(
+                "maximum_aggregate_bitrate", aNumber(0, 2**64 - 1)
+            ),
             videoTracks=preferences.take("maximum_video_tracks", UINT32),
             vodTrack=preferences.take("vod_track_audio", aFlag) or False,
             channels=preferences.take("audio_channels", aNumber(1, 8)) or 2,
@@ -254,6 +290,14 @@ def _vendorsOf(capabilities: dict[str, Any]) -> frozenset[int] | None:
     )
 
 
+def _systemOf(capabilities: dict[str, Any]) -> str | None:
+    system = capabilities.get("system")
+    name = system.get("name") if isinstance(system, dict) else None
+    if not isinstance(name, str):
+        return None
+    return name if name in (WINDOWS, MACOS) else LINUX
+
+
 # What is offered
 
 
@@ -262,14 +306,13 @@ class VideoConfiguration:
     """
     One video track, as the operator wants it.
 
-    @ivar types: OBS's encoders, those to be preferred first, each with its codec and
-        the vendor of its hardware.
+    @ivar types: OBS's encoders by name, those to be preferred first.
     @ivar width: and L{height}: the picture is as large as fits in.
     @ivar bitrate: kbit/s, of the settings.
     @ivar extra: further fields, which OBS gets as they are.
     """
 
-    types: tuple[tuple[str, str, int | None], ...]
+    types: tuple[tuple[str, Encoder], ...]
     width: int
     height: int
     rate: FrameRate | None
@@ -312,17 +355,22 @@ class VideoConfiguration:
         The encoder to use, or L{None}.
 
         Whether it has an encoder for a codec OBS tells, but not which: that follows
-        from its graphics cards.  What they are it may not tell either; then software
-        is better than hardware that is not there, and hardware better than nothing.
+        from its graphics cards and system.  What those are it may not tell either;
+        then software is better than hardware that is not there, and hardware better
+        than nothing.
         """
-        known = [each for each in self.types if each[1] in wishes.codecs]
-        if wishes.vendors is not None:
-            known = [
-                each for each in known if each[2] is None or each[2] in wishes.vendors
-            ]
-        else:
-            known.sort(key=lambda each: each[2] is not None)
-        return known[0][0] if known else None
+        certain: list[str] = []
+        possible: list[str] = []
+        for name, encoder in self.types:
+            needs = (
+                (wishes.vendors, encoder.vendors),
+                (wishes.system, encoder.systems),
+            )
+            answers = [_has(theirs, needed) for theirs, needed in needs]
+            if encoder.codec not in wishes.codecs or False in answers:
+                continue
+            (possible if None in answers else certain).append(name)
+        return next(iter(certain + possible), None)
 
     def ratio(self, canvas: Canvas) -> Fraction:
         """How large this is beside a canvas: above 1, it is larger."""
@@ -339,8 +387,7 @@ class VideoConfiguration:
         ratio = min(across, down, Fraction(1))
         if ratio < 1 and max(across, down) <= ratio * (1 + SAME_PROPORTIONS):
             return width, height
-        # Encoders want even numbers.
-        return int(canvas.width * ratio) // 2 * 2, int(canvas.height * ratio) // 2 * 2
+        return _even(canvas.width * ratio), _even(canvas.height * ratio)
 
     def _turned(self, canvas: Canvas) -> tuple[int, int]:
         """Width and height as they are meant for a canvas that may stand upright."""
@@ -367,6 +414,11 @@ class VideoConfiguration:
         return configuration
 
 
+def _even(side: Fraction) -> int:
+    """The next number below that encoders take."""
+    return max(2, int(side) // 2 * 2)
+
+
 def _texts(value: object, where: str) -> list[str]:
     """One text, or a list of them."""
     if not isinstance(value, list):
@@ -376,17 +428,28 @@ def _texts(value: object, where: str) -> list[str]:
     return [aText(each, f"{where}[{index}]") for index, each in enumerate(value)]
 
 
-def _encoder(
-    name: str, codec: str | None, fields: Fields
-) -> tuple[str, str, int | None]:
-    known, vendor = ENCODERS.get(name, (None, None))
-    if known is None and codec is None:
+def _has(
+    theirs: frozenset[int] | str | None, needed: frozenset[int] | frozenset[str]
+) -> bool | None:
+    """Whether something needed is there; L{None}: that is not known."""
+    if not needed:
+        return True
+    if theirs is None:
+        return None
+    return theirs in needed if isinstance(theirs, str) else bool(theirs & needed)
+
+
+def _encoder(name: str, codec: str | None, fields: Fields) -> tuple[str, Encoder]:
+    known = ENCODERS.get(name)
+    if known is not None:
+        if codec not in (None, known.codec):
+            raise BadField(fields.name("codec"), f"{shown(name)} makes {known.codec}")
+        return name, known
+    if codec is None:
         raise BadField(
             fields.name("codec"), f"is missing: {shown(name)} is not known here"
         )
-    if known is not None and codec not in (None, known):
-        raise BadField(fields.name("codec"), f"{shown(name)} makes {known}")
-    return name, known or codec or "", vendor
+    return name, Encoder(codec)
 
 
 def _settingsOf(fields: Fields) -> dict[str, Any]:
@@ -580,7 +643,7 @@ class Offer:
             and (kind := each.typeFor(wishes)) is not None
         ]
         if not usable:
-            types = sorted({name for each in self.video for name, _, _ in each.types})
+            types = sorted({name for each in self.video for name, _ in each.types})
             raise Unsuitable(
                 f"This encoder has none of what the server takes: {', '.join(types)}."
             )
