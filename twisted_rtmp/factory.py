@@ -18,7 +18,7 @@ from twisted_rtmp.interfaces import IAuthorizer, ISinkFactory
 from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.pacing import LATENCY_SECONDS, Pacer
 from twisted_rtmp.players import Player, PlayerGroup
-from twisted_rtmp.protocol import RTMPProtocol
+from twisted_rtmp.protocol import RTMPProtocol, checkReconnect
 from twisted_rtmp.streams import LiveStream, Publisher, TakeOver
 
 if TYPE_CHECKING:
@@ -47,12 +47,14 @@ class Counters:
     @ivar strayMessages: media messages of peers that published nothing.
     @ivar takenOver: publishers closed in favour of a newcomer.
     @ivar continued: publishers that continued a stream within its grace.
+    @ivar reconnectRequests: requests to connect anew that were sent.
     """
 
     __slots__ = (
         "accepted",
         "continued",
         "cut",
+        "reconnectRequests",
         "refused",
         "strayMessages",
         "takenOver",
@@ -69,6 +71,7 @@ class Counters:
         self.strayMessages = 0
         self.takenOver = 0
         self.continued = 0
+        self.reconnectRequests = 0
 
 
 class Served(Hashable, Protocol):
@@ -194,6 +197,35 @@ class RTMPFactory(Factory[RTMPProtocol]):
         if not self.connections and self._allClosed is not None:
             allClosed, self._allClosed = self._allClosed, None
             allClosed.callback(None)
+
+    def requestReconnect(self, tcUrl: str = "", description: str = "") -> int:
+        """
+        Ask all connected peers that obey it to connect anew, as before this server
+        stops; newcomers are taken as before, and all are served until they leave.
+
+        Those that did not say in C{connect} that they obey are not asked: their number
+        goes to the log.  Players by HTTP have no such thing.
+
+        @param tcUrl: see L{RTMPProtocol.requestReconnect}.
+        @param description: the same.
+        @return: how many were asked.
+        @raise UsageError: the address or the description is none.
+        """
+        checkReconnect(tcUrl, description)
+        asked = unable = 0
+        for connection in list(self.connections):
+            if isinstance(connection, RTMPProtocol):
+                if connection.requestReconnect(tcUrl, description):
+                    asked += 1
+                else:
+                    unable += 1
+        self.log.info(
+            "{asked} peers are asked to connect anew; {unable} are not, since they"
+            " did not say that they obey it",
+            asked=asked,
+            unable=unable,
+        )
+        return asked
 
     # Streams
 

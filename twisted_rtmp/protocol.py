@@ -27,8 +27,17 @@ from twisted_rtmp.wire.capabilities import (
     serverProperties,
 )
 from twisted_rtmp.wire.connection import Role
-from twisted_rtmp.wire.constants import MessageType, UserControlType
-from twisted_rtmp.wire.errors import LimitError, MessageError, ProtocolError
+from twisted_rtmp.wire.constants import (
+    RECONNECT_REQUEST,
+    MessageType,
+    UserControlType,
+)
+from twisted_rtmp.wire.errors import (
+    LimitError,
+    MessageError,
+    ProtocolError,
+    UsageError,
+)
 from twisted_rtmp.wire.messages import Command, Message
 
 if TYPE_CHECKING:
@@ -50,6 +59,13 @@ SERVER_PROPERTIES = {"fmsVer": "FMS/3,0,1,123", "capabilities": 31.0, "mode": 1.
 
 #: How ffmpeg's flashVer ends when it plays, behind the name of a system.
 FFMPEG_PLAYER = " 9,0,124,2"
+
+#: Largest address in a reconnect request, in bytes.  Web servers take request lines of
+#: 8 KiB; with a description it is to stay far below the 64 KiB that a command may have.
+MAX_TC_URL_SIZE = 8 * 1024
+
+#: The same for its description.
+MAX_DESCRIPTION_SIZE = 8 * 1024
 
 #: Commands that are replies to ours: they are not answered.
 REPLIES = frozenset(("_result", "_error", "onStatus", "onBWDone", "close"))
@@ -314,6 +330,39 @@ class RTMPProtocol(Link):
                 "_result", command.transactionId, *values, amf3=command.amf3
             )
 
+    def requestReconnect(self, tcUrl: str = "", description: str = "") -> bool:
+        """
+        Ask the peer to connect anew, here or elsewhere.  E-RTMP v2, Reconnect Request.
+
+        It is served on until it leaves, which takes it up to its next key frame and a
+        new connection; nothing makes it.
+
+        @param tcUrl: the server and application to connect to, absolute, or relative
+            to the C{tcUrl} that the peer connected to: C{"rtmp://b:1935/live"},
+            C{"//b/live"}, C{"/live"}; empty for the same once more.
+        @param description: one sentence for people.
+        @return: whether it was asked: only a connected peer is, that said in
+            C{connect} that it obeys.
+        @raise UsageError: the address or the description is none.
+        """
+        checkReconnect(tcUrl, description)
+        if self.phase is not Phase.CONNECTED or not self.capabilities.reconnect:
+            return False
+        information = {"level": "status", "code": RECONNECT_REQUEST}
+        if tcUrl:
+            information["tcUrl"] = tcUrl
+        if description:
+            information["description"] = description
+        self.wire.sendCommand("onStatus", 0, None, information)
+        self.flush()
+        self.factory.counters.reconnectRequests += 1
+        self.log.info(
+            "{peer} is asked to connect anew{where}",
+            peer=self.peer,
+            where=f", to {printable(tcUrl.partition('?')[0])}" if tcUrl else "",
+        )
+        return True
+
     # Commands of the connection.  RTMP 1.0, 7.2.1
 
     def command_connect(self, command: Command) -> None:
@@ -508,6 +557,31 @@ COMMANDS: dict[str, Callable[[RTMPProtocol, Command], None]] = {
     for name, method in vars(RTMPProtocol).items()
     if name.startswith("command_")
 }
+
+
+def checkReconnect(tcUrl: str, description: str) -> None:
+    """
+    Look whether a reconnect request can be sent.
+
+    @raise UsageError: it cannot; see L{RTMPProtocol.requestReconnect}.
+    """
+    for name, value, limit in (
+        ("tcUrl", tcUrl, MAX_TC_URL_SIZE),
+        ("description", description, MAX_DESCRIPTION_SIZE),
+    ):
+        if not isinstance(value, str):
+            raise UsageError(f"the {name} of a reconnect request is not a string")
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the {name} is no text: {error.reason}") from None
+        if size > limit:
+            raise UsageError(f"a {name} of {size} bytes is over the limit of {limit}")
+    if any(character <= " " or character == "\x7f" for character in tcUrl):
+        raise UsageError("white space or a control character is in the tcUrl")
+    scheme, separator, _ = tcUrl.partition("://")
+    if separator and "/" not in scheme and not scheme.lower().startswith("rtmp"):
+        raise UsageError(f"{scheme[:80]!a} is no scheme of RTMP")
 
 
 def _isStreamId(value: object) -> TypeGuard[float]:

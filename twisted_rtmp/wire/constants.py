@@ -45,6 +45,11 @@ FIRST_CHUNK_STREAM_ID = 2
 LAST_CHUNK_STREAM_ID = 65599
 
 
+#: The code of an C{onStatus} that asks a client to connect anew.  E-RTMP v2, Reconnect
+#: Request.
+RECONNECT_REQUEST = "NetConnection.Connect.ReconnectRequest"
+
+
 class MessageType(IntEnum):
     """Message type ids.  RTMP 1.0, 5.4 and 7.1."""
 
