@@ -24,16 +24,14 @@ from twisted_rtmp.service import Listener, RTMPService
 from twisted_rtmp.tap import Options, endpointFromString, makeService
 from twisted_rtmp.web import HTTPSite
 from twisted_rtmp.web.answers import Origins
+from twisted_rtmp.web.encoders import Canvas, FrameRate, Wishes
 from twisted_rtmp.web.jsonfields import parseJSON
 from twisted_rtmp.web.multitrack import DECISION_SECONDS, MultitrackResource
 from twisted_rtmp.web.multitrackconfig import (
     MAX_CONFIGURATIONS,
     MAX_FILE,
-    Canvas,
-    FrameRate,
     Offer,
     OfferFile,
-    Wishes,
 )
 
 TARGET = "/multitrack-config"

@@ -27,13 +27,13 @@ from twisted_rtmp.interfaces import Refused, StreamRequest
 from twisted_rtmp.names import peerName, printable, streamOf
 from twisted_rtmp.web.answers import Origins, notAllowed
 from twisted_rtmp.web.asking import connectOf, said
+from twisted_rtmp.web.encoders import Wishes
 from twisted_rtmp.web.jsonfields import BadField, Fields, aText, parseJSON
 from twisted_rtmp.web.multitrackconfig import (
     KEY_FIELD,
     Offer,
     OfferFile,
     Unsuitable,
-    Wishes,
     hostOf,
 )
 

@@ -2,7 +2,7 @@
 What an encoder of several tracks is offered: the operator's file, and what of it suits
 one encoder.
 
-Imports the standard library and C{jsonfields} only.
+Imports the standard library, C{encoders} and C{jsonfields} only.
 
 The names are those of the schema that OBS calls multitrack video and Twitch Enhanced
 Broadcasting: OBS, C{frontend/utility/models/multitrack-video.hpp}; Amazon IVS,
@@ -17,8 +17,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from ipaddress import AddressValueError, IPv6Address
-from typing import Any, NamedTuple
+from typing import Any
 
+from twisted_rtmp.web.encoders import (
+    CODECS,
+    ENCODERS,
+    MAX_CANVASES,
+    Canvas,
+    Encoder,
+    FrameRate,
+    Wishes,
+    aSide,
+)
 from twisted_rtmp.web.jsonfields import (
     BadField,
     Fields,
@@ -46,70 +56,9 @@ MAX_AUDIO_TRACKS = 6
 #: there may be others for other canvases and codecs.
 MAX_CONFIGURATIONS = 100
 
-#: The largest side of a picture, in pixels: twice what 8K has.
-MAX_SIDE = 16384
-
 #: How far two proportions may be apart and still count as the same: 854x480 and 426x240
 #: stand for 16:9.
 SAME_PROPORTIONS = Fraction(1, 100)
-
-#: PCI vendor ids, as OBS tells them of the encoder's graphics cards.
-NVIDIA, AMD, INTEL, APPLE = 0x10DE, 0x1002, 0x8086, 0x106B
-
-#: Codecs, as encoders name them in what they support.
-CODECS = ("h264", "h265", "av1")
-
-#: Systems, as OBS tells them; of Linux it tells the distribution.
-WINDOWS, MACOS, LINUX = "Windows", "macOS", "Linux"
-
-
-class Encoder(NamedTuple):
-    """
-    An encoder of OBS.
-
-    @ivar codec: of L{CODECS}.
-    @ivar vendors: whose hardware does; empty: any, or none.
-    @ivar systems: where OBS has it; empty: everywhere.
-    """
-
-    codec: str
-    vendors: frozenset[int] = frozenset()
-    systems: frozenset[str] = frozenset()
-
-
-def _everyCodec(
-    names: str, vendors: Iterable[int], systems: Iterable[str]
-) -> dict[str, Encoder]:
-    """Encoders of one kind of hardware: one a codec, in the order of L{CODECS}."""
-    return {
-        name: Encoder(codec, frozenset(vendors), frozenset(systems))
-        for name, codec in zip(names.split(), CODECS, strict=False)
-    }
-
-
-_NVENC = ([NVIDIA], [WINDOWS, LINUX])
-_VAAPI = ([AMD, INTEL], [LINUX])
-_APPLE = "com.apple.videotoolbox.videoencoder.ave"
-
-#: Those whose needs are known: the plugins of OBS 30 to 32.
-ENCODERS: dict[str, Encoder] = {
-    "obs_x264": Encoder("h264"),
-    "ffmpeg_openh264": Encoder("h264"),
-    "ffmpeg_svt_av1": Encoder("av1"),
-    "ffmpeg_aom_av1": Encoder("av1"),
-    **_everyCodec("obs_nvenc_h264_tex obs_nvenc_hevc_tex obs_nvenc_av1_tex", *_NVENC),
-    **_everyCodec("jim_nvenc jim_hevc_nvenc jim_av1_nvenc", *_NVENC),
-    **_everyCodec(
-        "h264_texture_amf h265_texture_amf av1_texture_amf", [AMD], [WINDOWS]
-    ),
-    **_everyCodec(
-        "obs_qsv11_v2 obs_qsv11_hevc obs_qsv11_av1", [INTEL], [WINDOWS, LINUX]
-    ),
-    **_everyCodec(
-        "ffmpeg_vaapi_tex hevc_ffmpeg_vaapi_tex av1_ffmpeg_vaapi_tex", *_VAAPI
-    ),
-    **_everyCodec(f"{_APPLE}.avc {_APPLE}.hevc", [APPLE], [MACOS]),
-}
 
 #: Values of which OBS takes any other for the first, without a word.
 SCALE_TYPES = tuple(
@@ -145,160 +94,8 @@ class Unsuitable(Exception):
         self.description = description
 
 
-#: What OBS stores such numbers in.
-UINT32 = aNumber(0, 0xFFFFFFFF)
-aSide = aNumber(2, MAX_SIDE)
 #: kbit/s: up to 1 Gbit/s, which is where OBS's own setting ends.
 aBitrate = aNumber(1, 1_000_000)
-
-
-@dataclass(frozen=True)
-class FrameRate:
-    """Frames a second, as the schema writes them."""
-
-    numerator: int
-    denominator: int
-
-    @property
-    def value(self) -> Fraction:
-        return Fraction(self.numerator, self.denominator)
-
-    @classmethod
-    def parse(cls, value: object, where: str) -> FrameRate:
-        fields = Fields(value, where)
-        positive = aNumber(1, 0xFFFFFFFF)
-        rate = cls(
-            fields.need("numerator", positive), fields.need("denominator", positive)
-        )
-        fields.end()
-        return rate
-
-    def within(self, canvas: FrameRate) -> FrameRate:
-        """
-        The nearest rate that OBS can make of a canvas's, and that is not higher.
-
-        OBS leaves frames out evenly, every second or third.  It rounds so that asked
-        for 30 of 50 frames it keeps 50: here it is asked for 25.
-        """
-        if self.value >= canvas.value:
-            return canvas
-        ratio = canvas.value / self.value
-        if ratio.denominator == 1:
-            return self
-        return FrameRate(canvas.numerator, canvas.denominator * -(-ratio // 1))
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """
-    A picture that an encoder composes.
-
-    @ivar width: of the picture before it is scaled, in pixels.
-    @ivar height: the same.
-    """
-
-    width: int
-    height: int
-    rate: FrameRate
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """
-    What an encoder can do, and what its user wants.
-
-    @ivar canvases: what can be sent, the main one first.
-    @ivar codecs: of L{CODECS}.
-    @ivar vendors: of its graphics cards; L{None}: it does not say.
-    @ivar system: where it runs; L{None}: it does not say.
-    @ivar bitrate: kbit/s of all tracks together at most; L{None}: any.
-    @ivar videoTracks: at most so many; L{None}: any number.
-    @ivar vodTrack: whether it sends audio for recordings apart from that of the live
-        stream.
-    @ivar channels: of its audio.
-    """
-
-    canvases: tuple[Canvas, ...]
-    codecs: frozenset[str] = frozenset(CODECS)
-    vendors: frozenset[int] | None = None
-    system: str | None = None
-    bitrate: int | None = None
-    videoTracks: int | None = None
-    vodTrack: bool = False
-    channels: int = 2
-
-    @classmethod
-    def parse(cls, request: object) -> Wishes:
-        """
-        Read a request, as OBS 30.2 and all later ones write it.
-
-        Fields that are unknown here are of a newer schema, and say nothing to us.
-
-        @param request: the JSON object.
-        @raise BadField: something is missing or wrong.
-        """
-        fields = Fields(request)
-        client = Fields(fields.take("client", anObject) or {}, "client")
-        codecs = client.take("supported_codecs", aList) or ["h264"]
-        preferences = Fields(fields.need("preferences", anObject), "preferences")
-        capabilities = fields.take("capabilities", anObject) or {}
-        return cls(
-            canvases=_canvasesOf(preferences),
-            codecs=frozenset(codec for codec in codecs if codec in CODECS),
-            vendors=_vendorsOf(capabilities),
-            system=_systemOf(capabilities),
-            bitrate=preferences.take(
-                "maximum_aggregate_bitrate", aNumber(0, 2**64 - 1)
-            ),
-            videoTracks=preferences.take("maximum_video_tracks", UINT32),
-            vodTrack=preferences.take("vod_track_audio", aFlag) or False,
-            channels=preferences.take("audio_channels", aNumber(1, 8)) or 2,
-        )
-
-
-def _canvasesOf(preferences: Fields) -> tuple[Canvas, ...]:
-    """Read the canvases; before 2025-01-25 there is one, in the preferences."""
-    if not preferences.has("canvases"):
-        return (_canvasOf(preferences),)
-    canvases = preferences.need("canvases", aList)
-    if not canvases:
-        raise BadField("preferences.canvases", "this has one canvas or more")
-    return tuple(
-        _canvasOf(Fields(canvas, f"preferences.canvases[{index}]"))
-        for index, canvas in enumerate(canvases[:MAX_VIDEO_TRACKS])
-    )
-
-
-def _canvasOf(fields: Fields) -> Canvas:
-    """Read a canvas: what it has before scaling, if it says so."""
-    width, height = fields.need("width", aSide), fields.need("height", aSide)
-    return Canvas(
-        fields.take("canvas_width", aSide) or width,
-        fields.take("canvas_height", aSide) or height,
-        fields.need("framerate", FrameRate.parse),
-    )
-
-
-def _vendorsOf(capabilities: dict[str, Any]) -> frozenset[int] | None:
-    cards = capabilities.get("gpu")
-    if not isinstance(cards, list):
-        return None
-    return frozenset(
-        card["vendor_id"]
-        for card in cards
-        if isinstance(card, dict) and isinstance(card.get("vendor_id"), int)
-    )
-
-
-def _systemOf(capabilities: dict[str, Any]) -> str | None:
-    system = capabilities.get("system")
-    name = system.get("name") if isinstance(system, dict) else None
-    if not isinstance(name, str):
-        return None
-    return name if name in (WINDOWS, MACOS) else LINUX
-
-
-# What is offered
 
 
 @dataclass(frozen=True)
@@ -330,8 +127,7 @@ class VideoConfiguration:
             width=fields.need("width", aSide),
             height=fields.need("height", aSide),
             rate=fields.take("framerate", FrameRate.parse),
-            canvasIndex=fields.take("canvas_index", aNumber(0, MAX_VIDEO_TRACKS - 1))
-            or 0,
+            canvasIndex=fields.take("canvas_index", aNumber(0, MAX_CANVASES - 1)) or 0,
             **_settingsOf(fields),
         )
         extra = parsed.extra
