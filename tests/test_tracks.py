@@ -26,12 +26,9 @@ from rtmpclient import (
 from twisted.internet.task import Clock
 
 from twisted_rtmp.factory import RTMPFactory
-from twisted_rtmp.players import FLVForm, flvForm
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.capabilities import Capabilities, clientProperties
 from twisted_rtmp.wire.media import KEY_FRAME, MALFORMED, flagsOf
-from twisted_rtmp.wire.messages import Message
-from twisted_rtmp.wire.selection import EVERYTHING
 from twisted_rtmp.wire.tracks import withoutModEx
 
 METADATA = amf0.encode("onMetaData", {"width": 64.0})
@@ -714,13 +711,3 @@ class TestTracks:
         assert {name: figure[1:3] for name, figure in figures.items()} == {
             (kind, number): (2, 2) for kind in ("video", "audio") for number in range(3)
         }
-
-
-def test_formsOfFLV():
-    """By HTTP nobody announces anything: all of it, or what was asked for."""
-    assert flvForm("") == flvForm("gop=0&x=1") == FLVForm() == FLVForm(EVERYTHING)
-    selection = flvForm("video=1&audio=2").selection
-    assert (selection.videoTrack, selection.audioTrack) == (1, 2)
-    assert flvForm("track=1") == flvForm("video=1&audio=1") != flvForm("track=2")
-    message = Message(VIDEO, 7, 1, AVC_FRAME)
-    assert flvForm("track=0").encode(message) == FLVForm().encode(message)

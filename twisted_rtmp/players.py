@@ -149,16 +149,6 @@ class FLVForm:
         return encodeTag(message.typeId, message.timestamp, message.payload)
 
 
-def flvForm(query: str) -> FLVForm:
-    """
-    How a stream is written for who asks for it as FLV.
-
-    @param query: of the address: C{track=1}, C{video=1} or C{audio=2} ask for one
-        track; without any of them everything is written as it came.
-    """
-    return FLVForm(Selection.forFLV(query))
-
-
 def choose(selection: Selection, messages: list[Message]) -> tuple[list[Message], int]:
     """
     Take out of messages what passes a selection.

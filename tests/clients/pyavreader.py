@@ -1,5 +1,5 @@
 """
-Read streams from a URL, or a file, to the end: pyavreader.py URL FILE.
+Read streams from a URL, or a file, to the end: pyavreader.py URL FILE [OPTION=VALUE].
 
 FILE gets what FFmpeg makes of them, as JSON: of each its kind, codec, configuration,
 and its packets with their times.  A program of its own for live streams, since opening
@@ -19,12 +19,15 @@ import av
 PATIENCE = "60000000"
 
 
-def read(source: str | IO[bytes]) -> list[dict[str, Any]]:
+def read(source: str | IO[bytes], *more: str) -> list[dict[str, Any]]:
     """
     The streams of a source that have packets, those of video first; times are in
     milliseconds.  (FFmpeg may make up one from what the metadata say.)
+
+    @param more: options of FFmpeg's, with their values.
     """
     options = {"rw_timeout": PATIENCE} if isinstance(source, str) else {}
+    options.update(option.split("=", 1) for option in more)
     with av.open(source, format="flv", options=options) as container:
         packets: dict[int, list[list[object]]] = {}
         for packet in container.demux():
@@ -53,7 +56,7 @@ def read(source: str | IO[bytes]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    url, path = sys.argv[1:]
-    streams = read(url)
+    url, path, *options = sys.argv[1:]
+    streams = read(url, *options)
     with open(path, "w", encoding="ascii") as file:
         json.dump(streams, file)

@@ -16,7 +16,14 @@ from urllib.parse import parse_qs
 
 from twisted_rtmp.wire.capabilities import ANY_CODEC, UNANNOUNCED, Capabilities
 from twisted_rtmp.wire.constants import MessageType
-from twisted_rtmp.wire.flags import COMMAND, ENHANCED, FOREIGN, MOD_EX, MULTITRACK
+from twisted_rtmp.wire.flags import (
+    COMMAND,
+    ENHANCED,
+    FOREIGN,
+    METADATA,
+    MOD_EX,
+    MULTITRACK,
+)
 from twisted_rtmp.wire.tracks import (
     PlainTrack,
     splitTracks,
@@ -70,26 +77,11 @@ class Selection:
         return (
             self._all
             and self._modEx
-            and self.unasked
+            and self.videoTrack is None
+            and self.audioTrack is None
             and self.capabilities.takesVideo(ANY_CODEC)
             and self.capabilities.takesAudio(ANY_CODEC)
         )
-
-    @classmethod
-    def forFLV(cls, query: str) -> Selection:
-        """
-        Read what a player of an FLV stream asks for, which announces nothing: it gets
-        everything as it comes unless it asks for less.
-
-        @param query: as for L{fromQuery}, in the request's address.
-        """
-        selection = cls.fromQuery(UNANNOUNCED, query)
-        return EVERYTHING if selection.unasked else selection
-
-    @cached_property
-    def unasked(self) -> bool:
-        """Whether it asked for no track by its number."""
-        return self.videoTrack is None and self.audioTrack is None
 
     @cached_property
     def further(self) -> bool:
@@ -112,7 +104,7 @@ class Selection:
         @param flags: of the payload; not malformed.
         @return: the payloads, which are none for a track that the player did not ask
             for, and seldom several; and how many tracks it would have got, but cannot
-            read.
+            read, metadata of one track aside.
         """
         if typeId == _VIDEO:
             wanted = self.videoTrack
@@ -168,11 +160,14 @@ class Selection:
     def _plain(self, typeId: int, tracks: list[PlainTrack]) -> tuple[list[bytes], int]:
         """Tracks of which each message has one, in a form that the player reads."""
         payloads = []
+        refused = 0
         for track in tracks:
             payload = self._form(typeId, track)
             if payload is not None:
                 payloads.append(payload)
-        return payloads, len(tracks) - len(payloads)
+            elif not track.flags & METADATA:  # there is no legacy form of those
+                refused += 1
+        return payloads, refused
 
     def _form(self, typeId: int, track: PlainTrack) -> bytes | None:
         codec = track.codec
