@@ -6,8 +6,10 @@ import argparse
 import io
 import os
 import sys
+import threading
 
 import pytest
+import pytest_twisted
 from clientkit import Outcome, connected
 from rtmpclient import (
     AAC_FRAME,
@@ -20,7 +22,7 @@ from rtmpclient import (
     VIDEO,
 )
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp.client.__main__ import Progress, figures, main, parse
@@ -426,6 +428,49 @@ def test_standardOutputThatIsAPipe():
         assert lost
         assert output.close(b"") is None
     os.close(read)
+
+
+class Producer:
+    """Notes what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def pauseProducing(self):
+        self.told.append("pause")
+
+    def resumeProducing(self):
+        self.told.append("resume")
+
+    def stopProducing(self):
+        self.told.append("stop")
+
+
+@pytest_twisted.ensureDeferred
+async def test_aReaderThatDoesNotRead():
+    from twisted.internet import reactor
+
+    read, write = os.pipe()
+    output = PipeOutput(reactor, write, lambda: None)
+    producer = Producer()
+    output.throttle(producer)
+    data = os.urandom(1 << 20)
+    output.write(data)
+    assert producer.told == ["pause"]
+
+    got = []
+
+    def readAll():
+        with os.fdopen(read, "rb") as file:
+            got.append(file.read())
+
+    reading = threading.Thread(target=readAll, daemon=True)
+    reading.start()
+    while producer.told != ["pause", "resume"]:
+        await deferLater(reactor, 0)
+    await output.close(b"")
+    reading.join()
+    assert got == [data]
 
 
 # The command's own

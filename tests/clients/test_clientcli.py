@@ -116,7 +116,6 @@ def test_interruptedPlay(capture, sample, tmp_path):
             [*CLIENT, "play", capture.url("a"), str(played)],
             env=environment(),
             stderr=end,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         os.close(end)
         while not re.search(rb"\r[1-9]\d*\.\d s, \d+ messages, ", shown):

@@ -143,7 +143,11 @@ class PipeOutput:
         fd: int,
         lost: Callable[[], object],
     ) -> None:
-        """@param lost: called when the reader has gone."""
+        """
+        @param fd: the pipe's descriptor; closed at the end.
+        @param lost: called when the reader has gone.
+        """
+        self._fd = fd
         self._lost = lost
         self._gone = False
         self._closed: Deferred[None] | None = None
@@ -170,8 +174,9 @@ class PipeOutput:
             self._writer.connectionLost(Failure(ConnectionAborted()))
 
     def childConnectionLost(self, name: str, reason: object) -> None:
-        """For the writer: the pipe is closed."""
+        """For the writer, which is done with the pipe and leaves it open."""
         self._gone = True
+        os.close(self._fd)
         closed, self._closed = self._closed, None
         if closed is not None:
             closed.callback(None)
