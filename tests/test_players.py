@@ -265,6 +265,19 @@ def test_theGOPIsWrittenOnceForAll(stream, group, monkeypatch):
     assert fifth.messages() == headers + gop
 
 
+def test_aLargeGOPIsNotKeptTwice(stream, group, monkeypatch):
+    monkeypatch.setattr(playersModule, "GOP_BYTES", 4000)
+    headers = begin(stream)
+    gop = send(stream, key(0, 1500))
+    join(group)
+    assert len(group._gopEncoded) == len(headers + gop)
+    gop += send(stream, inter(33, 1500))
+    for _ in range(2):
+        _, peer = join(group)
+        assert peer.messages() == headers + gop
+        assert group._gopEncoded == []
+
+
 def test_withoutTheGOP(stream, group):
     headers = begin(stream)
     send(stream, key(0), inter(33))

@@ -727,6 +727,9 @@ class PlayerGroup:
             self._encodeGOP(form)
             refused = self._gopRefused
             player.join(self._gopChosen, self._gopEncoded)
+            if self._gopBytes * 2 > GOP_BYTES:
+                # The GOP and what was written of it stay within its bound together.
+                self._forgetEncoded()
         else:
             headers, refused = self._choose(form.selection, self._stream.headers())
             encoded = [form.encode(message) for message in headers]
