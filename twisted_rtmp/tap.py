@@ -28,7 +28,7 @@ from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.pacing import LATENCY_SECONDS
 from twisted_rtmp.pipes import PipeSinks, parseCommand
 from twisted_rtmp.recording import DEFAULT_NAME, Recordings, RecordName
-from twisted_rtmp.recording.recorder import MIN_FREE
+from twisted_rtmp.recording.recordings import MIN_FREE
 from twisted_rtmp.relay import (
     Origin,
     PullRelay,
@@ -170,6 +170,17 @@ def parseTakeOver(text: str) -> str:
     names = [member.value for member in TakeOver]
     if text not in names:
         raise ValueError("this is one of " + ", ".join(names))
+    return text
+
+
+def parseTracks(text: str) -> str:
+    """
+    Read where the tracks of a recording go: C{together} or C{separate}.
+
+    @raise ValueError: it is neither.
+    """
+    if text not in ("together", "separate"):
+        raise ValueError("this is together or separate")
     return text
 
 
@@ -349,6 +360,13 @@ class Options(UsageOptions):
             parseSize,
             None,
             "Begin a new file after this size, at a key frame.",
+        ),
+        _parameter(
+            "record-tracks",
+            parseTracks,
+            "together",
+            "Where the tracks of a stream go: together in its file as they came, or"
+            " separate: each further track in a file beside it.",
         ),
         _parameter(
             "record-min-free",
@@ -789,5 +807,6 @@ def _recordingOptions(options: Options) -> dict[str, Any]:
         "rotateBytes": options["rotate-size"],
         "minFree": options["record-min-free"],
         "fsyncSeconds": options["record-fsync"],
+        "separateTracks": options["record-tracks"] == "separate",
     }
     return {name: value for name, value in arguments.items() if value is not None}

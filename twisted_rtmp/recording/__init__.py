@@ -6,6 +6,7 @@ files that a crash left behind.  This package must not import the protocol.
 """
 
 from twisted_rtmp.recording.names import DEFAULT_NAME, RecordName
-from twisted_rtmp.recording.recorder import FinishedFile, FLVRecorder, Recordings
+from twisted_rtmp.recording.recorder import FinishedFile, FLVRecorder
+from twisted_rtmp.recording.recordings import Recordings
 
 __all__ = ["DEFAULT_NAME", "FLVRecorder", "FinishedFile", "RecordName", "Recordings"]

@@ -23,8 +23,9 @@ from twisted_rtmp.wire import amf0, flv
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import TagType
 from twisted_rtmp.wire.errors import ProtocolError, UsageError
-from twisted_rtmp.wire.media import CODED, KEY_FRAME, MULTITRACK, parseVideo
+from twisted_rtmp.wire.media import CODED, KEY_FRAME
 from twisted_rtmp.wire.messages import Message
+from twisted_rtmp.wire.tracks import trackIdsOf
 
 #: The largest timestamp that is written, in milliseconds, 24.8 days: FLV's is a signed
 #: number of 32 bits.  FLV 10.1, E.4.1.
@@ -301,9 +302,7 @@ def lowestTrack(payload: bytes, flags: int) -> int:
     @param payload: of a single track its beginning is enough.
     @param flags: of the payload, which has L{CODED} among them.
     """
-    if not flags & MULTITRACK:
-        return 0
-    return min(track.trackId for track in parseVideo(payload).tracks)
+    return min(trackIdsOf(TagType.VIDEO, payload, flags))
 
 
 def tellsAll(typeId: int, flags: int) -> bool:

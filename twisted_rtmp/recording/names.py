@@ -21,8 +21,9 @@ EXTENSION = ".flv"
 #: Bytes of a name on the disk: NAME_MAX of Linux and macOS file systems.
 NAME_BYTES = 255
 
-#: Bytes that L{EXTENSION} and the suffix of a name that is taken (C{-9999}) need.
-_RESERVED_BYTES = len(EXTENSION) + 5
+#: Bytes that L{EXTENSION}, the suffix of a name that is taken (C{-9999}) and that of a
+#: track (C{.video255}) need.
+_RESERVED_BYTES = len(EXTENSION) + 5 + 9
 
 #: Bytes a stream's or application's name may take of a file's name: with the time of
 #: L{DEFAULT_NAME} this stays below L{NAME_BYTES}.

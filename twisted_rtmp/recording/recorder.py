@@ -1,9 +1,9 @@
 """
 Records live streams into FLV files.
 
-L{Recordings} gives each stream an L{FLVRecorder}, which writes one file after the
-other: a new one when the file is to be rotated, or when the disk would not take more.
-Imports the files, the format and the wire; not the protocol.
+An L{FLVRecorder} writes one file after the other: a new one when the file is to be
+rotated, or when the disk would not take more.  Imports the files, the format and the
+wire; not the protocol.
 """
 
 from __future__ import annotations
@@ -13,27 +13,24 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
-from twisted_rtmp.ledger import MediaCounts
-from twisted_rtmp.limits import STOP_SECONDS
+from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.recording.files import (
     BATCH_BYTES,
-    STALL_SECONDS,
     Disk,
     DiskFile,
     DiskStalled,
     FileRemoved,
     FileWriter,
-    IDiskReactor,
     LowSpace,
-    Pool,
 )
 from twisted_rtmp.recording.flvfile import (
     FLAGS_OFFSET,
@@ -46,14 +43,11 @@ from twisted_rtmp.recording.flvfile import (
     readMetadata,
     tellsAll,
 )
-from twisted_rtmp.recording.names import DEFAULT_NAME, EXTENSION, RecordName
+from twisted_rtmp.recording.names import EXTENSION, RecordName
 from twisted_rtmp.wire import flv, media
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.media import CODED, KEY_FRAME, MULTITRACK, SEQUENCE_HEADER
 from twisted_rtmp.wire.messages import Message
-
-if TYPE_CHECKING:
-    from twisted_rtmp.streams import LiveStream
 
 #: After a file failed, the next one is begun so many seconds after the failed one was
 #: begun: at once if that was long ago, and a full disk is tried six times a minute.
@@ -61,10 +55,6 @@ RETRY_SECONDS = 10.0
 
 #: Between two lines about failures of one stream's recording, in seconds.
 TELL_SECONDS = 10.0
-
-#: Bytes on the disk below which nothing is recorded.  None: how much a disk needs for
-#: others only its operator knows, and a full one does not end a stream.
-MIN_FREE = 0
 
 #: A stream without video for so long, in milliseconds of its own time, is cut like one
 #: without any: at an audio frame.
@@ -118,6 +108,8 @@ class FinishedFile:
     @ivar size: bytes.
     @ivar finished: whether its length and index are written; if not, the repair
         command writes them.
+    @ivar track: such as C{audio1}, of the file of one track; empty for the stream's
+        own.
     """
 
     path: str
@@ -126,11 +118,92 @@ class FinishedFile:
     duration: float
     size: int
     finished: bool = True
+    track: str = ""
+
+
+class Source(Protocol):
+    """What is recorded: a L{LiveStream<twisted_rtmp.streams.LiveStream>}, or a part."""
+
+    @property
+    def application(self) -> str:
+        """The application's name."""
+
+    @property
+    def name(self) -> str:
+        """The stream's own name."""
+
+    @property
+    def label(self) -> str:
+        """Both, for log lines."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """What was stored, and what was lost."""
+
+    def headers(self) -> list[Message]:
+        """The newest metadata and sequence headers."""
+
+    def throttle(self) -> IPushProducer:
+        """By which the publisher is slowed down."""
+
+
+class Whole:
+    """
+    A message whose tracks go to files of their own.
+
+    It is written when all of its pieces are, and lost, once, if one of them is.
+    """
+
+    __slots__ = ("_ledger", "_left", "_lost", "_message", "_written")
+
+    def __init__(
+        self, message: Message, pieces: int, ledger: Ledger, written: MediaCounts
+    ) -> None:
+        self._message = message
+        self._left = pieces
+        self._lost = False
+        self._ledger = ledger
+        self._written = written
+
+    def stored(self) -> None:
+        """One piece is written."""
+        self._left -= 1
+        if not self._left and not self._lost:
+            self._written.count(self._message)
+
+    def lost(self, reason: str) -> None:
+        """One piece is not."""
+        self._left -= 1
+        if not self._lost:
+            self._lost = True
+            self._ledger.discard(reason)
+
+
+class Piece(Message):
+    """
+    One track's part of a message.
+
+    @ivar whole: the message's own account.
+    """
+
+    __slots__ = ("whole",)
+
+    def __init__(
+        self, message: Message, payload: bytes, flags: int, whole: Whole
+    ) -> None:
+        super().__init__(
+            message.typeId, message.timestamp, message.streamId, payload, flags
+        )
+        self.whole = whole
+
+
+def _piecesOf(messages: Sequence[Message]) -> list[Piece]:
+    return [message for message in messages if isinstance(message, Piece)]
 
 
 @dataclass
-class _Settings:
-    """What all recorders of a L{Recordings} share."""
+class Settings:
+    """What all recorders of one folder share."""
 
     disk: Disk
     directory: str
@@ -178,20 +251,31 @@ class _Part:
     @ivar muxer: its time line.
     @ivar writer: its way to the disk.
     @ivar begun: when, on the reactor's clock, in seconds.
+    @ivar named: the time in its name, in seconds since 1970.
     @ivar error: why it takes nothing more, or L{None}.
     """
 
     def __init__(
         self,
-        settings: _Settings,
-        stream: LiveStream,
+        settings: Settings,
+        stream: Source,
         headers: Sequence[Message],
         failed: Callable[[_Part, OSError], object],
+        track: str = "",
+        beside: _Part | None = None,
     ) -> None:
-        """@param headers: metadata and sequence headers to begin with."""
+        """
+        @param headers: metadata and sequence headers to begin with.
+        @param track: what the name gets at its end.
+        @param beside: a file whose name and time line this one shares.
+        """
         self.muxer = FLVMuxer(HEAD_SIZE)
+        if beside is not None:
+            self.muxer.base = beside.muxer.base
         self.begun = settings.disk.reactor.seconds()
+        self.named: float = settings.now() if beside is None else beside.named
         self.error: OSError | None = None
+        self._empty = True
         self._headers = list(headers)
         self._headerTags: list[bytes] = []
         self._metadata: dict[str, Any] = {}
@@ -199,9 +283,9 @@ class _Part:
         self._kinds: set[int] = set()
         # Kinds of which the frame has not come that tells what a header does not.
         self._untold = {_AUDIO, _VIDEO}
-        components = settings.name.render(
-            stream.application, stream.name, settings.now()
-        )
+        components = settings.name.render(stream.application, stream.name, self.named)
+        if track:
+            components[-1] += f".{track}"
         self.writer = FileWriter(
             settings.disk,
             DiskFile(
@@ -224,8 +308,9 @@ class _Part:
         @return: as L{FileWriter.send}.
         """
         muxer = self.muxer
-        first = muxer.base is None
+        first = self._empty
         if first:
+            self._empty = False
             messages = self._begin(messages, counts)
             before = 0
         else:
@@ -343,7 +428,7 @@ class _Part:
 @implementer(IMediaSink)
 class FLVRecorder:
     """
-    Records one stream.
+    Records one stream, or one track of it.
 
     @ivar anchors: how often a file's time line could not go on as the stream's did.
     """
@@ -352,15 +437,34 @@ class FLVRecorder:
 
     def __init__(
         self,
-        settings: _Settings,
-        stream: LiveStream,
+        settings: Settings,
+        stream: Source,
         gone: Callable[[FLVRecorder], object],
+        *,
+        track: str = "",
+        leader: FLVRecorder | None = None,
+        introduction: Sequence[Message] = (),
+        divided: bool = False,
     ) -> None:
-        """@param gone: called when the stream has ended and all is stored."""
+        """
+        @param gone: called when the stream has ended and all is stored.
+        @param track: what the names of the files get at their ends.
+        @param leader: the recorder whose files these go with: they have their names
+            and their time line, and are cut when those are.
+        @param introduction: what the first file begins with.
+        @param divided: whether L{Piece}s come.
+        """
         self._settings = settings
         self._disk = settings.disk
         self._stream = stream
         self._gone = gone
+        self._track = track
+        self._leader = leader
+        self._followers: list[FLVRecorder] = []
+        if leader is not None:
+            leader._followers.append(self)
+        self._introduction = introduction
+        self._divided = divided
         self._written = stream.ledger.writer("recording")
         self._state = _State.IDLE
         self._part: _Part | None = None
@@ -435,7 +539,7 @@ class FLVRecorder:
                     self._superseded.count(self._metadata)
                 self._metadata = message
                 return False
-            self._begin(message, [])
+            self._begin(message, self._introduction)
             if self._metadata is not None:
                 self._pending.append(self._metadata)
                 self._disk.wake(self.flush)
@@ -444,7 +548,8 @@ class FLVRecorder:
             self._begin(message, self._stream.headers())
             return True
         self._discard(
-            "not recording" if self._error is None else _reasonOf(self._error)
+            "not recording" if self._error is None else _reasonOf(self._error),
+            [message],
         )
         return False
 
@@ -494,14 +599,47 @@ class FLVRecorder:
         self.flush()
         self._finish()
         self._open(message, self._stream.headers())
+        for follower in self._followers:
+            follower._cut()
+
+    def _cut(self) -> None:
+        """End the file as soon as another can begin."""
+        self._cutTime = -math.inf
+        self._cutFlags = KEY_FRAME | CODED
 
     def _begin(self, message: Message, headers: Sequence[Message]) -> None:
+        first = self._state is _State.IDLE
         self._moveTo(_State.RECORDING)
-        self._open(message, headers)
+        self._open(message, headers, first=first)
 
-    def _open(self, message: Message, headers: Sequence[Message]) -> None:
-        self._part = _Part(self._settings, self._stream, headers, self._failed)
+    def _open(
+        self, message: Message, headers: Sequence[Message], *, first: bool = False
+    ) -> None:
+        """@param first: whether this is the first file."""
+        self._part = _Part(
+            self._settings,
+            self._stream,
+            headers,
+            self._failed,
+            self._track,
+            self._beside(first),
+        )
+        self._cutFlags = 0
         self._setCut(message.timestamp)
+
+    def _beside(self, first: bool) -> _Part | None:
+        """The file whose name and time line the next one shares, if there is one."""
+        group: Sequence[FLVRecorder] = ()
+        if self._leader is not None:
+            group = (self._leader, *self._leader._followers)
+        elif first:
+            group = self._followers  # one of which came before
+        for other in group:
+            if other is not self:
+                other.flush()  # to know where its time line begins
+                if other._part is not None:
+                    return other._part
+        return None
 
     def _setCut(self, base: int) -> None:
         """
@@ -529,6 +667,7 @@ class FLVRecorder:
         counts.add(self._superseded)
         self._superseded = MediaCounts()
         sent = part.send(messages, counts)
+        pieces = _piecesOf(messages) if self._divided else []
         if counts.video:
             self._lastVideo = messages[-1].timestamp
             if part.muxer.leadingTrack is not None:
@@ -538,12 +677,21 @@ class FLVRecorder:
             self._setCut(part.muxer.base)
             if self._hasVideo(messages[-1].timestamp):
                 self._cutFlags = KEY_FRAME
+        if pieces:
+            _takeOff(pieces, counts)
         sent.addCallbacks(
-            self._stored, self._lost, callbackArgs=(part, counts), errbackArgs=(counts,)
+            self._stored,
+            self._lost,
+            callbackArgs=(part, counts, pieces),
+            errbackArgs=(counts, pieces),
         )
 
-    def _stored(self, _: None, part: _Part, counts: MediaCounts) -> None:
+    def _stored(
+        self, _: None, part: _Part, counts: MediaCounts, pieces: list[Piece]
+    ) -> None:
         self._written.add(counts)
+        for piece in pieces:
+            piece.whole.stored()
         if not self._announced:
             self._announced = True
             self._log.info(
@@ -555,15 +703,21 @@ class FLVRecorder:
             self._error = None
             self._tell("goes on in {path}", path=part.path)
 
-    def _lost(self, failure: Failure, counts: MediaCounts) -> None:
+    def _lost(self, failure: Failure, counts: MediaCounts, pieces: list[Piece]) -> None:
         if failure.check(OSError) is None:
             self._log.failure(
                 "Recording {stream} failed", failure, stream=self._stream.label
             )
-        self._discard(_reasonOf(failure.value), counts.messages)
+        reason = _reasonOf(failure.value)
+        self._stream.ledger.discard(reason, counts.messages)
+        for piece in pieces:
+            piece.whole.lost(reason)
 
-    def _discard(self, reason: str, messages: int = 1) -> None:
-        self._stream.ledger.discard(reason, messages)
+    def _discard(self, reason: str, messages: Sequence[Message]) -> None:
+        pieces = _piecesOf(messages)
+        self._stream.ledger.discard(reason, len(messages) - len(pieces))
+        for piece in pieces:
+            piece.whole.lost(reason)
 
     def _failed(self, part: _Part, error: OSError) -> None:
         """A file takes nothing more."""
@@ -572,7 +726,7 @@ class FLVRecorder:
         if part is not self._part:
             return  # it is being finished already, which will tell
         self._error = error
-        self._discard(_reasonOf(error), len(self._pending))
+        self._discard(_reasonOf(error), self._pending)
         self._pending = []
         self._pendingSize = 0
         self._retryAt = part.begun + RETRY_SECONDS
@@ -612,6 +766,7 @@ class FLVRecorder:
                     part.duration,
                     part.size,
                     complete,
+                    self._track,
                 )
             )
         if self._state is _State.ENDED and not self._unfinished:
@@ -650,112 +805,12 @@ class FLVRecorder:
             )
 
 
-@implementer(ISinkFactory)
-class Recordings:
-    """
-    Records every stream below one folder.
-
-    @ivar finished: called with each L{FinishedFile}; an application may add to it.
-    @ivar recorders: those of the streams that are live, or not all stored.
-    @ivar files: how many files have been finished.
-    @ivar failures: how often a file could not go on.
-    """
-
-    sinkName = "recording"
-
-    _log = Logger()
-
-    def __init__(
-        self,
-        reactor: IDiskReactor,
-        directory: str,
-        *,
-        name: str = DEFAULT_NAME,
-        rotateSeconds: float | None = None,
-        rotateBytes: int | None = None,
-        minFree: int = MIN_FREE,
-        fsyncSeconds: float | None = None,
-        stallSeconds: float = STALL_SECONDS,
-        now: Callable[[], float] | None = None,
-        pool: Pool | None = None,
-    ) -> None:
-        """
-        @param directory: made when the first stream is recorded.
-        @param name: see L{RecordName}.
-        @param rotateSeconds: begin a new file at the first key frame after so long.
-        @param rotateBytes: begin a new file at the first key frame after so many.
-        @param minFree: bytes that must remain free on the disk.
-        @param fsyncSeconds: wait for the disk itself about this often; L{None} leaves
-            it to the operating system when its cache is written.
-        @param stallSeconds: how long a stream is held up by a disk that does not
-            answer, before its file is given up.
-        @param now: the time for names, in seconds since 1970; the reactor's by default.
-        @param pool: see L{Disk}.
-        @raise ValueError: an argument makes no sense; the message is one line.
-        """
-        for what, value in (
-            ("rotateSeconds", rotateSeconds),
-            ("rotateBytes", rotateBytes),
-            ("fsyncSeconds", fsyncSeconds),
-        ):
-            if value is not None and value <= 0:
-                raise ValueError(f"{what} must be more than 0, not {value}")
-        self.finished: list[Callable[[FinishedFile], object]] = []
-        self.recorders: set[FLVRecorder] = set()
-        self.files = 0
-        self.failures = 0
-        self._disk = Disk(reactor, pool)
-        self._stopped = False
-        self._settings = _Settings(
-            disk=self._disk,
-            directory=directory,
-            name=RecordName(name),
-            now=now or reactor.seconds,
-            rotateMilliseconds=None if rotateSeconds is None else rotateSeconds * 1000,
-            rotateBytes=rotateBytes,
-            minFree=minFree,
-            fsyncSeconds=fsyncSeconds,
-            stallSeconds=stallSeconds,
-            tellFinished=self._tellFinished,
-            tellFailed=self._tellFailed,
-        )
-
-    def openSink(self, stream: LiveStream) -> FLVRecorder | None:
-        """Record a stream; L{None} once L{stop} has been called."""
-        if self._stopped:
-            return None
-        recorder = FLVRecorder(self._settings, stream, self.recorders.discard)
-        self.recorders.add(recorder)
-        return recorder
-
-    def _tellFinished(self, file: FinishedFile) -> None:
-        self.files += 1
-        for callback in self.finished:
-            # An application's fault is not the recording's.
-            maybeDeferred(callback, file).addErrback(
-                lambda failure: self._log.failure(
-                    "A callback of a finished recording failed", failure
-                )
-            )
-
-    def _tellFailed(self, error: OSError) -> None:
-        self.failures += 1
-
-    def stop(self, seconds: float = STOP_SECONDS) -> Deferred[None]:
-        """
-        Finish every recording and end the disk's thread.
-
-        @param seconds: how long a disk that does not answer is waited for.
-        @return: fires when all is done, or given up; it never fails.
-        """
-        self._stopped = True
-        for recorder in list(self.recorders):
-            recorder.streamEnded()
-        return self._disk.stop(seconds).addCallback(self._tellStopped)
-
-    def _tellStopped(self, complete: bool) -> None:
-        if not complete:
-            self._log.warn(
-                "The disk does not answer; {count} recordings are left unfinished",
-                count=len(self.recorders),
-            )
+def _takeOff(pieces: Sequence[Piece], counts: MediaCounts) -> None:
+    """Leave the pieces to the accounts of the messages that they are of."""
+    apart = MediaCounts()
+    for piece in pieces:
+        apart.count(piece)
+    counts.video -= apart.video
+    counts.audio -= apart.audio
+    counts.headers -= apart.headers
+    counts.size -= apart.size

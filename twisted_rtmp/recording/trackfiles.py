@@ -1,0 +1,202 @@
+"""
+A file for each further track of a stream.
+
+The stream's own file has track 0 of each kind and all data; each other track has a file
+beside it, with the same name and the same time line.  Each holds plain messages, which
+any player reads: their tracks have no numbers any more, and what has a legacy form is
+written in it.  Imports the recorder and the wire; not the protocol.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.ledger import Ledger
+from twisted_rtmp.recording.flvfile import isMetadata
+from twisted_rtmp.recording.recorder import FLVRecorder, Piece, Settings, Whole
+from twisted_rtmp.wire import amf0, media
+from twisted_rtmp.wire.amfvalues import ECMAArray
+from twisted_rtmp.wire.constants import MessageType
+from twisted_rtmp.wire.errors import ProtocolError
+from twisted_rtmp.wire.media import FOREIGN, MULTITRACK
+from twisted_rtmp.wire.messages import Message
+from twisted_rtmp.wire.tracks import PlainTrack, splitTracks, toLegacy
+
+if TYPE_CHECKING:
+    from twisted_rtmp.streams import LiveStream
+
+#: Files of one stream beside its own: as many tracks as a stream keeps headers of, 16
+#: of each kind.  OBS sends up to 5.  A hostile encoder could have 510, of 73 kB each.
+MAX_TRACK_FILES = 32
+
+_VIDEO: int = MessageType.VIDEO
+
+_KINDS: dict[int, str] = {MessageType.AUDIO: "audio", MessageType.VIDEO: "video"}
+
+#: Where C{onMetaData} says what of a track.  E-RTMP v2, Enhancing onMetaData.
+_INFO_MAPS = {"audio": "audioTrackIdInfoMap", "video": "videoTrackIdInfoMap"}
+
+
+def _plainOf(typeId: int, track: PlainTrack) -> bytes:
+    """A track's payload, as most players read it."""
+    legacy = toLegacy(typeId, track.payload)
+    return track.payload if legacy is None else legacy
+
+
+class _Part:
+    """
+    What one file has of a stream: track 0 of both kinds, or another track.
+
+    @ivar application: the stream's.
+    @ivar name: the stream's.
+    @ivar label: for log lines.
+    @ivar ledger: the stream's.
+    @ivar track: such as C{audio1}; empty for track 0.
+    """
+
+    def __init__(self, stream: LiveStream, typeId: int = 0, trackId: int = 0) -> None:
+        """@param typeId: the message type id of the track; any of track 0."""
+        self.application = stream.application
+        self.name = stream.name
+        self.ledger: Ledger = stream.ledger
+        self.track = f"{_KINDS[typeId]}{trackId}" if typeId else ""
+        self.label = f"{stream.label} {self.track}" if typeId else stream.label
+        self._stream = stream
+        self._typeId = typeId
+        self._trackId = trackId
+
+    def throttle(self) -> IPushProducer:
+        """By which the publisher is slowed down."""
+        return self._stream.throttle()
+
+    def headers(self) -> list[Message]:
+        """What the newest metadata and sequence headers have of the part."""
+        found = [] if self._typeId == 0 else self.introduction()
+        for message in self._stream.headers():
+            if message.flags & MULTITRACK:
+                if self._typeId in (0, message.typeId):
+                    found += self._of(message)
+            elif self._typeId == 0 and not message.flags & FOREIGN:
+                found.append(message)
+        return found
+
+    def _of(self, message: Message) -> list[Message]:
+        typeId = message.typeId
+        headers = []
+        for track in splitTracks(typeId, message.payload):
+            if track.trackId == self._trackId:
+                payload = _plainOf(typeId, track)
+                flags = media.flagsOf(typeId, payload)
+                headers.append(Message(typeId, message.timestamp, 0, payload, flags))
+        return headers
+
+    def introduction(self) -> list[Message]:
+        """The metadata of the track, if the stream's say anything of it."""
+        metadata = self._stream.metadata
+        if metadata is None or not isMetadata(metadata):
+            return []
+        try:
+            values = amf0.decode(metadata.payload)
+        except ProtocolError:
+            return []
+        properties = values[1] if len(values) > 1 else None
+        infos = (
+            properties.get(_INFO_MAPS[self.track.rstrip("0123456789")])
+            if isinstance(properties, dict)
+            else None
+        )
+        info = infos.get(str(self._trackId)) if isinstance(infos, dict) else None
+        if not isinstance(info, dict):
+            return []
+        payload = amf0.encode("onMetaData", ECMAArray(info))
+        return [Message(MessageType.DATA_AMF0, metadata.timestamp, 0, payload)]
+
+
+@implementer(IMediaSink)
+class TrackRecorder:
+    """
+    Records one stream, each further track in files of its own.
+
+    What has no number, and what cannot be taken apart, is in the stream's own file as
+    it came.
+    """
+
+    def __init__(
+        self, settings: Settings, stream: LiveStream, recorders: set[FLVRecorder]
+    ) -> None:
+        """@param recorders: has those that are not done yet."""
+        self._stream = stream
+        self._written = stream.ledger.writer("recording")
+        self._recorders = recorders
+        # The others are cut when the first one's file is.
+        self._settings = replace(settings, rotateMilliseconds=None, rotateBytes=None)
+        self._first = FLVRecorder(
+            settings, _Part(stream), recorders.discard, divided=True
+        )
+        recorders.add(self._first)
+        self._others: dict[tuple[int, int], FLVRecorder] = {}
+        # The FourCCs of further video tracks, with their numbers.
+        self._codecs: dict[int | str, int] = {}
+
+    def mediaReceived(self, message: Message) -> None:
+        """Give each track what a message has of it."""
+        flags = message.flags
+        if flags & MULTITRACK:
+            tracks = splitTracks(message.typeId, message.payload)
+            if tracks:
+                self._tracksReceived(message, tracks)
+                return
+        elif flags & FOREIGN:
+            codec = media.parseVideo(message.payload).codec
+            trackId = self._codecs.get(codec)
+            if trackId is not None:
+                self._others[_VIDEO, trackId].mediaReceived(message)
+                return
+        self._first.mediaReceived(message)
+
+    def _tracksReceived(self, message: Message, tracks: list[PlainTrack]) -> None:
+        typeId = message.typeId
+        whole = Whole(message, len(tracks), self._stream.ledger, self._written)
+        for track in tracks:
+            recorder = self._recorderOf(typeId, track)
+            if recorder is None:
+                whole.lost("too many tracks")
+                continue
+            payload = _plainOf(typeId, track)
+            flags = media.flagsOf(typeId, payload)
+            recorder.mediaReceived(Piece(message, payload, flags, whole))
+
+    def _recorderOf(self, typeId: int, track: PlainTrack) -> FLVRecorder | None:
+        """The recorder of a track that may be new; L{None} if there are too many."""
+        trackId = track.trackId
+        if trackId == 0:
+            return self._first
+        recorder = self._others.get((typeId, trackId))
+        if recorder is None:
+            if len(self._others) == MAX_TRACK_FILES:
+                return None
+            part = _Part(self._stream, typeId, trackId)
+            recorder = self._others[typeId, trackId] = FLVRecorder(
+                self._settings,
+                part,
+                self._recorders.discard,
+                track=part.track,
+                leader=self._first,
+                introduction=part.introduction(),
+                divided=True,
+            )
+            self._recorders.add(recorder)
+            if typeId == _VIDEO:
+                self._codecs.setdefault(track.codec, trackId)
+        return recorder
+
+    def streamEnded(self) -> Deferred[None]:
+        """Finish the files."""
+        ended = [each.streamEnded() for each in (self._first, *self._others.values())]
+        return DeferredList(ended).addCallback(lambda _: None)
