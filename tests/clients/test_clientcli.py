@@ -140,7 +140,7 @@ def test_interruptedPublish(capture, sample, tmp_path):
     with start(
         tmp_path, "publish", sample, capture.url("a"), "--speed", 0.1
     ) as publisher:
-        capture.server.expect("publishes live/a")
+        capture.server.expect("Recording live/a to")  # so media have come
         publisher.signal(signal.SIGTERM)
         assert publisher.wait() == 130
         assert publisher.output.startswith("published ")
