@@ -90,7 +90,7 @@ class TestWithoutEnhancedCapabilities:
         whole = Selection.fromQuery(LEGACY, "tracks=all")
         assert whole.select(VIDEO, metadata, foreign) == ([metadata], 0)
         whole = Selection(HEVC_AND_OPUS)
-        assert whole.select(VIDEO, metadata, foreign) == ([], 0)
+        assert whole.select(VIDEO, metadata, foreign) == ([], 1)
 
     def test_modExIsTakenOff(self):
         selection = Selection(LEGACY)
@@ -101,8 +101,10 @@ class TestWithoutEnhancedCapabilities:
     def test_whatHasNoLegacyFormOfALegacyCodec(self):
         metadata = oneTrack(VIDEO, "avc1", 4, 0).payload
         assert flagsOf(VIDEO, metadata) & MULTITRACK
+        channels = oneTrack(AUDIO, "mp4a", 4, 0).payload
         # Nobody misses it.
         assert select(Selection(LEGACY), VIDEO, metadata) == ([], 0)
+        assert select(Selection(LEGACY), AUDIO, channels) == ([], 0)
 
     def test_unknownLayout(self):
         assert select(Selection(LEGACY), VIDEO, b"\x96\x31hvc1" + BODY) == ([], 1)

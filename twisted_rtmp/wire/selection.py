@@ -20,7 +20,6 @@ from twisted_rtmp.wire.flags import (
     COMMAND,
     ENHANCED,
     FOREIGN,
-    METADATA,
     MOD_EX,
     MULTITRACK,
 )
@@ -34,6 +33,9 @@ from twisted_rtmp.wire.tracks import (
 
 _AUDIO = MessageType.AUDIO.value
 _VIDEO = MessageType.VIDEO.value
+
+#: Codecs whose frames have a legacy form; and commands, which have no codec.
+_LEGACY = ("", "avc1", "mp4a", ".mp3")
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Selection:
         @param flags: of the payload; not malformed.
         @return: the payloads, which are none for a track that the player did not ask
             for, and seldom several; and how many tracks it would have got, but cannot
-            read, metadata of one track aside.
+            read.
         """
         if typeId == _VIDEO:
             wanted = self.videoTrack
@@ -165,8 +167,9 @@ class Selection:
             payload = self._form(typeId, track)
             if payload is not None:
                 payloads.append(payload)
-            elif not track.flags & METADATA:  # there is no legacy form of those
+            elif track.codec not in _LEGACY:
                 refused += 1
+            # Else it is metadata or the like, and the player gets the frames.
         return payloads, refused
 
     def _form(self, typeId: int, track: PlainTrack) -> bytes | None:
@@ -175,7 +178,7 @@ class Selection:
         named = not codec or self._takes(typeId, codec)
         if named and (self.capabilities.announced or self.allTracks):
             return self._withModEx(typeId, track)
-        if codec in ("", "avc1", "mp4a", ".mp3"):
+        if codec in _LEGACY:
             return toLegacy(typeId, track.payload)
         return self._withModEx(typeId, track) if named else None
 
