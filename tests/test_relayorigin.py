@@ -509,6 +509,13 @@ def test_nothingIsPulledByAServerThatStops(edge):
     assert edge.network.urls == []
 
 
+def test_aPullThatEndsByItselfIsForgotten(edge):
+    Player(edge)
+    edge.pull.close()
+    edge.advance(FAREWELL_SECONDS + 1)
+    assert edge.origin.pulls == {}
+
+
 def test_theServerStopsWhileTheOriginIsSilent():
     edge = Edge()
     edge.network.scripted("o", connect=silent)

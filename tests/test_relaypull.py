@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from clientkit import refusing, silent
-from relaykit import METADATA, Studio, collected
+from relaykit import METADATA, Studio, collected, message
 from rtmpclient import (
     AAC_HEADER,
     AUDIO,
@@ -16,6 +16,7 @@ from rtmpclient import (
     Client,
 )
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectError
 from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
@@ -67,8 +68,8 @@ class Pulling(Studio):
 
     def give(self, *messages):
         """The source sends messages."""
-        for message in messages:
-            self.source.media(*message)
+        for each in messages:
+            self.source.media(*each)
         self.network.pump()
         return list(messages)
 
@@ -331,6 +332,109 @@ def test_thePullIsNotTakenOverWhileItIsHeard(studio):
     newcomer.publish("key")
     assert "NetStream.Publish.BadName" in newcomer.codes()
     assert studio.factory.streams["live", "key"].publisher is pull
+
+
+class LateSubscription:
+    """What the client gives after the first messages."""
+
+    heard = 5.0
+
+    def __init__(self):
+        self.paused = False
+        self.closed = False
+        self.ended = Deferred()
+
+    def pauseProducing(self):
+        self.paused = True
+
+    def resumeProducing(self):
+        self.paused = False
+
+    def close(self):
+        self.closed = True
+        self.ended.callback(None)
+
+    def whenEnded(self):
+        return self.ended
+
+
+class LateClient:
+    """A client whose play begins before it is told of."""
+
+    transport = pacer = None
+
+    def __init__(self):
+        self.begun = Deferred()
+
+    def play(self, name, sink):
+        self.sink = sink
+        return self.begun
+
+    def disconnect(self):
+        return succeed(None)
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_mediaMayComeBeforeTheAnswer(taken):
+    studio = Studio()
+    client = LateClient()
+    service = PullRelay(
+        *(studio.clock, studio.factory, "live", "key", "rtmp://a/live/key"),
+        connect=lambda reactor, url, **settings: succeed(client),
+    )
+    service.startService()
+    if taken:
+        studio.begin("key")
+    client.sink.mediaReceived(message(VIDEO, 0, AVC_HEADER))
+    client.sink.mediaReceived(message(VIDEO, 0, AVC_KEY_FRAME))
+    subscription = LateSubscription()
+    if taken:
+        client.begun.callback(subscription)
+        assert subscription.closed
+        assert service.pull.state is RelayState.WAITING
+    else:
+        assert service.pull.state is RelayState.RELAYING
+        assert service.pull.heard == studio.clock.seconds()
+        throttle = studio.factory.streams["live", "key"].throttle()
+        throttle.pauseProducing()
+        client.begun.callback(subscription)
+        assert subscription.paused
+        throttle.resumeProducing()
+        assert not subscription.paused
+        assert service.pull.heard == 5.0
+        assert len(studio.sinks[0].messages) == 2
+    service.stopService()
+    studio.settle()
+
+
+def test_aRelayThatIsStoppedAsItBegins():
+    studio = Studio()
+    ended = []
+
+    def connect(reactor, url, **settings):
+        ended.append(service.stopService())
+        return Deferred()
+
+    service = PullRelay(
+        *(studio.clock, studio.factory, "live", "key", "rtmp://a/live/key"),
+        connect=connect,
+    )
+    service.startService()
+    assert ended[0].called
+    assert studio.factory.connections == set()
+
+
+def test_aRelayThatFailsIsLogged(loggedFailures):
+    studio = Studio()
+    service = PullRelay(
+        *(studio.clock, studio.factory, "live", "key", "rtmp://a/live/key"),
+        connect=lambda reactor, url, **settings: fail(ZeroDivisionError()),
+    )
+    service.startService()
+    assert len(loggedFailures.take(ZeroDivisionError)) == 1
+    assert service.pull.state is RelayState.ENDED
+    assert studio.factory.connections == set()
+    assert service.stopService().called
 
 
 # Pressure

@@ -579,6 +579,23 @@ def test_headersThatAreTooManyBeginAnew(studio, monkeypatch):
     assert studio.push.counters.dropped > 0
 
 
+def test_aTargetThatTakesNoHeadersIsLeft(studio, monkeypatch):
+    monkeypatch.setattr(playersModule, "PLAYER_QUEUE_BYTES", 2_000)
+    studio.network.scripted("b")
+    studio.begin()
+    stuck = studio.server
+    stuck.transport.taking = False
+    studio.send(VIDEO, 0, AVC_HEADER + bytes(2_000_000))  # fills the transport
+    for number in range(10):
+        studio.send(VIDEO, number, AVC_HEADER + bytes(300))
+    assert studio.push.state is RelayState.WAITING
+    assert "does not take its stream's headers" in studio.push.why
+    assert stuck.transport.aborted
+    studio.until(studio.push, RelayState.RELAYING)
+    studio.gop(20)
+    assert published(studio.server)[-4:] == studio.sent[-4:]
+
+
 # The server stops
 
 
@@ -635,6 +652,20 @@ def test_theServiceEndsAlone(studio):
     assert len(studio.network.servers) == 1
     studio.relays.startService()
     assert len(studio.network.servers) == 2
+
+
+def test_theServiceBeginsAgainAtOnce(studio):
+    studio.network.scripted("b")
+    studio.begin()
+    studio.gop(0)
+    studio.relays.stopService()
+    studio.relays.startService()
+    first, second = studio.relays.pushes
+    assert second.state is RelayState.WAITING
+    studio.gop(100)
+    studio.until(second, RelayState.RELAYING)
+    assert first.state is RelayState.ENDED
+    assert published(studio.server) == studio.sent
 
 
 def test_urlsMayBeGivenTakenApart():

@@ -200,19 +200,19 @@ class Relay:
         """Connect, and go on until L{stop}."""
         self.factory.connectionOpened(self)
         self._run = Deferred.fromCoroutine(self.goOn())
+        if self._stopping:
+            self._run.cancel()
         self._run.addErrback(self._failed).addBoth(self._finish)
 
     def stop(self) -> Deferred[None]:
         """
-        End, after what has been sent.
+        End, after what has been sent; to be called after L{start}.
 
         @return: fires when the connection has ended; never fails.
         """
         if not self._stopping:
             self._stopping = True
-            if self._run is None:
-                self._enter(RelayState.ENDED)
-            elif not self._leaving:
+            if self._run is not None and not self._leaving:
                 self._run.cancel()
         return self.whenEnded()
 

@@ -177,7 +177,7 @@ class Push(Relay):
 
     @property
     def ending(self) -> bool:
-        """Whether its stream has ended."""
+        """Whether nothing more comes: its stream has ended, or it was told to."""
         return self._streamEnded
 
     @property
@@ -434,17 +434,15 @@ class PushRelays(Service):
             return
         url = target.addressOf(stream.application, stream.name)
         present = self._newest.get((target, url))
-        if present is not None:
-            if present.stream is stream:
-                return
-            if not present.ending:
+        if present is not None and not present.ending:
+            if present.stream is not stream:
                 self.log.warn(
                     "{stream} is not pushed to {url}, where {other} is pushed to",
                     stream=stream.label,
                     url=str(url),
                     other=present.stream.label,
                 )
-                return
+            return
         push = Push(
             self._reactor,
             self._factory,
