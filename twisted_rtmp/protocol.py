@@ -400,7 +400,8 @@ class RTMPProtocol(Link):
             "level": "status",
             "code": "NetConnection.Connect.Success",
             "description": "Connection succeeded.",
-            "objectEncoding": encoding if isinstance(encoding, float) else 0.0,
+            # Those that there are; a client that wants another gets the older one.
+            "objectEncoding": 3.0 if encoding == 3 else 0.0,
         }
         properties: dict[str, Any] = SERVER_PROPERTIES
         if self.capabilities.announced:

@@ -143,10 +143,13 @@ class AMF0Reader(AMF3Reader):
     Reads AMF0 values, and AMF3 ones where the message switches to them.
 
     One is used up by one message.
+
+    @ivar switched: whether any value was an AMF3 one.
     """
 
     def __init__(self, data: bytes, limits: WireLimits = DEFAULT_LIMITS) -> None:
         super().__init__(data, limits)
+        self.switched = False
         self._complex: list[Shared] = []
 
     def readAMF0(self) -> AMFValue:
@@ -250,6 +253,11 @@ class AMF0Reader(AMF3Reader):
         self._leave(shared, value)
         return value
 
+    def _readAVMPlus(self) -> AMFValue:
+        """AMF0, 3.1."""
+        self.switched = True
+        return self.readAMF3()
+
     def _refuse(self) -> NoReturn:
         marker = self._data[self.position - 1]
         name = {
@@ -278,7 +286,7 @@ class AMF0Reader(AMF3Reader):
         _refuse,
         _readXMLDocument0,
         _readTypedObject,
-        AMF3Reader.readAMF3,
+        _readAVMPlus,
     )
 
 

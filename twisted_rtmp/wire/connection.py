@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Literal
 
 from twisted_rtmp.wire import amf0
+from twisted_rtmp.wire.amftranslation import withoutAMF3
 from twisted_rtmp.wire.chunk import ChunkReader, ChunkWriter
 from twisted_rtmp.wire.constants import (
     NEED_DATA,
@@ -56,7 +57,14 @@ CONTROL_CHUNK_STREAM = 2
 COMMAND_CHUNK_STREAM = 3
 
 _FRAMES = (int(MessageType.VIDEO), int(MessageType.AUDIO))
-_MEDIA = frozenset((MessageType.AUDIO, MessageType.VIDEO, MessageType.DATA_AMF0))
+_MEDIA = frozenset(
+    (
+        MessageType.AUDIO,
+        MessageType.VIDEO,
+        MessageType.DATA_AMF0,
+        MessageType.DATA_AMF3,
+    )
+)
 
 
 class Role(Enum):
@@ -72,7 +80,8 @@ class Connection:
 
     Feed it what comes, take events until L{NEED_DATA}, send what
     L{dataToSend} gives.  Acknowledgements, pings, Set Chunk Size, Abort and
-    Set Peer Bandwidth are seen to here.
+    Set Peer Bandwidth are seen to here; so are the two forms that commands and data
+    have: what comes with AMF3 values is given out as AMF0 has it.
 
     @ivar role: which end this is.
     @ivar handshakeDone: whether chunks may be sent and are read.
@@ -85,6 +94,8 @@ class Connection:
     @ivar reader: the chunk reader, for its counters.
     @ivar writer: the chunk writer.
     @ivar passedOver: messages of types that mean nothing to us, by type id.
+    @ivar amf3: whether a server's peer sends its commands as message type 17: then
+        it is told everything so.  A client is what it said in C{connect}.
     """
 
     def __init__(
@@ -107,6 +118,7 @@ class Connection:
         self.reader = ChunkReader(limits)
         self.writer = ChunkWriter()
         self.passedOver: dict[int, int] = {}
+        self.amf3 = False
         self._lastAcknowledged = 0
         self._acknowledgeAt = NEVER
         self._announcedWindow = 0
@@ -187,12 +199,14 @@ class Connection:
         typeId = message.typeId
         payload = message.payload
         if typeId == MessageType.DATA_AMF0:
+            message.payload = withoutAMF3(payload, self._limits)
             return message
         if typeId == MessageType.DATA_AMF3:
             # A byte that says AMF0, and AMF0 with AMF3 values marked as such.
             message.typeId = MessageType.DATA_AMF0
             if payload[:1] == b"\x00":
-                message.payload = payload[1:]
+                payload = payload[1:]
+            message.payload = withoutAMF3(payload, self._limits)
             return message
         if typeId == MessageType.COMMAND_AMF0:
             return self._command(payload, message.streamId, amf3=False)
@@ -257,6 +271,7 @@ class Connection:
         transactionId = values[1] if len(values) > 1 else 0.0
         if not isinstance(transactionId, (int, float)):
             transactionId = 0.0
+        self.amf3 = amf3 and self.role is Role.SERVER
         return Command(values[0], transactionId, values[2:], streamId, amf3)
 
     def _userControl(self, payload: bytes) -> UserControl | None:
@@ -333,16 +348,16 @@ class Connection:
         *arguments: object,
         streamId: int = 0,
         csid: int = COMMAND_CHUNK_STREAM,
-        amf3: bool = False,
+        amf3: bool | None = None,
     ) -> None:
         """
         Send a command or the reply to one.
 
-        @param amf3: send message type 17, as to a peer that uses it.
+        @param amf3: whether to send message type 17; as L{amf3} says by default.
         @raise UsageError: a value has no AMF0 form.
         """
         payload = amf0.encode(name, transactionId, *arguments)
-        if amf3:
+        if self.amf3 if amf3 is None else amf3:
             self._send(csid, MessageType.COMMAND_AMF3, b"\x00" + payload, streamId)
         else:
             self._send(csid, MessageType.COMMAND_AMF0, payload, streamId)
