@@ -493,6 +493,17 @@ def test_tooLittleForAnything(serve, limit):
     )
 
 
+@pytest.mark.parametrize(
+    ("vod", "expected"), [(None, 4160 + 160), ([audio(320), audio(64)], 4160 + 384)]
+)
+def test_audioForRecordingsCounts(vod, expected):
+    tracks = {"live": [audio(160)], "vod": vod}
+    for limit, bitrates in ((expected, [3000, 1000]), (expected - 1, [3000])):
+        wishes = wishesFor(FULL_HD, bitrate=limit, vodTrack=True)
+        answer = offered(wishes, audio_configurations=tracks)
+        assert [each["settings"]["bitrate"] for each in answer] == bitrates
+
+
 def test_theLowerLimitHolds():
     wishes = wishesFor(FULL_HD, bitrate=20_000, videoTracks=2)
     limits = {"maximum_aggregate_bitrate": 7200, "maximum_video_tracks": 5}
@@ -1055,6 +1066,10 @@ WRONG = [
     ),
     (
         changed(10, *FIRST, "canvas_index"),
+        "encoder_configurations[0].canvas_index: this is a whole number, 0 to 9",
+    ),
+    (
+        changed(True, *FIRST, "canvas_index"),
         "encoder_configurations[0].canvas_index: this is a whole number, 0 to 9",
     ),
     (
