@@ -36,6 +36,7 @@ from test_recordingcodecs import (
     publication,
     sound,
 )
+from twisted.python.usage import UsageError
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp.interfaces import IMediaSink
@@ -73,6 +74,7 @@ def plain(messages: list[Message], typeId: int, track: int) -> list[tuple]:
                 legacy = toLegacy(typeId, each.payload)
                 payload = each.payload if legacy is None else legacy
                 found.append((typeId, message.timestamp, payload))
+                assert (legacy is None) == (each.codec in ("hvc1", "Opus"))
     return found
 
 
@@ -295,6 +297,24 @@ def test_unnumberedMetadataOfAnotherTrack(world):
     assertBooked(stream)
 
 
+def test_whatHasNoLegacyFormIsLeftOut(world):
+    """Older players would take it for another codec."""
+    config = b"\x01\x02\0\0\0\3"
+    stream = world.stream()
+    play(stream, [header(9, HEVC), picture(HEVC, 0, key=True), header(9, AVC, 0, 1)])
+    play(stream, [enhanced(9, 0, 4, "avc1", COLOR_INFO)])
+    play(stream, [enhanced(9, 0, 4, "avc1", COLOR_INFO, track=1)])
+    play(stream, [picture(AVC, 0, key=True, track=1)])
+    play(stream, [header(8, AAC, 0, 1), enhanced(8, 0, 4, "mp4a", config, track=1)])
+    play(stream, [sound(AAC, 0, 1)])
+    stream.end()
+    for track, first in (("video1", 0x17), ("audio1", 0xAF)):
+        tags = tagsOf(world, f"{BASE}.{track}")
+        assert [payload[0] for *_, payload in tags] == [first] * 2
+    assert len(tagsOf(world, BASE)) == 2
+    assertBooked(stream)
+
+
 def test_aLayoutThatIsNotKnownStaysAsItCame(world):
     unknown = Message(9, 40, 1, b"\x96\x71avc1 of a version to come")
     stream = world.stream()
@@ -424,3 +444,7 @@ def test_theOption(tmp_path):
         options = Options()
         options.parseOptions(["--record", str(tmp_path), "--record-tracks", value])
         assert options["record-tracks"] == value
+    with pytest.raises(UsageError, match="'apart': this is together or separate"):
+        Options().parseOptions(["--record-tracks", "apart"])
+    with pytest.raises(UsageError, match="--no-record and --record-tracks"):
+        Options().parseOptions(["--no-record", "--record-tracks", "separate"])

@@ -20,6 +20,7 @@ import pytest
 from capture import (
     Capture,
     assertAllStored,
+    assertDecodes,
     assertSame,
     capturing,
     frames,
@@ -222,6 +223,40 @@ def test_pairs(server, video, audio):
 def test_severalTracks(server, video, audio):
     outcome = perform(server, video, audio)
     assertPerformed(outcome, video, audio)
+
+
+@pytest.mark.parametrize(("video", "audio"), SEVERAL)
+def test_aFileForEachTrack(tmp_path, video, audio):
+    with capturing(tmp_path, "--record-tracks", "separate") as server:
+        local = publish(server.url("test"), video, audio)
+        summary = server.ended("test")["test"]
+        files = {
+            path.name.partition("Z")[2]: path
+            for path in server.folder.glob("live/test-*.flv")
+        }
+    tracks = [f"video{number}" for number in range(1, len(video))]
+    tracks += [f"audio{number}" for number in range(1, len(audio))]
+    assert set(files) == {".flv", *(f".{track}.flv" for track in tracks)}
+    reader = FLVReader()
+    reader.feed(local)
+    assertAllStored(summary, list(iter(reader.nextTag, NEED_DATA)))
+    streams = []
+    for name, path in files.items():
+        with path.open("rb") as file:
+            found = read(file)
+        assert len(found) == (2 if name == ".flv" else 1)
+        streams += found
+
+    def inOrder(several: list[dict]) -> list[dict]:
+        return sorted(several, key=lambda stream: stream["packets"][0][0])
+
+    # All have one time line.
+    expected = fromZero(read(io.BytesIO(local)))
+    assert inOrder(fromZero(streams)) == inOrder(expected)
+    # Debian's FFmpeg reads what has a legacy form, which it would not with numbers.
+    for name, codecs in ((".video1.flv", video), (".audio1.flv", audio)):
+        if isinstance(TABLE[codecs[0]].forms[0], int) and codecs[1] in ("H.264", "MP3"):
+            assertDecodes(files[name])
 
 
 def test_theTableIsOfWhatIsTested():

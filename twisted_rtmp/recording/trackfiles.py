@@ -43,10 +43,20 @@ _KINDS: dict[int, str] = {MessageType.AUDIO: "audio", MessageType.VIDEO: "video"
 _INFO_MAPS = {"audio": "audioTrackIdInfoMap", "video": "videoTrackIdInfoMap"}
 
 
-def _plainOf(typeId: int, track: PlainTrack) -> bytes:
-    """A track's payload, as most players read it."""
+#: Codecs whose messages have a legacy form.
+_LEGACY = frozenset(("avc1", "mp4a", ".mp3"))
+
+
+def _plainOf(typeId: int, track: PlainTrack) -> bytes | None:
+    """
+    A track's payload, as most players read it.
+
+    @return: L{None} for what their form of the codec does not have: C{colorInfo}, which
+        the SPS says as well, and MultichannelConfig.  In between older players take
+        it for another codec, and give up.
+    """
     legacy = toLegacy(typeId, track.payload)
-    return track.payload if legacy is None else legacy
+    return track.payload if legacy is None and track.codec not in _LEGACY else legacy
 
 
 class _Part:
@@ -92,8 +102,11 @@ class _Part:
         for track in splitTracks(typeId, message.payload):
             if track.trackId == self._trackId:
                 payload = _plainOf(typeId, track)
-                flags = media.flagsOf(typeId, payload)
-                headers.append(Message(typeId, message.timestamp, 0, payload, flags))
+                if payload is not None:
+                    flags = media.flagsOf(typeId, payload)
+                    headers.append(
+                        Message(typeId, message.timestamp, 0, payload, flags)
+                    )
         return headers
 
     def introduction(self) -> list[Message]:
@@ -153,10 +166,10 @@ class TrackRecorder:
                 self._tracksReceived(message, tracks)
                 return
         elif flags & FOREIGN:
-            codec = media.parseVideo(message.payload).codec
-            trackId = self._codecs.get(codec)
+            (track,) = splitTracks(_VIDEO, message.payload)
+            trackId = self._codecs.get(track.codec)
             if trackId is not None:
-                self._others[_VIDEO, trackId].mediaReceived(message)
+                self._tracksReceived(message, [track._replace(trackId=trackId)])
                 return
         self._first.mediaReceived(message)
 
@@ -169,6 +182,9 @@ class TrackRecorder:
                 whole.lost("too many tracks")
                 continue
             payload = _plainOf(typeId, track)
+            if payload is None:
+                whole.stored()  # as far as it can be
+                continue
             flags = media.flagsOf(typeId, payload)
             recorder.mediaReceived(Piece(message, payload, flags, whole))
 
