@@ -173,7 +173,7 @@ def test_loop(capture, sample, tmp_path):
         (("publish", "cut.flv", "{url}"), "the file ends within a tag"),
         (("publish", "empty.flv", "{url}"), "there is nothing in the file"),
         (("play", "{url}", "text"), "text: File exists"),
-        (("play", "{url}", "new", "--timeout", "1"), "Waited 1 s for audio or video"),
+        (("play", "{url}", "new", "--timeout", "4"), "Waited 4 s for audio or video"),
         (
             ("play", "rtmps://127.0.0.1:{port}/live/a", "new"),
             "The connection is lost: ",
