@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from clientkit import MemoryEndpoint, Outcome, accept, connected
 from rtmpclient import AVC_HEADER, AVC_KEY_FRAME, VIDEO, Client
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
 
+from twisted_rtmp.client import RTMPURL, InvalidURL, ReconnectRequest, connectRTMP
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.protocol import MAX_DESCRIPTION_SIZE, MAX_TC_URL_SIZE
+from twisted_rtmp.wire.amfvalues import UNDEFINED
+from twisted_rtmp.wire.capabilities import Capabilities
 from twisted_rtmp.wire.errors import UsageError
 
 RECONNECT = "NetConnection.Connect.ReconnectRequest"
@@ -155,3 +159,163 @@ def test_theLargestRequestFits(factory):
 def test_theQueryIsNotLogged(factory, log):
     joined(factory, capsEx=1.0).protocol.requestReconnect("/live?token=s3cret")
     assert not any("s3cret" in line for line in log)
+
+
+# Where to
+
+URL = "rtmp://u:p@a:1936/app/inst/key?token=1"
+
+
+@pytest.mark.parametrize(
+    ("url", "reference", "becomes"),
+    [
+        (URL, "", "rtmp://u:p@a:1936/app/inst/key?token=1"),
+        # The examples of the specification.
+        (
+            URL,
+            "rtmp://foo.mydomain.com:1935/realtimeapp",
+            "rtmp://u:p@foo.mydomain.com:1935/realtimeapp/key?token=1",
+        ),
+        (URL, "rtmp://127.0.0.1/realtimeapp", "rtmp://u:p@127.0.0.1/realtimeapp/key"),
+        (URL, "//192.0.2.0/realtimeapp", "rtmp://u:p@192.0.2.0:1935/realtimeapp/key"),
+        (URL, "/realtimeapp", "rtmp://u:p@a:1936/realtimeapp/key"),
+        # Relative in other ways.
+        (URL, "other", "rtmp://u:p@a:1936/app/other/key"),
+        (URL, "../other", "rtmp://u:p@a:1936/other/key"),
+        (URL, "//[2001:db8::1]:1/x", "rtmp://u:p@[2001:db8::1]:1/x/key"),
+        (URL, "//b", "rtmp://u:p@b/"),
+        # The scheme.
+        (URL, "rtmps://b/app", "rtmps://u:p@b:443/app/key"),
+        (URL, "RTMPS://a:1936/app", "rtmps://u:p@a:1936/app/key"),
+        ("rtmps://a/app/key", "//b/app", "rtmps://b:443/app/key"),
+        ("rtmps://a/app/key", "/other", "rtmps://a/other/key"),
+        # Credentials of its own.
+        (URL, "rtmp://v:q@b/app", "rtmp://v:q@b/app/key"),
+    ],
+)
+def test_redirected(url, reference, becomes):
+    base = RTMPURL.parse(url)
+    found = base.redirected(reference)
+    wanted = RTMPURL.parse(becomes)
+    assert found.name == base.name
+    assert found.application == wanted.application
+    assert (found.scheme, found.host, found.port) == (
+        wanted.scheme,
+        wanted.host,
+        wanted.port,
+    )
+    assert (found.username, found.password) == (wanted.username, wanted.password)
+
+
+def test_redirectedWithAQuery():
+    url = RTMPURL.ofServer("rtmp://a/app?x=1", "key")
+    assert url.redirected("").application == "app?x=1"
+    assert url.redirected("/app").application == "app"
+    assert url.redirected("?y=2").application == "app?y=2"
+    assert url.redirected("rtmp://b/c/d?y=2").application == "c/d?y=2"
+
+
+WRONG = [
+    *("http://b/app", "rtmpe://b/app", "b:1935/app", "mailto:x", "rtmp:///app"),
+    *("rtmp://b:0/app", "rtmp://b:x/app", "rtmp://[::1/app", "//[::1/app", "//[x]/a"),
+    *("rtmp://b/a b", "/a\nb", "/\x00", "rtmp://", "://", ":", "rtmp:b"),
+]
+
+
+@pytest.mark.parametrize("reference", WRONG)
+def test_notRedirected(reference):
+    base = RTMPURL.parse(URL)
+    with pytest.raises(InvalidURL):
+        base.redirected(reference)
+
+
+@pytest.mark.parametrize("reference", ["rtmp://a/app", "rtmp://b:443/app"])
+def test_neverFromTLSDown(reference):
+    base = RTMPURL.parse("rtmps://a/app/key")
+    with pytest.raises(InvalidURL, match="encrypted"):
+        base.redirected(reference)
+
+
+# The client's side
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def test_clientAnnouncesIt(clock):
+    _, server = connected(clock)
+    announced = Capabilities.fromProperties(server.of("connect").argument(0))
+    assert announced.reconnect
+    assert announced.multitrack
+    assert announced.timestampNanoOffset
+    assert announced.takesVideo("vvc1")
+    assert announced.takesAudio("Opus")
+
+
+def asked(client):
+    requests = []
+    client.reconnectRequested.append(requests.append)
+    return requests
+
+
+def test_clientIsAsked(clock):
+    client, server = connected(clock, "rtmp://a/app/key")
+    requests = asked(client)
+    server.status(RECONNECT, 0, tcUrl="//b:1936/app", description="Moving.")
+    url = RTMPURL.parse("rtmp://b:1936/app/key")
+    assert requests == [ReconnectRequest(url, "Moving.")]
+    assert client.reconnectRequest == requests[0]
+    server.status(RECONNECT, 0)
+    assert requests[1] == ReconnectRequest(RTMPURL.parse("rtmp://a/app/key"))
+    assert server.open, "it is served on"
+    assert not Outcome(client.disconnect()).errors
+
+
+@pytest.mark.parametrize(
+    "tcUrl",
+    [None, UNDEFINED, 7.0, True, {"a": 1.0}, ["rtmp://b/app"], *WRONG],
+)
+def test_requestsThatMakeNoSense(clock, log, tcUrl):
+    client, server = connected(clock, "rtmp://a/app/s3cret")
+    requests = asked(client)
+    server.status(RECONNECT, 0, tcUrl=tcUrl)
+    assert requests == []
+    assert client.reconnectRequest is None
+    [line] = [line for line in log if "passed over" in line]
+    assert "s3cret" not in line
+    assert "\n" not in line
+    assert server.open
+    # The next one may be better.
+    server.status(RECONNECT, 0, tcUrl="/app")
+    assert len(requests) == 1
+
+
+def test_clientDoesNotLeaveTLS(clock, log):
+    client, server = connected(clock, "rtmps://a/app/key")
+    requests = asked(client)
+    server.status(RECONNECT, 0, tcUrl="rtmp://a/app")
+    assert requests == []
+    assert any("not encrypted" in line for line in log)
+    server.status(RECONNECT, 0, tcUrl="rtmps://b/app")
+    assert requests[0].url.secure
+
+
+def test_requestBeforeConnectIsAnswered(clock, log):
+    def early(server, command):
+        server.status(RECONNECT, 0, tcUrl="/other")
+        accept(server, command)
+
+    endpoint = MemoryEndpoint(clock, connect=early)
+    client = Outcome(connectRTMP(clock, "rtmp://a/app/key", endpoint=endpoint)).result
+    assert client.reconnectRequest is None
+    assert any("before connect" in line for line in log)
+
+
+def test_requestAtTheEnd(clock):
+    client, server = connected(clock)
+    requests = asked(client)
+    client.disconnect()
+    server.status(RECONNECT, 0, tcUrl="/other")
+    assert requests == []

@@ -24,7 +24,7 @@ from twisted_rtmp.client.errors import (
     Unauthorized,
 )
 from twisted_rtmp.client.limits import ClientLimits
-from twisted_rtmp.client.protocol import RTMPClient, Status
+from twisted_rtmp.client.protocol import ReconnectRequest, RTMPClient, Status
 from twisted_rtmp.client.streams import Publication, PublishForm, Subscription
 from twisted_rtmp.client.url import RTMPURL
 
@@ -46,6 +46,7 @@ __all__ = [
     "PublishRefused",
     "PublishUnauthorized",
     "RTMPClient",
+    "ReconnectRequest",
     "ServerRefused",
     "Status",
     "StreamNotFound",

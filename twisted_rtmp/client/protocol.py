@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -23,6 +24,7 @@ from twisted_rtmp.client.errors import (
     CommandFailed,
     ConnectionEnded,
     ConnectRejected,
+    InvalidURL,
     PlayRefused,
     PublishRefused,
     ServerRefused,
@@ -39,8 +41,9 @@ from twisted_rtmp.client.streams import (
 from twisted_rtmp.link import Hold, Link, Phase
 from twisted_rtmp.names import printable
 from twisted_rtmp.wire import amf0
+from twisted_rtmp.wire.capabilities import clientProperties
 from twisted_rtmp.wire.connection import COMMAND_CHUNK_STREAM, Role
-from twisted_rtmp.wire.constants import UserControlType
+from twisted_rtmp.wire.constants import RECONNECT_REQUEST, UserControlType
 from twisted_rtmp.wire.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -109,15 +112,6 @@ _DISCONNECTS = frozenset(
 _UNPUBLISHED = "NetStream.Unpublish.Success"
 
 
-def enhancedProperties() -> dict[str, Any]:
-    """
-    What a client says in C{connect} of the Enhanced RTMP that it can.
-
-    Everything is passed on as it comes, whatever its codec.
-    """
-    return {"fourCcList": ["*"]}
-
-
 class Status:
     """
     What a server says with C{onStatus}.
@@ -152,6 +146,20 @@ class Status:
     def refusal(self, otherwise: type[ServerRefused]) -> ServerRefused:
         """The error for it; see L{refusal}."""
         return refusal(self.code, self.description, otherwise, self.redirect)
+
+
+@dataclass(frozen=True)
+class ReconnectRequest:
+    """
+    What a server that is to be left, or would rather not have us, asks for.
+
+    @ivar url: where to connect to: the stream's address at the other server, or the
+        one that there was.
+    @ivar description: one sentence, or empty.
+    """
+
+    url: RTMPURL
+    description: str = ""
 
 
 class _Call:
@@ -189,6 +197,10 @@ class RTMPClient(Link):
     @ivar properties: what the server said of itself in answer to C{connect}: the
         command object and the information in one.
     @ivar statusReceived: called with each L{Status}, before it is acted upon.
+    @ivar reconnectRequest: what the server has asked for last, or L{None}.
+    @ivar reconnectRequested: called with each L{ReconnectRequest}: the server wishes
+        that this client connects anew, and serves it until it does.  Nothing else
+        is done about it here.
     """
 
     def __init__(
@@ -216,6 +228,8 @@ class RTMPClient(Link):
         self.url = url
         self.properties: dict[str, Any] = {}
         self.statusReceived: list[Callable[[Status], object]] = []
+        self.reconnectRequest: ReconnectRequest | None = None
+        self.reconnectRequested: list[Callable[[ReconnectRequest], object]] = []
         self.accepted: Deferred[None] = Deferred(self.giveUp)
         self._limits = limits
         self._query = query
@@ -266,9 +280,8 @@ class RTMPClient(Link):
                 "capabilities": 15.0,
                 "audioCodecs": AUDIO_CODECS,
                 "videoCodecs": VIDEO_CODECS,
-                "videoFunction": 1.0,
                 "objectEncoding": 0.0,
-                **enhancedProperties(),
+                **clientProperties(),
                 **self._moreProperties,
             },
         ).addCallbacks(self._connectAnswered, self._connectFailed)
@@ -569,6 +582,9 @@ class RTMPClient(Link):
         for told in list(self.statusReceived):
             told(status)
         code = status.code
+        if code == RECONNECT_REQUEST:
+            self._reconnectRequested(status)
+            return
         if code.startswith("NetConnection.Connect."):
             if self.phase is Phase.CONNECTING:
                 if status.saysNo:
@@ -591,6 +607,37 @@ class RTMPClient(Link):
                 stream.end(None)
             else:
                 self._refuse(stream, status)
+
+    def _reconnectRequested(self, status: Status) -> None:
+        """
+        The server wishes that we connect anew.  E-RTMP v2, Reconnect Request.
+
+        What makes no sense is logged and passed over; we stay.
+        """
+        reference = status.properties.get("tcUrl", "")
+        try:
+            if self.phase is not Phase.CONNECTED or self._wanted:
+                raise InvalidURL("it comes before connect is answered, or at the end")
+            if not isinstance(reference, str):
+                raise InvalidURL("its tcUrl is not a string")
+            url = self.url.redirected(reference)
+        except InvalidURL as error:
+            self.log.warn(
+                "{url}: a request to connect anew is passed over: {why}",
+                url=str(self.url),
+                why=str(error),
+            )
+            return
+        request = ReconnectRequest(url, status.description)
+        self.log.info(
+            "{url} asks to connect anew{where}{why}",
+            url=str(self.url),
+            where="" if url == self.url else f", to {url}",
+            why=f": {printable(request.description)}" if request.description else "",
+        )
+        self.reconnectRequest = request
+        for told in list(self.reconnectRequested):
+            told(request)
 
     def _streamOf(self, streamId: int) -> ClientStream | None:
         """

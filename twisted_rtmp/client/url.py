@@ -6,8 +6,8 @@ Imports nothing but the client's errors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from urllib.parse import unquote
+from dataclasses import dataclass, field, replace
+from urllib.parse import unquote, urljoin
 
 from twisted_rtmp.client.errors import InvalidURL
 
@@ -86,6 +86,40 @@ class RTMPURL:
         server, path, query = _split(text)
         return server._with(path.rstrip("/") + query, name)
 
+    def redirected(self, reference: str) -> RTMPURL:
+        """
+        The same stream at another server, as a reconnect request names it.
+
+        The stream's name stays, and so do the credentials, unless the reference has
+        its own: who has been told them names the other server.
+
+        @param reference: a C{tcUrl}, absolute or relative to this one's (C{"//b/live"},
+            C{"/live"}, C{"live?x=1"}); empty for the same address.  E-RTMP v2,
+            Reconnect Request.
+        @raise InvalidURL: it is none, or leads from rtmps to rtmp: whoever asks for
+            that would read along.
+        """
+        if not reference:
+            return self
+        _checkCharacters(reference)
+        # The standard library resolves references of schemes that it knows only.
+        _, _, rest = self.tcURL.partition("://")
+        head = reference.partition("/")[0]
+        if ":" in head:
+            absolute = reference
+        else:
+            try:
+                joined = urljoin(f"http://{rest}", reference)
+            except ValueError as error:
+                raise InvalidURL(f"this is no address: {error}") from None
+            absolute = f"{self.scheme}://{joined.partition('://')[2]}"
+        url = RTMPURL.ofServer(absolute, self.name)
+        if self.secure and not url.secure:
+            raise InvalidURL(f"{url} is not encrypted, as the connection so far is")
+        if url.username:
+            return url
+        return replace(url, username=self.username, password=self.password)
+
     def _with(self, application: str, name: str) -> RTMPURL:
         return RTMPURL(
             self.scheme,
@@ -128,10 +162,7 @@ def _split(text: str) -> tuple[RTMPURL, str, str]:
     without its first slash, and the query with its question mark.
     """
     text = text.strip()
-    for character in text:
-        # librtmp's users put parameters after a space.
-        if character <= " " or character == "\x7f":
-            raise InvalidURL(f"a character {character!a} is in the URL")
+    _checkCharacters(text)
     scheme, separator, rest = text.partition("://")
     scheme = scheme.lower()
     if not separator:
@@ -147,6 +178,13 @@ def _split(text: str) -> tuple[RTMPURL, str, str]:
     path, mark, query = path.partition("?")
     server = RTMPURL(scheme, host, port, "", "", unquote(username), unquote(password))
     return server, path.removeprefix("/"), mark + query
+
+
+def _checkCharacters(text: str) -> None:
+    for character in text:
+        # librtmp's users put parameters after a space.
+        if character <= " " or character == "\x7f":
+            raise InvalidURL(f"a character {character!a} is in the URL")
 
 
 def _hostAndPort(address: str, defaultPort: int) -> tuple[str, int]:
