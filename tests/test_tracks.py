@@ -678,6 +678,15 @@ class TestTracks:
             size + len(AVC_FRAME),
         )
 
+    def test_anEmptyMessageMakesNoFirstTrack(self, factory):
+        """The GOP of what there is begins with its own key frames."""
+        source = Source(factory)
+        source.send([(VIDEO, 0, b""), (VIDEO, 0, avc(2, "header"))])
+        source.send([(VIDEO, 0, avc(1, "key")), (VIDEO, 0, avc(2, "key"))])
+        gop = source.send([(VIDEO, 40, avc(1, "key")), (VIDEO, 40, avc(2, "inter"))])
+        relay = Viewer(factory, RELAY)
+        assert videos(relay.got()) == [avc(2, "header"), gop[0][2]]
+
     def test_severalInAMessage(self, factory):
         source = Source(factory)
         parts = b"avc1\0\0\0\7\0\0\0aaaa" + b"av01\1\0\0\2bb"

@@ -34,6 +34,9 @@ from twisted_rtmp.wire.tracks import trackIdsOf
 _AUDIO: int = MessageType.AUDIO
 _VIDEO: int = MessageType.VIDEO
 
+#: What there is of a track that is going to be shown.
+_EXISTS = CODED | SEQUENCE_HEADER
+
 #: FourCCs of legacy codec ids.  Only 7 is in a specification.
 _LEGACY_FOUR_CCS = {7: "avc1", 12: "hvc1", 13: "av01", 14: "vp08", 15: "vp09"}
 
@@ -180,10 +183,11 @@ class Tracks:
                 message.flags |= FOREIGN
                 self._others[typeId][1] += len(payload)
                 return
-            self.video.add(0)
+            if flags & _EXISTS:
+                self.video.add(0)
         if not flags & CODED:
             track.headers += 1
-        if flags & (CODED | SEQUENCE_HEADER):
+        if flags & _EXISTS:
             parse = parseVideo if typeId == _VIDEO else parseAudio
             track.codec = parse(payload).codec
 
@@ -214,7 +218,7 @@ class Tracks:
                 track.frames += 1
             else:
                 track.headers += 1
-            if typeId == _VIDEO:
+            if typeId == _VIDEO and flags & _EXISTS:
                 self.video.add(trackId)
         if typeId == _VIDEO and self._unnumbered(_VIDEO)[0] > self._before:
             self.video.add(0)  # its first frame came after one of these
