@@ -285,15 +285,22 @@ def test_metadataOfATrack(world):
     assertBooked(stream)
 
 
-def test_unnumberedMetadataOfAnotherTrack(world):
+def test_unnumberedMetadataOfAnotherTrack(tmp_path):
     """FFmpeg sends the colorInfo of further tracks without their numbers."""
+    world = World(tmp_path, separateTracks=True, rotateSeconds=1)
     color = enhanced(9, 0, 4, "hvc1", COLOR_INFO)
     stream = world.stream()
-    play(stream, [header(9, AVC), header(9, HEVC, 0, 1), picture(AVC, 0, key=True)])
-    play(stream, [color, picture(HEVC, 0, key=True, track=1)])
+    play(stream, [header(9, AVC), header(9, HEVC, 0, 1), header(9, HEVC, 0, 2)])
+    send(world, stream, [picture(AVC, 0, key=True), color])
+    for time in range(0, 2000, 40):
+        frames = [picture(AVC, time, key=not time % 1000)] if time else []
+        frames += [picture(HEVC, time, key=not time % 1000, track=n) for n in (1, 2)]
+        send(world, stream, frames)
     stream.end()
-    assert color.payload in [tag[2] for tag in tagsOf(world, f"{BASE}.video1")]
-    assert color.payload not in [tag[2] for tag in tagsOf(world, BASE)]
+    assert len(world.finished) == 6
+    for file in world.finished:
+        payloads = [tag.payload for tag in readTags(file.path)]
+        assert payloads.count(color.payload) == (file.track == "video1")
     assertBooked(stream)
 
 

@@ -23,7 +23,7 @@ from twisted_rtmp.wire import amf0, flv
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import TagType
 from twisted_rtmp.wire.errors import ProtocolError, UsageError
-from twisted_rtmp.wire.media import CODED, KEY_FRAME
+from twisted_rtmp.wire.media import CODED, KEY_FRAME, MULTITRACK
 from twisted_rtmp.wire.messages import Message
 from twisted_rtmp.wire.tracks import trackIdsOf
 
@@ -305,12 +305,16 @@ def lowestTrack(payload: bytes, flags: int) -> int:
     return min(trackIdsOf(TagType.VIDEO, payload, flags))
 
 
-def tellsAll(typeId: int, flags: int) -> bool:
+def tellsAll(typeId: int, payload: bytes, flags: int) -> bool:
     """
-    Whether a frame of this kind says of its codec what there is to be said: other video
-    frames than key frames say nothing of dimensions.
+    Whether a frame says of the first track's codec what there is to be said: other
+    video frames than key frames say nothing of dimensions.
+
+    @param payload: of a single track its beginning is enough.
     """
-    return bool(flags & (CODED if typeId == TagType.AUDIO else KEY_FRAME))
+    if not flags & (CODED if typeId == TagType.AUDIO else KEY_FRAME):
+        return False
+    return not flags & MULTITRACK or 0 in trackIdsOf(typeId, payload, flags)
 
 
 def isMetadata(message: Message) -> bool:

@@ -376,13 +376,19 @@ class _Part:
             for message in messages:
                 flags = message.flags
                 typeId = message.typeId
-                if flags & SEQUENCE_HEADER or (flags & CODED and typeId in untold):
-                    kinds.add(typeId)
-                    facts = _FACTS[typeId](message.payload)
-                    for name, value in facts.items():
-                        self._facts.setdefault(name, value)
-                    if facts and tellsAll(typeId, flags):
-                        untold.discard(typeId)
+                if flags & SEQUENCE_HEADER:
+                    tells = False
+                elif flags & CODED and typeId in untold:
+                    tells = tellsAll(typeId, message.payload, flags)
+                    if not tells and typeId in kinds:
+                        continue
+                else:
+                    continue
+                kinds.add(typeId)
+                for name, value in _FACTS[typeId](message.payload).items():
+                    self._facts.setdefault(name, value)
+                if tells:
+                    untold.discard(typeId)
         return len(kinds) > known
 
     def _tracks(self) -> tuple[bool, bool]:

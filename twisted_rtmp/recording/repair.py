@@ -322,16 +322,7 @@ def _learn(scan: _Scan, window: _Window, header: _Header) -> None:
     if size > PREFIX_BYTES and _isDeep(typeId, payload):
         payload = window.read(position, size)
     flags = media.flagsOf(typeId, payload)
-    if flags & media.SEQUENCE_HEADER or (flags & media.CODED and typeId in scan.untold):
-        scan.kinds.add(typeId)
-        read = media.videoFacts if typeId == _VIDEO else media.audioFacts
-        if len(payload) < size:
-            payload = window.read(position, min(size, HEADER_BYTES))
-        facts = read(payload)
-        for name, value in facts.items():
-            scan.facts.setdefault(name, value)
-        if facts and tellsAll(typeId, flags):
-            scan.untold.discard(typeId)
+    _learnFacts(scan, window, header, payload, flags)
     if flags & media.KEY_FRAME:
         scan.nextAudio = -1  # there is video: its key frames are the index
         track = lowestTrack(payload, flags)
@@ -343,6 +334,32 @@ def _learn(scan: _Scan, window: _Window, header: _Header) -> None:
     elif typeId == _AUDIO and flags & media.CODED and 0 <= scan.nextAudio <= time:
         scan.index.add(time, start)
         scan.nextAudio = time + AUDIO_INDEX_MILLISECONDS
+
+
+def _learnFacts(
+    scan: _Scan, window: _Window, header: _Header, payload: bytes, flags: int
+) -> None:
+    """
+    Take what C{onMetaData} is to tell, as a recorder does.
+
+    @param payload: the whole of it, or its beginning.
+    """
+    start, _, typeId, _, size, _ = header
+    tells = False
+    if not flags & media.SEQUENCE_HEADER:
+        if not flags & media.CODED or typeId not in scan.untold:
+            return
+        tells = tellsAll(typeId, payload, flags)
+        if not tells and typeId in scan.kinds:
+            return
+    scan.kinds.add(typeId)
+    if len(payload) < size:
+        payload = window.read(start + flv.TAG_HEADER_SIZE, min(size, HEADER_BYTES))
+    read = media.videoFacts if typeId == _VIDEO else media.audioFacts
+    for name, value in read(payload).items():
+        scan.facts.setdefault(name, value)
+    if tells:
+        scan.untold.discard(typeId)
 
 
 def _isDeep(typeId: int, payload: bytes) -> bool:

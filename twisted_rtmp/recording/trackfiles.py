@@ -68,6 +68,7 @@ class _Part:
     @ivar label: for log lines.
     @ivar ledger: the stream's.
     @ivar track: such as C{audio1}; empty for track 0.
+    @ivar colored: the codec whose metadata without a number are the track's.
     """
 
     def __init__(self, stream: LiveStream, typeId: int = 0, trackId: int = 0) -> None:
@@ -77,6 +78,7 @@ class _Part:
         self.ledger: Ledger = stream.ledger
         self.track = f"{_KINDS[typeId]}{trackId}" if typeId else ""
         self.label = f"{stream.label} {self.track}" if typeId else stream.label
+        self.colored: int | str | None = None
         self._stream = stream
         self._typeId = typeId
         self._trackId = trackId
@@ -89,18 +91,27 @@ class _Part:
         """What the newest metadata and sequence headers have of the part."""
         found = [] if self._typeId == 0 else self.introduction()
         for message in self._stream.headers():
-            if message.flags & MULTITRACK:
+            flags = message.flags
+            if flags & MULTITRACK:
                 if self._typeId in (0, message.typeId):
                     found += self._of(message)
-            elif self._typeId == 0 and not message.flags & FOREIGN:
+            elif flags & FOREIGN:
+                if self.colored is not None:
+                    found += self._of(message)
+            elif self._typeId == 0:
                 found.append(message)
         return found
 
     def _of(self, message: Message) -> list[Message]:
         typeId = message.typeId
+        foreign = message.flags & FOREIGN
         headers = []
         for track in splitTracks(typeId, message.payload):
-            if track.trackId == self._trackId:
+            if (
+                track.codec == self.colored
+                if foreign
+                else track.trackId == self._trackId
+            ):
                 payload = _plainOf(typeId, track)
                 if payload is not None:
                     flags = media.flagsOf(typeId, payload)
@@ -138,6 +149,9 @@ class TrackRecorder:
 
     What has no number, and what cannot be taken apart, is in the stream's own file as
     it came.
+
+    A message with a number costs 7 us more than in a file of all tracks (CPython 3.11),
+    one without as much.
     """
 
     def __init__(
@@ -208,8 +222,9 @@ class TrackRecorder:
                 divided=True,
             )
             self._recorders.add(recorder)
-            if typeId == _VIDEO:
-                self._codecs.setdefault(track.codec, trackId)
+            if typeId == _VIDEO and track.codec not in self._codecs:
+                self._codecs[track.codec] = trackId
+                part.colored = track.codec
         return recorder
 
     def streamEnded(self) -> Deferred[None]:
