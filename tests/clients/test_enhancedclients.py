@@ -225,6 +225,51 @@ def test_severalTracks(server, video, audio):
     assertPerformed(outcome, video, audio)
 
 
+def inOrder(streams: list[dict]) -> list[dict]:
+    """Streams in the order of their first packets' hashes, which no two share."""
+    return sorted(streams, key=lambda stream: stream["packets"][0][0])
+
+
+def partsOf(folder: Path) -> list[Path]:
+    """The files of a stream that was cut, in their order."""
+
+    def place(path: Path) -> tuple[str, int]:
+        time, _, number = path.stem.partition("Z")
+        return time, int(number[1:] or 0)
+
+    return sorted(folder.glob("live/test-*.flv"), key=place)
+
+
+@pytest.mark.parametrize(
+    ("video", "audio"), [*(([v], [a]) for v, a in PAIRS[::3]), *SEVERAL]
+)
+def test_everyPartCanBePlayed(tmp_path, video, audio):
+    with capturing(tmp_path, "--rotate-seconds", "0.3") as server:
+        local = publish(server.url("test"), video, audio)
+        server.ended("test")
+        paths = partsOf(server.folder)
+    assert len(paths) == 3, "there are three key frames"
+    expected = read(io.BytesIO(local))
+    # A track is known by its packets.
+    tracks = {
+        packet: number
+        for number, stream in enumerate(expected)
+        for packet, *_ in stream["packets"]
+    }
+    found: list[list[str]] = [[] for _ in expected]
+    for path in paths:
+        with path.open("rb") as file:
+            streams = read(file)
+        assert len(streams) == len(expected)
+        assert streams[0]["packets"][0][3], "begins with a key frame of the first track"
+        for stream in streams:
+            packets = [packet for packet, *_ in stream["packets"]]
+            number = tracks[packets[0]]
+            assert stream["configuration"] == expected[number]["configuration"]
+            found[number] += packets
+    assert found == [[packet for packet, *_ in s["packets"]] for s in expected]
+
+
 @pytest.mark.parametrize(("video", "audio"), SEVERAL)
 def test_aFileForEachTrack(tmp_path, video, audio):
     with capturing(tmp_path, "--record-tracks", "separate") as server:
@@ -246,9 +291,6 @@ def test_aFileForEachTrack(tmp_path, video, audio):
             found = read(file)
         assert len(found) == (2 if name == ".flv" else 1)
         streams += found
-
-    def inOrder(several: list[dict]) -> list[dict]:
-        return sorted(several, key=lambda stream: stream["packets"][0][0])
 
     # All have one time line.
     expected = fromZero(read(io.BytesIO(local)))
