@@ -494,6 +494,25 @@ class TestKeyFrames:
         sent = source.send(picture(120, "key"))
         assert viewer.got() == sent
 
+    def test_ofAPauseBeforeAllTracksHaveBegun(self, factory):
+        """What had begun is to begin again."""
+        source = Source(factory)
+        source.send([*HEADERS, (VIDEO, 0, AVC_KEY_FRAME), (VIDEO, 0, avc(1, "inter"))])
+        viewer = Viewer(factory, RELAY)
+        assert videos(viewer.got())[-1] == AVC_KEY_FRAME
+        for paused in (True, False):
+            viewer.command("pause", 0.0, None, paused, 0.0, streamId=1)
+        source.send([(VIDEO, 40, AVC_FRAME), (VIDEO, 80, avc(1, "key"))])
+        assert videos(viewer.got()) == [avc(1, "key")]
+
+    def test_ofTheFirstTrackThatComesLater(self, factory):
+        """And without a header: it is the first from then on."""
+        source = Source(factory)
+        source.send([(VIDEO, 0, avc(1, "key")), (VIDEO, 20, AVC_KEY_FRAME)])
+        gop = source.send([(VIDEO, 40, avc(1, "inter")), (VIDEO, 60, AVC_KEY_FRAME)])
+        gop += source.send([(VIDEO, 80, avc(1, "key")), (VIDEO, 100, AVC_FRAME)])
+        assert Viewer(factory, RELAY).got() == gop[1:]
+
     def test_ofSeveralTracksInAMessage(self, factory):
         """A key frame of the first track is one, whatever else is in its message."""
 
@@ -559,6 +578,19 @@ class TestKeyFrames:
         late = Viewer(factory, RELAY)
         expected = [avc(1, kind) for kind in ("header", "key", "inter")]
         assert videos(late.got()) == expected
+
+    def test_ofTheNextPublisherBeforeAllTracksHaveBegun(self, clock):
+        factory = RTMPFactory(clock, grace=5.0)
+        source = Source(factory)
+        source.send([*HEADERS, (VIDEO, 0, AVC_KEY_FRAME), (VIDEO, 0, avc(1, "key"))])
+        viewer = Viewer(factory, RELAY)
+        viewer.got()
+        source.leave()
+        source = Source(factory)
+        sent = source.send([*HEADERS[1:3], (VIDEO, 0, AVC_KEY_FRAME)])
+        source.send([(VIDEO, 0, avc(1, "inter"))])
+        sent += source.send([(VIDEO, 40, AVC_FRAME), (VIDEO, 40, avc(1, "key"))])
+        assert videos(viewer.got()) == videos(sent)
 
 
 class TestMetadata:
@@ -694,6 +726,14 @@ class TestTracks:
         assert self.figures(factory) == {
             ("video", 0): ("avc1", 1, 0, 4),
             ("video", 1): ("av01", 1, 0, 2),
+        }
+
+    def test_anEmptyPart(self, factory):
+        source = Source(factory)
+        source.send([(VIDEO, 0, b"\x96\x13av01\0\0\0\3abc" + b"\1\0\0\0")])
+        assert self.figures(factory) == {
+            ("video", 0): ("av01", 1, 0, 3),
+            ("video", 1): ("av01", 0, 1, 0),
         }
 
     def test_withoutHeaders(self, factory):
