@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import pytest
-from clientkit import MemoryEndpoint, Outcome, accept, connected
-from rtmpclient import AVC_HEADER, AVC_KEY_FRAME, VIDEO, Client
+from clientkit import MemoryEndpoint, Outcome, accept, connected, refusing, silent
+from relaykit import METADATA, Studio, collected, published
+from rtmpclient import (
+    AAC_HEADER,
+    AUDIO,
+    AVC_FRAME,
+    AVC_HEADER,
+    AVC_KEY_FRAME,
+    DATA,
+    VIDEO,
+    Client,
+)
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
 
 from twisted_rtmp.client import RTMPURL, InvalidURL, ReconnectRequest, connectRTMP
+from twisted_rtmp.client.limits import MAX_MOVES, STEADY_SECONDS
 from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.protocol import MAX_DESCRIPTION_SIZE, MAX_TC_URL_SIZE
+from twisted_rtmp.relay import Origin, PullRelay, PushRelays, RelayState
+from twisted_rtmp.relay.pull import MOVE_SECONDS
 from twisted_rtmp.wire.amfvalues import UNDEFINED
 from twisted_rtmp.wire.capabilities import Capabilities
 from twisted_rtmp.wire.errors import UsageError
@@ -319,3 +333,335 @@ def test_requestAtTheEnd(clock):
     client.disconnect()
     server.status(RECONNECT, 0, tcUrl="/other")
     assert requests == []
+
+
+# Relays
+
+
+class Moving(Studio):
+    """A server with relays, whose other ends ask them to move."""
+
+    def relays(self, service):
+        self.service = service
+        service.startService()
+        self.network.pump()
+        return service
+
+    def pushing(self, url="rtmp://a/there/s3cret"):
+        service = PushRelays(
+            self.clock, self.factory, [url], connect=self.network.connect
+        )
+        return self.relays(service)
+
+    def pulling(self, url="rtmp://a/there/s3cret"):
+        service = PullRelay(
+            self.clock, self.factory, "live", "key", url, connect=self.network.connect
+        )
+        return self.relays(service).pull
+
+    def server(self, host):
+        """The newest connection to a scripted server."""
+        self.network.pump()
+        servers = self.network.servers
+        return [s for s in servers if s.protocol.url.host == host][-1]
+
+    def ask(self, host, **properties):
+        self.server(host).status(RECONNECT, 0, **properties)
+        self.network.pump()
+
+    def hosts(self):
+        return [url.host for url in self.network.urls]
+
+
+@pytest.fixture
+def studio():
+    studio = Moving()
+    yield studio
+    if studio.service.running:
+        studio.service.stopService()
+    studio.settle()
+    assert studio.factory.streams == {}
+    assert not any(server.open for server in studio.network.servers)
+
+
+def test_pushMoves(studio):
+    """It goes on elsewhere, with the headers and the current GOP."""
+    for host in "ab":
+        studio.network.scripted(host)
+    studio.begin()
+    relays = studio.pushing()
+    [push] = relays.pushes
+    studio.gop(0)
+    studio.gop(100)
+    before = len(studio.sent)
+    studio.ask("a", tcUrl="//b/elsewhere")
+    old, new = studio.server("a"), studio.server("b")
+    assert new.of("connect").argument(0)["app"] == "elsewhere"
+    # The name may be one and the same there: it is to be free first.
+    assert "FCUnpublish" in old.names()
+    assert "publish" not in new.names()
+    told = old.of("FCUnpublish")
+    old.command("_result", told.transactionId, None, None)
+    studio.network.pump()
+    assert old.open, "not all servers close at once"
+    assert new.of("publish").argument(1) == "s3cret"
+    studio.gop(200)
+    assert published(old) == studio.sent[:before]
+    headers = [(DATA, 0, METADATA), (VIDEO, 0, AVC_HEADER), (AUDIO, 0, AAC_HEADER)]
+    assert published(new) == headers + studio.sent[before - 4 :]
+    assert push.state is RelayState.RELAYING
+    assert push.at == RTMPURL.parse("rtmp://b/elsewhere/s3cret")
+    assert push.counters.moves == 1
+    assert push.counters.dropped == 0
+
+
+def test_pushStaysUntilTheNewConnectionIsThere(studio):
+    studio.network.scripted("a")
+    studio.network.scripted("b", connect=silent)
+    studio.begin()
+    [push] = studio.pushing().pushes
+    studio.ask("a", tcUrl="rtmp://b/there")
+    studio.gop(0)
+    assert studio.server("a").open
+    assert published(studio.server("a")) == studio.sent
+    # It has its time to answer, and the old server is still there.
+    studio.advance(16)
+    studio.gop(100)
+    assert published(studio.server("a")) == studio.sent
+    assert push.state is RelayState.RELAYING
+    assert push.counters.moves == 0
+    # And now it does.
+    studio.network.scripted("b")
+    studio.ask("a", tcUrl="rtmp://b/there")
+    studio.server("a").close()
+    studio.network.pump()
+    assert studio.server("b").of("publish").argument(1) == "s3cret"
+
+
+def test_pushStaysWhereNobodyIs(studio, log):
+    studio.network.scripted("a")
+    studio.begin()
+    [push] = studio.pushing().pushes
+    studio.ask("a", tcUrl="rtmp://nowhere/there?token=t0ken")
+    studio.gop(0)
+    assert published(studio.server("a")) == studio.sent
+    assert push.counters.moves == 0
+    assert any("stays where it is" in line for line in log)
+    assert not any("s3cret" in line or "t0ken" in line for line in log)
+
+
+def test_pushIsRefusedElsewhere(studio):
+    """After a failure it is the original address that is asked again."""
+    studio.network.scripted("a")
+    studio.network.scripted("b", publish=refusing("NetStream.Publish.Denied"))
+    studio.begin()
+    [push] = studio.pushing().pushes
+    old = studio.server("a")
+    studio.ask("a", tcUrl="rtmp://b/there")
+    old.close()
+    studio.advance(5)
+    assert push.state is RelayState.WAITING
+    studio.until(push, RelayState.RELAYING)
+    assert studio.hosts() == ["a", "b", "a"]
+    assert push.at == push.url
+    assert studio.server("a") is not old
+
+
+def test_pushIsAskedToComeAgain(studio):
+    """Without an address it is the same server, such as one that begins anew."""
+    studio.network.scripted("a")
+    studio.begin()
+    [push] = studio.pushing().pushes
+    studio.gop(0)
+    old = studio.server("a")
+    studio.ask("a")
+    assert studio.server("a") is not old
+    old.close()
+    studio.network.pump()
+    studio.gop(100)
+    assert published(studio.server("a"))[-4:] == studio.sent[-4:]
+    assert push.counters.moves == 1
+
+
+def test_noPushMovesForEver(studio, log):
+    """Two servers that send it to each other."""
+
+    def sendingTo(host):
+        def answer(server, command):
+            accept(server, command)
+            server.status(RECONNECT, 0, tcUrl=f"rtmp://{host}/there")
+
+        return answer
+
+    studio.network.scripted("a", connect=sendingTo("b"))
+    studio.network.scripted("b", connect=sendingTo("a"))
+    studio.begin()
+    [push] = studio.pushing().pushes
+    studio.advance(6 * (MAX_MOVES + 1))
+    assert push.counters.moves == MAX_MOVES
+    assert studio.hosts() == ["a", "b"] * ((MAX_MOVES + 1) // 2)
+    assert push.state is RelayState.RELAYING
+    assert len([line for line in log if "though it is asked" in line]) == 1
+    # Much later it may again.
+    studio.advance(STEADY_SECONDS)
+    studio.ask(push.at.host, tcUrl="rtmp://a/there")
+    assert push.counters.moves == MAX_MOVES + 1
+
+
+def test_pushIsStoppedWhileItMoves(studio):
+    studio.network.scripted("a")
+    studio.network.scripted("b", connect=silent)
+    studio.begin()
+    relays = studio.pushing()
+    studio.ask("a", tcUrl="rtmp://b/there")
+    relays.stopService()
+    studio.advance(12)
+    assert relays.pushes == []
+    assert not any(server.open for server in studio.network.servers)
+
+
+def test_pushEndsWhileItMoves(studio):
+    """The rest goes where the stream was."""
+    studio.network.scripted("a")
+    studio.network.scripted("b", connect=silent)
+    studio.begin()
+    relays = studio.pushing()
+    studio.gop(0)
+    studio.ask("a", tcUrl="rtmp://b/there")
+    studio.leave()
+    studio.advance(12)
+    assert published(studio.server("a")) == studio.sent
+    assert relays.pushes == []
+    assert not any(server.open for server in studio.network.servers)
+
+
+@pytest.mark.parametrize("tcUrl", [7.0, "http://b/there", "rtmp://b/th ere"])
+def test_relaysPassOverNonsense(studio, tcUrl):
+    studio.network.scripted("a")
+    studio.begin()
+    studio.pushing()
+    studio.ask("a", tcUrl=tcUrl)
+    assert studio.hosts() == ["a"]
+    studio.gop(0)
+    assert published(studio.server("a")) == studio.sent
+
+
+def give(studio, host, *messages):
+    for message in messages:
+        studio.server(host).media(*message)
+    studio.network.pump()
+
+
+HEADERS = [(DATA, 0, METADATA), (VIDEO, 0, AVC_HEADER), (AUDIO, 0, AAC_HEADER)]
+
+
+def test_pullMoves(studio):
+    """Players and recordings stay with one stream, whose time goes on."""
+    for host in "ab":
+        studio.network.scripted(host)
+    pull = studio.pulling()
+    give(studio, "a", *HEADERS, (VIDEO, 5000, AVC_KEY_FRAME), (VIDEO, 5040, AVC_FRAME))
+    playing = Client(studio.factory)
+    studio.network.encoders.append(playing)
+    playing.connect("live")
+    playing.command("createStream", 2.0, None)
+    playing.command("play", 3.0, None, "key", streamId=1)
+    playing.take()
+    studio.ask("a", tcUrl="rtmp://b/there")
+    assert studio.server("a").open, "not all servers close at once"
+    assert studio.server("b").of("play").argument(1) == "s3cret"
+    studio.advance(0.5)
+    give(studio, "b", *HEADERS, (VIDEO, 70, AVC_KEY_FRAME), (VIDEO, 110, AVC_FRAME))
+    assert pull.state is RelayState.RELAYING
+    assert pull.counters.moves == 1
+    assert pull.counters.messages == 10
+    [sink] = studio.sinks
+    assert not sink.ended
+    assert [m[2] for m in collected(sink)][-2:] == [AVC_KEY_FRAME, AVC_FRAME]
+    times = [time for typeId, time, _ in collected(sink) if time]
+    assert times == sorted(times)
+    assert times[-1] - times[-2] == 40
+    replies = playing.take()
+    assert [r.code for r in replies if r.typeId == 20] == []
+    assert [r.payload for r in replies if r.typeId == VIDEO][-2:] == [
+        AVC_KEY_FRAME,
+        AVC_FRAME,
+    ]
+
+
+def test_pullThatMovesToNothing(studio):
+    """Who has no such stream ends it here, after a while; then it begins anew."""
+    studio.network.scripted("a")
+    studio.network.scripted("b", play=refusing("NetStream.Play.StreamNotFound"))
+    pull = studio.pulling()
+    give(studio, "a", *HEADERS, (VIDEO, 40, AVC_KEY_FRAME))
+    studio.ask("a", tcUrl="rtmp://b/there")
+    studio.server("a").close()
+    assert studio.factory.streams
+    studio.until(pull, RelayState.EXPECTING)
+    assert studio.hosts() == ["a", "b", "a"]
+    studio.advance(MOVE_SECONDS)
+    assert studio.factory.streams == {}
+    give(studio, "a", *HEADERS)
+    assert len(studio.sinks) == 2
+
+
+def test_pullWhoseSourceDiesBeforeItHasMoved(studio):
+    """The stream waits for the new connection, and goes on there."""
+    studio.network.scripted("a")
+    studio.network.scripted("b", connect=silent)
+    pull = studio.pulling()
+    give(studio, "a", *HEADERS, (VIDEO, 40, AVC_KEY_FRAME))
+    studio.ask("a", tcUrl="rtmp://b/there")
+    studio.server("a").breakOff()
+    studio.advance(1)
+    new = studio.server("b")
+    accept(new, new.of("connect"))
+    studio.network.pump()
+    give(studio, "b", *HEADERS, (VIDEO, 40, AVC_KEY_FRAME))
+    assert pull.state is RelayState.RELAYING
+    assert len(studio.sinks) == 1
+    assert studio.hosts() == ["a", "b"]
+
+
+def test_edgeMoves():
+    """Whole servers: the origin asks all to leave, an edge does, its player stays."""
+    studio = Moving(limits=ServerLimits(publisherIdleSeconds=600, idleSeconds=600))
+    origins = [RTMPFactory(studio.clock, limits=studio.factory.limits) for _ in "ab"]
+    studio.network.factories.update(zip("ab", origins, strict=True))
+    encoders = []
+    for origin in origins:
+        encoder = Client(origin)
+        encoders.append(encoder)
+        studio.network.encoders.append(encoder)
+        encoder.publish()
+        for message in HEADERS:
+            encoder.media(message[0], message[2], message[1])
+        encoder.media(VIDEO, AVC_KEY_FRAME, 1000)
+    edge = Origin(
+        studio.clock, studio.factory, "rtmp://a", connect=studio.network.connect
+    )
+    studio.relays(edge)
+    playing = Client(studio.factory)
+    studio.network.encoders.append(playing)
+    playing.connect("live")
+    playing.command("createStream", 2.0, None)
+    playing.command("play", 3.0, None, "key", streamId=1)
+    studio.network.pump()
+    assert VIDEO in {reply.typeId for reply in playing.take()}
+    assert origins[0].requestReconnect("rtmp://b/live", "Maintenance.") == 1
+    studio.advance(1)
+    assert studio.hosts() == ["a", "b"]
+    assert len(origins[0].connections) == 1, "the encoder announced nothing"
+    encoders[1].media(VIDEO, AVC_FRAME, 1040)
+    studio.network.pump()
+    replies = playing.take()
+    assert [r.payload for r in replies if r.typeId == VIDEO][-1] == AVC_FRAME
+    assert not [r for r in replies if r.typeId == 20]
+    edge.stopService()
+    for encoder in (*encoders, playing):
+        studio.network.encoders.remove(encoder)
+        encoder.leave()
+    studio.settle()
+    for origin in origins:
+        assert Outcome(origin.stop()).result is None

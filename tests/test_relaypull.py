@@ -361,10 +361,11 @@ class LateSubscription:
 class LateClient:
     """A client whose play begins before it is told of."""
 
-    transport = pacer = None
+    transport = pacer = reconnectRequest = None
 
     def __init__(self):
         self.begun = Deferred()
+        self.reconnectRequested = []
 
     def play(self, name, sink):
         self.sink = sink

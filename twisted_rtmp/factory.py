@@ -349,23 +349,28 @@ class RTMPFactory(Factory[RTMPProtocol]):
             return silent >= self.limits.silentSeconds and not stream.throttled
         return self._takeOver is TakeOver.ALWAYS
 
-    def unpublish(self, stream: LiveStream, publisher: Publisher) -> None:
+    def unpublish(
+        self, stream: LiveStream, publisher: Publisher, grace: float = 0.0
+    ) -> None:
         """
         A live stream's publisher has gone: end the stream, or let it wait for the
         next one.
+
+        @param grace: how long it is to wait at least, in seconds.
         """
         if self._publishers.get(stream) is not publisher:
             return
         del self._publishers[stream]
-        if self._grace > 0 and not self._stopping:
+        grace = max(grace, self._grace)
+        if grace > 0 and not self._stopping:
             stream.publisherLeft()
-            end = self.clock.callLater(self._grace, self._endOrphan, stream)
+            end = self.clock.callLater(grace, self._endOrphan, stream)
             self._orphans[stream] = self.clock.seconds(), end
             self.log.info(
                 "{stream} has lost its publisher {peer} and waits {grace:g} s for one",
                 stream=stream.label,
                 peer=publisher.peer,
-                grace=self._grace,
+                grace=grace,
             )
         else:
             self._end(stream)

@@ -24,6 +24,16 @@ COMMAND_SECONDS = 15.0
 #: in seconds.  All has been sent then; some servers never answer.
 FAREWELL_SECONDS = 5.0
 
+#: How often a server's requests to connect anew are obeyed in a row, none of them
+#: L{STEADY_SECONDS} after the one before.  Two servers that send us to each other would
+#: do so for ever; browsers follow 20 redirections, curl 50, and a cluster that means
+#: it needs one or two.
+MAX_MOVES = 5
+
+#: A connection that stood for so long, in seconds, was a good one: the count of what
+#: went before it begins anew.
+STEADY_SECONDS = 10.0
+
 
 @dataclass(frozen=True)
 class ClientLimits:

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 
 from twisted_rtmp.client.connecting import connectRTMP
 from twisted_rtmp.client.errors import ClientError, ServerRefused, StreamNotFound
-from twisted_rtmp.client.limits import ClientLimits
+from twisted_rtmp.client.limits import MAX_MOVES, STEADY_SECONDS, ClientLimits
 from twisted_rtmp.client.url import RTMPURL
 from twisted_rtmp.names import printable
 
@@ -30,12 +30,8 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
     from twisted.python.failure import Failure
 
-    from twisted_rtmp.client.protocol import RTMPClient
+    from twisted_rtmp.client.protocol import ReconnectRequest, RTMPClient
     from twisted_rtmp.factory import RTMPFactory
-
-#: A connection that stood for so long, in seconds, was a good one: the next attempts
-#: begin at short waits again.  A target that accepts and then closes is not one.
-STEADY_SECONDS = 10.0
 
 #: The shortest and the longest wait before the next attempt, in seconds, before up to
 #: a second of jitter.  nginx-rtmp and SRS try every 3 s, ffmpeg users' loops every 1 s.
@@ -111,6 +107,7 @@ class RelayCounters:
     @ivar attempts: connections that were tried.
     @ivar refused: attempts to which the other end said no.
     @ivar reconnects: attempts that succeeded after an earlier one had.
+    @ivar moves: requests of the other end to connect anew that were obeyed.
     @ivar messages: audio, video and data messages relayed.
     @ivar size: bytes of these, as they were written or came.
     @ivar dropped: messages that could not be relayed.
@@ -120,6 +117,7 @@ class RelayCounters:
     attempts: int = 0
     refused: int = 0
     reconnects: int = 0
+    moves: int = 0
     messages: int = 0
     size: int = 0
     dropped: int = 0
@@ -135,9 +133,16 @@ class Relay:
     """
     Keeps a stream of another server, or on it, until it is stopped.
 
+    When the other end asks it to connect anew (E-RTMP v2, Reconnect Request), it does:
+    it relays by the old connection until the new one is there.  After a failure it is
+    the original address that is tried, whatever was asked for: who answers there knows
+    best where to go now.
+
     The factory counts it as one of its connections, and ends it as those.
 
     @ivar url: the stream's address at the other server.
+    @ivar at: the address of the newest connection: L{url}, unless the other end has
+        asked for another.
     @ivar label: what it relays and whereto, for log lines: without credentials.
     @ivar state: what it is doing.
     @ivar why: what it waits for, if it waits.
@@ -162,7 +167,7 @@ class Relay:
         @param public: names that may appear in the log, though they are in the URL.
         """
         self.factory = factory
-        self.url = url
+        self.url = self.at = url
         self.label = label
         self.state = RelayState.IDLE
         self.why = ""
@@ -170,9 +175,16 @@ class Relay:
         self._clock = reactor
         self._connect: Connect = connectRTMP if connect is None else connect
         self._limits = _limitsOf(factory) if limits is None else limits
-        self._secrets = _secretsOf(url, public)
+        self._public = tuple(public)
+        self._secrets = _secretsOf(url, self._public)
         self._counters = RelayCounters()
         self._client: RTMPClient | None = None
+        # The connection that takes over from that one, and its coming about.
+        self._next: RTMPClient | None = None
+        self._former: list[RTMPClient] = []
+        self._moving: Deferred[None] | None = None
+        self._moves = 0
+        self._movedAt = 0.0
         self._leaving = False
         self._stopping = False
         self._acceptedAt: float | None = None
@@ -219,8 +231,9 @@ class Relay:
     def abort(self) -> None:
         """End at once."""
         self.stop()
-        if self._client is not None:
-            self._client.abort()
+        for client in (self._client, self._next, *self._former):
+            if client is not None:
+                client.abort()
 
     def whenEnded(self) -> Deferred[None]:
         """Learn of the end; each call gives a Deferred of its own."""
@@ -253,12 +266,19 @@ class Relay:
                 hindrance = self.hindrance()
                 if hindrance:
                     why, backoff = hindrance, REFUSED
+                    await self._dropNext()
                 else:
                     self._enter(RelayState.CONNECTING)
                     self._counters.attempts += 1
                     why, backoff = await self._attempt()
+                if self._moving is not None and not self.done():
+                    await self._moving
                 if self.done():
                     return
+                if self._next is not None:
+                    self._enter(RelayState.WAITING, f"it moves to {self._next.url}")
+                    self._client = None
+                    continue
                 if self._wasSteady():
                     failures = 0
                 delay = backoff(failures)
@@ -268,7 +288,13 @@ class Relay:
                 if not self._stopping:
                     await deferLater(self._clock, delay)
         finally:
+            if self._moving is not None:
+                self._moving.cancel()
             await self._disconnect()
+            await self._dropNext()
+            for client in list(self._former):
+                self._leaving = True
+                await client.whenEnded()
 
     def _wasSteady(self) -> bool:
         """Whether the last connection was a good one."""
@@ -285,12 +311,15 @@ class Relay:
         """
         error: Exception | None
         try:
-            self._client = await self._connect(
-                self._clock,
-                self.url,
-                limits=self._limits,
-                properties=self.properties(),
-            )
+            client, self._next = self._next, None
+            self.at = self.url if client is None else client.url
+            if client is None:
+                client = await self._reach(self.url)
+            self._client = client
+            client.reconnectRequested.append(self._moveRequested)
+            if client.reconnectRequest is not None:
+                # It came while the old connection was being ended.
+                self._moveRequested(client.reconnectRequest)
             # After the client's own limit, which says what is the matter.
             _boundSilence(self._client.transport, 2 * self._limits.drainSeconds)
             error = await self.relay(self._client)
@@ -299,6 +328,73 @@ class Relay:
         finally:
             self.left()
         return self._judge(error)
+
+    def _reach(self, url: RTMPURL) -> Deferred[RTMPClient]:
+        return self._connect(
+            self._clock, url, limits=self._limits, properties=self.properties()
+        )
+
+    async def _dropNext(self) -> None:
+        """End a connection that is not needed after all."""
+        if self._next is not None:
+            self._leaving = True
+            await self._next.disconnect()
+            self._leaving = False
+            self._next = None
+
+    # Moving
+
+    def _moveRequested(self, request: ReconnectRequest) -> None:
+        """The other end asks us to connect anew."""
+        if self._moving is not None or self._next is not None:
+            return  # we are about to
+        if self._stopping or not self.mayMove():
+            return
+        now = self._clock.seconds()
+        if now - self._movedAt >= STEADY_SECONDS:
+            self._moves = 0
+        if self._moves >= MAX_MOVES:
+            self.log.warn(
+                "{relay}: stays where it is, though it is asked to move: it did so"
+                " {count} times without a connection of {seconds:g} s",
+                relay=self.label,
+                count=self._moves,
+                seconds=STEADY_SECONDS,
+            )
+            return
+        self._moves += 1
+        self._movedAt = now
+        self._moving = Deferred.fromCoroutine(self._move(request.url))
+        self._moving.addErrback(self._failed).addCallback(self._moveDone)
+
+    async def _move(self, url: RTMPURL) -> None:
+        """Connect there; then leave the old connection, whose attempt ends so."""
+        secrets = {*self._secrets, *_secretsOf(url, self._public)}
+        self._secrets = sorted(secrets, key=len, reverse=True)
+        try:
+            client = await self._reach(url)
+        except (ClientError, ConnectError, DNSLookupError) as error:
+            self.log.warn(
+                "{relay}: stays where it is, since it cannot move to {url}: {why}",
+                relay=self.label,
+                url=str(url),
+                why=hidden(str(error), self._secrets),
+            )
+            return
+        if self._stopping or not self.mayMove():
+            await client.disconnect()
+            return
+        self._next = client
+        self._counters.moves += 1
+        old = self._client
+        if old is not None:
+            self._former.append(old)
+            old.whenEnded().addCallback(lambda _: self._former.remove(old))
+            self.leaving()
+            old.disconnect()
+
+    def _moveDone(self, _: None) -> None:
+        self._moving = None
 
     async def _disconnect(self) -> None:
         """End the connection of the last attempt, behind what has been sent."""
@@ -379,6 +475,18 @@ class Relay:
 
     def left(self) -> None:
         """The attempt is over."""
+
+    def mayMove(self) -> bool:
+        """Whether it makes sense to go on by another connection."""
+        return True
+
+    def leaving(self) -> None:
+        """The connection is about to be ended, for another one."""
+
+    @property
+    def moving(self) -> bool:
+        """Whether the next attempt has its connection already, or is about to."""
+        return self._next is not None or self._moving is not None
 
     def done(self) -> bool:
         """Whether there is nothing more to be done."""

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from twisted_rtmp.streams import LiveStream
     from twisted_rtmp.wire.messages import Message
 
+#: How long a stream waits for its source when that has asked us to come anew, in
+#: seconds: we have the connection already, and end the old one.  An origin that has
+#: nothing of the stream yet must get its encoder first.
+MOVE_SECONDS = 10.0
+
 
 @implementer(IMediaSink)
 class Pull(Relay):
@@ -157,7 +162,8 @@ class Pull(Relay):
         if live is not None:
             self.mediaReceived = self._firstReceived
             self._counters = self._countersWith(live)
-            self.factory.unpublish(live, self)
+            # The players stay, and do not notice.
+            self.factory.unpublish(live, self, MOVE_SECONDS if self.moving else 0.0)
 
     def _leave(self, why: str) -> None:
         """Play it no longer, for a reason."""

@@ -284,6 +284,13 @@ class Push(Relay):
     def _drained(self) -> None:
         self._player.drain()
 
+    def mayMove(self) -> bool:
+        return not self._streamEnded
+
+    def leaving(self) -> None:
+        """What comes from now on waits for the next publication."""
+        self.left()
+
     def left(self) -> None:
         published, self._publication = self._publication, None
         if published is not None and not self._complete:
