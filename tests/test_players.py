@@ -278,6 +278,17 @@ def test_aLargeGOPIsNotKeptTwice(stream, group, monkeypatch):
         assert group._gopEncoded == []
 
 
+def test_whoDoNotTakeALargeGOPShareIt(stream, group, monkeypatch):
+    monkeypatch.setattr(playersModule, "GOP_BYTES", 4000)
+    headers = begin(stream)
+    gop = send(stream, key(0, 1500), inter(33, 1500))
+    for _ in range(2):
+        join(group, congested=True)
+    first, second = (player._queue for player in group.everyone())
+    assert [entry[0] for entry in first] == headers + gop
+    assert all(one[1] is other[1] for one, other in zip(first, second, strict=True))
+
+
 def test_withoutTheGOP(stream, group):
     headers = begin(stream)
     send(stream, key(0), inter(33))

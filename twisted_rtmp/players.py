@@ -314,6 +314,11 @@ class Player:
         else:
             self._track = _Track.FLOWING
 
+    @property
+    def beginning(self) -> bool:
+        """Whether some of what it has begun with waits for it."""
+        return self._first > 0
+
     # What its group gives it
 
     def join(self, messages: list[Message], encoded: list[bytes]) -> None:
@@ -727,8 +732,9 @@ class PlayerGroup:
             self._encodeGOP(form)
             refused = self._gopRefused
             player.join(self._gopChosen, self._gopEncoded)
-            if self._gopBytes * 2 > GOP_BYTES:
-                # The GOP and what was written of it stay within its bound together.
+            if self._gopBytes * 2 > GOP_BYTES and not player.beginning:
+                # The GOP and what was written of it stay within its bound together;
+                # but what waits for one newcomer is kept for the next one too.
                 self._forgetEncoded()
         else:
             headers, refused = self._choose(form.selection, self._stream.headers())
