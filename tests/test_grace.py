@@ -133,6 +133,19 @@ def test_noTimeIsBeforeTheBreak(clock, factory):
     assert [time for time, _ in got(player, AUDIO)] == [1000, 1010, 1000]
 
 
+def test_timeGoesOnWhenItsOwnJumpsBack(clock, factory):
+    first, player = publish(factory), play(factory)
+    send(first, (AUDIO, 1000, AAC_FRAME))
+    first.leave()
+    clock.advance(1)
+    second = publish(factory)
+    send(second, (AUDIO, 3_600_000, AAC_FRAME), (AUDIO, 3_609_000, AAC_FRAME))
+    send(second, (VIDEO, 40, AVC_KEY_FRAME), (AUDIO, 20, AAC_FRAME))
+    send(second, (VIDEO, 80, AVC_FRAME), (DATA, 0, METADATA), (AUDIO, 90, AAC_FRAME))
+    times = [r.timestamp for r in player.take() if r.typeId in (AUDIO, VIDEO, DATA)]
+    assert times == [1000, 2000, 11_000, 11_000, 11_000, 11_040, 11_000, 11_050]
+
+
 def test_itIsContinuedAnyNumberOfTimes(clock, factory):
     player = play(factory)
     for _ in range(4):

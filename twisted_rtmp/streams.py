@@ -96,16 +96,19 @@ class _Continuation:
     How the times of a publisher that continues a stream become the stream's.
 
     Its first frame is set where the stream stood when the one before left, and the
-    time that passed since; everything else keeps its distance to that frame.
+    time that passed since; everything else keeps its distance to that frame.  When the
+    publisher's own times jump back so far that they would be before its first frame,
+    the stream goes on where it stands: all that follows would have one time otherwise.
 
     @ivar floor: no message is earlier than this.
     """
 
-    __slots__ = ("_begin", "_shift", "floor")
+    __slots__ = ("_begin", "_newest", "_shift", "floor")
 
     def __init__(self, newest: int, milliseconds: int) -> None:
         self.floor = newest
         self._begin = newest + max(1, milliseconds)
+        self._newest = self._begin
         self._shift: int | None = None
 
     def move(self, message: Message, coded: bool) -> None:
@@ -116,7 +119,14 @@ class _Continuation:
                 message.timestamp = self._begin
                 return
             self._shift = self._begin - message.timestamp
-        message.timestamp = max(self.floor, message.timestamp + self._shift)
+        timestamp = message.timestamp + self._shift
+        if coded:
+            if timestamp < self.floor - GAP_MILLISECONDS:
+                self.floor = timestamp = self._newest
+                self._shift = timestamp - message.timestamp
+            elif timestamp > self._newest:
+                self._newest = timestamp
+        message.timestamp = max(self.floor, timestamp)
 
 
 @implementer(IPushProducer)
