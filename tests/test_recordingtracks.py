@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,14 @@ from recordingkit import (
     audio,
     avcHeader,
     headOf,
+    makeFLV,
+    messagesOf,
     metadata,
     play,
     readTags,
     video,
 )
+from serverprocess import ROOT, program
 from test_recordingcodecs import (
     AAC,
     AVC,
@@ -444,6 +449,37 @@ def test_theMetadataThatCannotBeRead(world):
     stream.end()
     assert len(names(world)) == 2
     assertBooked(stream)
+
+
+def test_filesArePutTogetherAgain(world, tmp_path):
+    """By the documentation's command, with what Debian's ffmpeg reads."""
+    page = (ROOT / "docs" / "recording.md").read_text()
+    (command,) = re.findall(r"^ +(ffmpeg -copyts .*)$", page, re.MULTILINE)
+    source = tmp_path / "source.flv"
+    makeFLV(source, seconds=2)
+    stream = world.stream()
+    for message in messagesOf(source)[1:]:
+        isSound = message.typeId == 8
+        if isSound and message.payload[1] == 1 and message.timestamp < 1000:
+            continue  # it begins late
+        if isSound:  # number 1 of several
+            frame = b"mp4a\x01" + message.payload[2:]
+            message.payload = bytes((0x95, message.payload[1])) + frame
+        stream.messageReceived(message)
+    stream.end()
+    words = command.replace("NAME", str(world.folder / "live" / BASE)).split()
+    words[0:1] = [program("ffmpeg"), "-v", "error", "-nostdin"]
+    subprocess.run(words, check=True, cwd=tmp_path)
+    for kind, first in (("v", 0), ("a", 1)):
+        ffprobe = [program("ffprobe"), "-v", "error", "-select_streams", kind]
+        entries = ["-show_entries", "packet=pts_time", "-of", "csv=p=0"]
+        times = subprocess.run(
+            [*ffprobe, *entries, str(tmp_path / "all.mkv")],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+        assert first <= float(times[0]) < first + 0.1
 
 
 def test_theOption(tmp_path):
