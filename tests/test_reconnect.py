@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import io
+import sys
+
 import pytest
 from clientkit import MemoryEndpoint, Outcome, accept, connected, refusing, silent
 from relaykit import METADATA, Studio, collected, published
@@ -15,19 +19,34 @@ from rtmpclient import (
     VIDEO,
     Client,
 )
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
+from zope.interface.verify import verifyObject
 
-from twisted_rtmp.client import RTMPURL, InvalidURL, ReconnectRequest, connectRTMP
+from twisted_rtmp.client import (
+    RTMPURL,
+    ClientLimits,
+    InvalidURL,
+    ReconnectRequest,
+    connectRTMP,
+)
+from twisted_rtmp.client import __main__ as command
 from twisted_rtmp.client.limits import MAX_MOVES, STEADY_SECONDS
+from twisted_rtmp.client.moving import MoveLimit, MovingSink
 from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.protocol import MAX_DESCRIPTION_SIZE, MAX_TC_URL_SIZE
 from twisted_rtmp.relay import Origin, PullRelay, PushRelays, RelayState
 from twisted_rtmp.relay.pull import MOVE_SECONDS
+from twisted_rtmp.wire import flv
 from twisted_rtmp.wire.amfvalues import UNDEFINED
 from twisted_rtmp.wire.capabilities import Capabilities
+from twisted_rtmp.wire.constants import NEED_DATA
 from twisted_rtmp.wire.errors import UsageError
+from twisted_rtmp.wire.flv import FLVReader
+from twisted_rtmp.wire.messages import Message
 
 RECONNECT = "NetConnection.Connect.ReconnectRequest"
 
@@ -665,3 +684,231 @@ def test_edgeMoves():
     studio.settle()
     for origin in origins:
         assert Outcome(origin.stop()).result is None
+
+
+# The commands
+
+
+def test_moveLimit():
+    limit = MoveLimit()
+    assert [limit.allows(0.0) for _ in range(MAX_MOVES + 2)] == (
+        [True] * MAX_MOVES + [False] * 2
+    )
+    assert not limit.allows(STEADY_SECONDS - 0.1)
+    assert limit.allows(STEADY_SECONDS)
+    assert limit.count == 1
+
+
+class Kept:
+    def __init__(self):
+        self.messages = []
+        self.paused = []
+
+    def mediaReceived(self, message):
+        self.messages.append((message.typeId, message.timestamp))
+
+    def pauseProducing(self):
+        self.paused.append(True)
+
+    def resumeProducing(self):
+        self.paused.append(False)
+
+    def stopProducing(self):
+        self.paused.append(None)
+
+
+def test_oneStreamOfSeveral():
+    kept = Kept()
+    sink = MovingSink(kept)
+    verifyObject(IMediaSink, sink)
+    for time in (1000, 1040):
+        sink.mediaReceived(Message(VIDEO, time, 1, AVC_KEY_FRAME))
+    sink.streamEnded()
+    sink.moved()
+    sink.mediaReceived(Message(VIDEO, 0, 1, AVC_HEADER))
+    # B-frames and audio may be a little before the first one.
+    for time in (70, 60, 110):
+        sink.mediaReceived(Message(VIDEO, time, 1, AVC_FRAME))
+    sink.moved()
+    sink.mediaReceived(Message(VIDEO, 1 << 40, 1, AVC_FRAME))
+    times = [time for _, time in kept.messages]
+    assert times == [1000, 1040, 1040, 1080, 1070, 1120, 1160]
+
+
+def test_aPauseHoldsForTheNext():
+    sink = MovingSink(Kept())
+    sink.stopProducing()
+    sink.pauseProducing()
+    first, second = Kept(), Kept()
+    sink.begun(first)
+    sink.moved()
+    sink.begun(second)
+    sink.resumeProducing()
+    sink.stopProducing()
+    assert (first.paused, second.paused) == ([True], [True, False, None])
+
+
+class Running(Moving):
+    """A command that is run against servers in memory."""
+
+    def __init__(self, monkeypatch, kind, **options):
+        super().__init__()
+        self.errors = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", self.errors)
+        monkeypatch.setattr(command, "connectRTMP", self._connect)
+        values = {
+            "url": RTMPURL.parse("rtmp://a/there/s3cret"),
+            "endpoint": None,
+            "tlsOptions": None,
+            "ca": None,
+            "limits": ClientLimits(),
+            "duration": None,
+            "overwrite": True,
+            "loop": False,
+            "speed": 1.0,
+            **options,
+        }
+        self.clock.stop = lambda: None
+        self.command = kind(self.clock, argparse.Namespace(**values))
+
+    def _connect(self, reactor, url, *, endpoint, tlsOptions, limits):
+        assert endpoint is None
+        assert tlsOptions is None
+        return self.network.connect(reactor, url, limits=limits)
+
+    def start(self):
+        self.outcome = Outcome(Deferred.fromCoroutine(self.command.run()))
+        self.network.pump()
+
+    def finish(self):
+        """Let all servers close that are left, and the command end."""
+        for _ in range(3):
+            for server in self.network.servers:
+                if server.open and server.transport.halfClosed:
+                    server.close()
+            self.advance(0.25)
+        return self.outcome.result
+
+
+def fileTags(path):
+    reader = FLVReader()
+    reader.feed(path.read_bytes())
+    tags = list(iter(reader.nextTag, NEED_DATA))
+    return [(t.typeId, t.timestamp, t.payload) for t in tags if t.typeId != DATA]
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "in.flv"
+    tags = list(HEADERS)
+    for number in range(4):
+        tags.append((VIDEO, 80 * number, AVC_KEY_FRAME))
+        tags.append((VIDEO, 80 * number + 40, AVC_FRAME))
+    data = b"".join(flv.encodeTag(*tag) for tag in tags)
+    path.write_bytes(flv.encodeHeader() + data)
+    return path
+
+
+def test_playMoves(monkeypatch, tmp_path):
+    path = tmp_path / "out.flv"
+    running = Running(monkeypatch, command.PlayCommand, file=str(path))
+    for host in "ab":
+        running.network.scripted(host)
+    running.start()
+    give(running, "a", *HEADERS, (VIDEO, 0, AVC_KEY_FRAME), (VIDEO, 40, AVC_FRAME))
+    running.ask("a", tcUrl="rtmp://b/elsewhere")
+    assert running.server("b").of("play").argument(1) == "s3cret"
+    assert "deleteStream" in running.server("a").names()
+    give(running, "b", *HEADERS, (VIDEO, 9070, AVC_KEY_FRAME), (VIDEO, 9110, AVC_FRAME))
+    running.server("b").status("NetStream.Play.UnpublishNotify")
+    assert running.finish() == 0
+    frames = [t for t in fileTags(path) if t[2] in (AVC_KEY_FRAME, AVC_FRAME)]
+    assert frames == [
+        (VIDEO, 0, AVC_KEY_FRAME),
+        (VIDEO, 40, AVC_FRAME),
+        (VIDEO, 80, AVC_KEY_FRAME),
+        (VIDEO, 120, AVC_FRAME),
+    ]
+    assert "played 0.1 s" in running.errors.getvalue()
+
+
+def test_playStays(monkeypatch, tmp_path):
+    path = tmp_path / "out.flv"
+    running = Running(monkeypatch, command.PlayCommand, file=str(path))
+    running.network.scripted("a")
+    running.start()
+    give(running, "a", *HEADERS, (VIDEO, 0, AVC_KEY_FRAME))
+    running.ask("a", tcUrl="rtmp://nowhere/elsewhere")
+    assert "but stays: rtmp://nowhere:1935/elsewhere" in running.errors.getvalue()
+    give(running, "a", (VIDEO, 40, AVC_FRAME))
+    running.server("a").status("NetStream.Play.UnpublishNotify")
+    assert running.finish() == 0
+    assert fileTags(path)[-1] == (VIDEO, 40, AVC_FRAME)
+
+
+def test_playIsInterruptedWhileItMoves(monkeypatch, tmp_path):
+    path = tmp_path / "out.flv"
+    running = Running(monkeypatch, command.PlayCommand, file=str(path))
+    running.network.scripted("a")
+    running.network.scripted("b", play=silent)
+    running.start()
+    give(running, "a", *HEADERS, (VIDEO, 0, AVC_KEY_FRAME))
+    running.ask("a", tcUrl="rtmp://b/elsewhere")
+    running.command.interrupt()
+    assert running.finish() == 0
+    assert fileTags(path)[-1] == (VIDEO, 0, AVC_KEY_FRAME)
+    assert not any(server.open for server in running.network.servers)
+
+
+def test_playIsRefusedElsewhere(monkeypatch, tmp_path):
+    path = tmp_path / "out.flv"
+    running = Running(monkeypatch, command.PlayCommand, file=str(path))
+    running.network.scripted("a")
+    running.network.scripted("b", play=refusing("NetStream.Play.StreamNotFound"))
+    running.start()
+    give(running, "a", *HEADERS, (VIDEO, 0, AVC_KEY_FRAME))
+    running.ask("a", tcUrl="rtmp://b/elsewhere")
+    for server in running.network.servers:
+        server.close()
+    running.advance(1)
+    assert running.outcome.error.code == "NetStream.Play.StreamNotFound"
+    assert fileTags(path)[-1] == (VIDEO, 0, AVC_KEY_FRAME)
+
+
+def test_publishMoves(monkeypatch, file):
+    """At the next key frame, with the headers; the old name is given back first."""
+    running = Running(monkeypatch, command.PublishCommand, file=str(file))
+    for host in "ab":
+        running.network.scripted(host)
+    running.start()
+    running.ask("a", tcUrl="rtmp://b/elsewhere")
+    running.advance(0.05, 0.05)
+    old, new = running.server("a"), running.server("b")
+    assert [m.timestamp for m in old.messages] == [0, 0, 0, 0, 40]
+    assert "publish" not in new.names()
+    running.advance(0.05, 0.05)
+    assert "FCUnpublish" in old.names()
+    told = old.of("FCUnpublish")
+    old.command("_result", told.transactionId, None, None)
+    running.advance(0.3, 0.01)
+    assert running.finish() == 0
+    assert len(old.messages) == 5
+    assert new.of("publish").argument(1) == "s3cret"
+    assert [(m[0], m[2]) for m in published(new)[:3]] == [
+        (typeId, payload) for typeId, _, payload in HEADERS
+    ]
+    assert [m[1] for m in published(new)] == [80, 80, 80, 80, 120, 160, 200, 240, 280]
+    assert "published 0.3 s, 11 messages" in running.errors.getvalue()
+
+
+def test_publishIsRefusedElsewhere(monkeypatch, file):
+    running = Running(monkeypatch, command.PublishCommand, file=str(file))
+    running.network.scripted("a")
+    running.network.scripted("b", publish=refusing("NetStream.Publish.BadName"))
+    running.start()
+    running.ask("a", tcUrl="rtmp://b/elsewhere")
+    running.advance(0.1, 0.01)
+    for server in running.network.servers:
+        server.close()
+    running.advance(1)
+    assert running.outcome.error.code == "NetStream.Publish.BadName"

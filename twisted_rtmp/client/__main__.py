@@ -24,6 +24,7 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted_rtmp.client.connecting import connectRTMP
 from twisted_rtmp.client.errors import ClientError, ConnectionEnded, InvalidURL
 from twisted_rtmp.client.limits import ClientLimits
+from twisted_rtmp.client.moving import MoveLimit, MovingSink
 from twisted_rtmp.client.publishing import FilePublisher, readMessages
 from twisted_rtmp.client.storing import (
     BlockingOutput,
@@ -37,8 +38,8 @@ from twisted_rtmp.names import printable
 from twisted_rtmp.wire.errors import FLVError
 
 if TYPE_CHECKING:
-    from twisted_rtmp.client.protocol import RTMPClient
-    from twisted_rtmp.client.streams import Subscription
+    from twisted_rtmp.client.protocol import ReconnectRequest, RTMPClient
+    from twisted_rtmp.client.streams import Publication, Subscription
 
 #: Seconds between two progress lines.
 PROGRESS_SECONDS = 0.5
@@ -112,6 +113,11 @@ class Command:
         self.options = options
         self.interrupted = False
         self._waiting: Deferred[Any] | None = None
+        # All connections; and the one to go on with, while there is one.
+        self._clients: list[RTMPClient] = []
+        self._next: RTMPClient | None = None
+        self._moving: Deferred[None] | None = None
+        self._moveLimit = MoveLimit()
 
     async def run(self) -> int:
         """
@@ -119,21 +125,72 @@ class Command:
 
         @return: the exit status.
         """
-        options = self.options
         self.prepare()
-        client: RTMPClient = await self.interruptible(
-            connectRTMP(
-                self.reactor,
-                options.url,
-                endpoint=options.endpoint,
-                tlsOptions=options.tlsOptions,
-                limits=options.limits,
-            )
-        )
+        client: RTMPClient = await self.interruptible(self._connect(self.options.url))
+        self._clients.append(client)
         try:
             return await self.use(client)
         finally:
-            await client.disconnect()
+            if self._moving is not None:
+                self._moving.cancel()
+            for client in self._clients:
+                await client.disconnect()
+
+    def _connect(self, url: RTMPURL) -> Deferred[RTMPClient]:
+        options = self.options
+        tlsOptions = options.tlsOptions
+        if options.ca is not None and url.host != options.url.host:
+            tlsOptions = _tlsOptions(options.ca, url.host)
+        connecting = connectRTMP(
+            self.reactor,
+            url,
+            endpoint=options.endpoint,
+            tlsOptions=tlsOptions,
+            limits=options.limits,
+        )
+
+        def connected(client: RTMPClient) -> RTMPClient:
+            client.reconnectRequested.append(self._moveRequested)
+            return client
+
+        return connecting.addCallback(connected)
+
+    # Moving, where the server asks for it
+
+    def _moveRequested(self, request: ReconnectRequest) -> None:
+        """The server asks us to connect anew."""
+        if self.interrupted or self._moving is not None or self._next is not None:
+            return
+        if self._moveLimit.allows(self.reactor.seconds()):
+            self._moving = Deferred.fromCoroutine(self._move(request.url))
+            self._moving.addErrback(lambda failure: failure.trap(CancelledError))
+            self._moving.addCallback(self._moveDone)
+
+    async def _move(self, url: RTMPURL) -> None:
+        """Connect there; as long as that does not work we stay."""
+        try:
+            client = await self._connect(url)
+        except (ClientError, ConnectError, DNSLookupError, OSError, ValueError) as why:
+            if not self.interrupted:
+                sys.stderr.write(
+                    f"asked to go to another server, but stays: {describe(why, url)}\n"
+                )
+            return
+        self._clients.append(client)
+        self._next = client
+        self.move()
+
+    def _moveDone(self, _: object) -> None:
+        self._moving = None
+
+    def takeNext(self) -> RTMPClient | None:
+        """The connection to go on with, if there is one."""
+        client, self._next = self._next, None
+        return client
+
+    def move(self) -> None:
+        """There is another connection to go on with."""
+        raise NotImplementedError
 
     def prepare(self) -> None:
         """
@@ -176,6 +233,9 @@ class Command:
 class PublishCommand(Command):
     """Publishes a file."""
 
+    _publisher: FilePublisher | None = None
+    _publication: Publication | None = None
+
     def prepare(self) -> None:
         with open(self.options.file, "rb") as file:
             if next(readMessages(file), None) is None:
@@ -184,28 +244,64 @@ class PublishCommand(Command):
     async def use(self, client: RTMPClient) -> int:
         options = self.options
         publication = await self.interruptible(client.publish())
-        publisher = FilePublisher(
+        self._publication = publication
+        self._publisher = publisher = FilePublisher(
             self.reactor, publication, options.file, options.speed
         )
+        if self._next is not None:
+            publisher.move = self._publishThere
 
         def told() -> str:
             return figures(publisher.time, publisher.messages, publisher.sent)
 
         running = Deferred.fromCoroutine(publisher.run(lambda: options.loop))
-        # A server that ends it is heard at once, and not when the next frame is due.
-        publication.whenEnded().addCallback(lambda _: running.cancel())
+        self._running = running
+        self._watch(publication)
         try:
             with Progress(self.reactor, sys.stderr, told):
                 await self.interruptible(running)
         except CancelledError:
             if not self.interrupted:
-                error: ClientError | None = await publication.whenEnded()
+                assert self._publication is not None
+                error = await self._publication.whenEnded()
                 raise error or ClientError("The server has ended it.") from None
         # The server's word is not waited for: some never say it, and all of them read
         # what was sent before they see the connection's end.
-        await client.disconnect()
+        for each in self._clients:
+            await each.disconnect()
         sys.stderr.write(f"published {told()}\n")
         return INTERRUPTED if self.interrupted and not options.loop else 0
+
+    def _watch(self, publication: Publication) -> None:
+        """A server that ends it is heard at once, and not when a frame is due."""
+
+        def ended(_: object) -> None:
+            if publication is self._publication:
+                self._running.cancel()
+
+        publication.whenEnded().addCallback(ended)
+
+    def move(self) -> None:
+        if self._publisher is not None:
+            self._publisher.move = self._publishThere
+
+    async def _publishThere(self) -> Publication:
+        """
+        Go on by the next connection.
+
+        The old publication is ended first: without another address it is the same
+        server, which would refuse the name.
+        """
+        old, self._publication = self._publication, None
+        client = self.takeNext()
+        assert old is not None
+        assert client is not None
+        await old.close()
+        old.client.disconnect()
+        publication = await client.publish()
+        self._publication = publication
+        self._watch(publication)
+        return publication
 
 
 class PlayCommand(Command):
@@ -227,6 +323,9 @@ class PlayCommand(Command):
         output = self._output
         assert output is not None
         sink = FLVSink(output, self.stop, self.options.duration)
+        moving = MovingSink(sink)
+        if isinstance(output, PipeOutput):
+            output.throttle(moving)
         counts = sink.counts
 
         def told() -> str:
@@ -236,16 +335,23 @@ class PlayCommand(Command):
         subscription: Subscription
         try:
             with Progress(self.reactor, sys.stderr, told):
-                subscription = await self.interruptible(client.play(None, sink))
-                self._subscription = subscription
-                if isinstance(output, PipeOutput):
-                    output.throttle(subscription)
-                if self._stopped:
-                    subscription.close()
-                error = await subscription.whenEnded()
+                following: RTMPClient | None = client
+                while following is not None:
+                    playing = following.play(None, moving)
+                    subscription = await self.interruptible(playing)
+                    self._subscription = subscription
+                    moving.begun(subscription)
+                    if self._stopped or self._next is not None:
+                        subscription.close()
+                    error = await subscription.whenEnded()
+                    if self._moving is not None and not self._stopped:
+                        await self.interruptible(self._moving)
+                    following = None if self._stopped else self.takeNext()
+                    moving.moved()
         except CancelledError:
-            # Interrupted before it began.
-            return INTERRUPTED
+            # Interrupted before it began, here or at the server that it moved to.
+            if not counts.messages:
+                return INTERRUPTED
         finally:
             self._subscription = None
             # Whatever has ended it, what came is to be a whole file.
@@ -265,6 +371,11 @@ class PlayCommand(Command):
         if self.interrupted:
             return INTERRUPTED
         raise ClientError("The stream ended before anything of it came.")
+
+    def move(self) -> None:
+        if self._subscription is not None:
+            self._subscription.close()
+            self._subscription.client.disconnect()
 
     def interrupt(self) -> None:
         super().interrupt()

@@ -6,7 +6,7 @@ Imports the client's streams and the FLV format; the clock is an argument.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from twisted.internet.task import deferLater
@@ -16,8 +16,18 @@ from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import NEED_DATA, MessageType
 from twisted_rtmp.wire.errors import FLVError, ProtocolError
+from twisted_rtmp.wire.flags import (
+    CODED,
+    KEY_FRAME,
+    MALFORMED,
+    METADATA,
+    MULTICHANNEL,
+    SEQUENCE_HEADER,
+)
 from twisted_rtmp.wire.flv import FLVReader
+from twisted_rtmp.wire.media import flagsOf
 from twisted_rtmp.wire.messages import Message
+from twisted_rtmp.wire.tracks import trackIdsOf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +49,7 @@ MAX_PAUSE = 10_000
 FRAME_MILLISECONDS = 40
 
 _DATA: int = MessageType.DATA_AMF0
+_VIDEO: int = MessageType.VIDEO
 _SENT = frozenset((int(MessageType.AUDIO), int(MessageType.VIDEO), _DATA))
 
 
@@ -86,6 +97,8 @@ class FilePublisher:
     @ivar sent: bytes of their payloads.
     @ivar time: how far it is in the file, in milliseconds of its time: all rounds
         together, without holes.
+    @ivar move: if set, it is awaited before the next key frame (or before any frame,
+        where there is no video), and gives the publication to go on with.
     """
 
     def __init__(
@@ -99,6 +112,7 @@ class FilePublisher:
         self.messages = 0
         self.sent = 0
         self.time = 0
+        self.move: Callable[[], Awaitable[Publication]] | None = None
         self._clock = clock
         self._publication = publication
         self._path = path
@@ -110,6 +124,9 @@ class FilePublisher:
         self._began = 0.0
         self._pending: list[bytes] = []
         self._pendingSize = 0
+        # The newest header of each kind, for who has not had them.
+        self._headers: dict[tuple[int, ...], Message] = {}
+        self._hasVideo = False
 
     async def run(self, again: Callable[[], bool] = lambda: False) -> None:
         """
@@ -148,9 +165,10 @@ class FilePublisher:
             time = max(time, self._first or 0) + self._offset
             message.timestamp = time
         self._end = max(self._end, time)
-        data = self._publication.form.encode(message)
-        self._pending.append(data)
-        self._pendingSize += len(data)
+        if self.move is not None and self._isBoundary(message):
+            await self._go(self.move)
+        self._note(message)
+        self._write(message)
         self.messages += 1
         self.sent += len(message.payload)
         if self._pendingSize >= WRITE_SIZE:
@@ -158,6 +176,44 @@ class FilePublisher:
             # The reactor is to have its turn, too.
             await deferLater(self._clock, 0)
             await self._publication.whenReady()
+
+    def _write(self, message: Message) -> None:
+        data = self._publication.form.encode(message)
+        self._pending.append(data)
+        self._pendingSize += len(data)
+
+    # Going on elsewhere
+
+    def _isBoundary(self, message: Message) -> bool:
+        """Whether a decoder can begin here."""
+        flags = flagsOf(message.typeId, message.payload)
+        if not flags & CODED:
+            return False
+        if self._hasVideo:
+            return message.typeId == _VIDEO and bool(flags & KEY_FRAME)
+        return True
+
+    async def _go(self, move: Callable[[], Awaitable[Publication]]) -> None:
+        """Publish elsewhere from here on, headers first."""
+        self.move = None
+        self._flush()
+        self._publication = await move()
+        for header in self._headers.values():
+            self._write(Message(header.typeId, self._end, 0, header.payload))
+
+    def _note(self, message: Message) -> None:
+        """Keep what decoders need."""
+        typeId, payload = message.typeId, message.payload
+        if typeId == _DATA:
+            if isMetadata(message):
+                self._headers[typeId,] = message
+            return
+        flags = flagsOf(typeId, payload)
+        self._hasVideo = self._hasVideo or typeId == _VIDEO
+        kind = flags & (SEQUENCE_HEADER | METADATA | MULTICHANNEL)
+        if kind and not flags & MALFORMED:
+            key = (typeId, kind, *trackIdsOf(typeId, payload, flags))
+            self._headers[key] = message
 
     async def _wait(self, time: int) -> None:
         """

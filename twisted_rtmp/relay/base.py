@@ -22,7 +22,8 @@ from twisted.logger import Logger
 
 from twisted_rtmp.client.connecting import connectRTMP
 from twisted_rtmp.client.errors import ClientError, ServerRefused, StreamNotFound
-from twisted_rtmp.client.limits import MAX_MOVES, STEADY_SECONDS, ClientLimits
+from twisted_rtmp.client.limits import STEADY_SECONDS, ClientLimits
+from twisted_rtmp.client.moving import MoveLimit
 from twisted_rtmp.client.url import RTMPURL
 from twisted_rtmp.names import printable
 
@@ -183,8 +184,7 @@ class Relay:
         self._next: RTMPClient | None = None
         self._former: list[RTMPClient] = []
         self._moving: Deferred[None] | None = None
-        self._moves = 0
-        self._movedAt = 0.0
+        self._moveLimit = MoveLimit()
         self._leaving = False
         self._stopping = False
         self._acceptedAt: float | None = None
@@ -350,20 +350,15 @@ class Relay:
             return  # we are about to
         if self._stopping or not self.mayMove():
             return
-        now = self._clock.seconds()
-        if now - self._movedAt >= STEADY_SECONDS:
-            self._moves = 0
-        if self._moves >= MAX_MOVES:
+        if not self._moveLimit.allows(self._clock.seconds()):
             self.log.warn(
                 "{relay}: stays where it is, though it is asked to move: it did so"
                 " {count} times without a connection of {seconds:g} s",
                 relay=self.label,
-                count=self._moves,
+                count=self._moveLimit.count,
                 seconds=STEADY_SECONDS,
             )
             return
-        self._moves += 1
-        self._movedAt = now
         self._moving = Deferred.fromCoroutine(self._move(request.url))
         self._moving.addErrback(self._failed).addCallback(self._moveDone)
 
