@@ -7,7 +7,9 @@ import io
 import sys
 
 import pytest
+import pytest_twisted
 from clientkit import MemoryEndpoint, Outcome, accept, connected, refusing, silent
+from feeding import CollectingSink
 from relaykit import METADATA, Studio, collected, published
 from rtmpclient import (
     AAC_HEADER,
@@ -19,8 +21,11 @@ from rtmpclient import (
     VIDEO,
     Client,
 )
+from serverprocess import environment
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.task import Clock, LoopingCall
+from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
@@ -912,3 +917,133 @@ def test_publishIsRefusedElsewhere(monkeypatch, file):
         server.close()
     running.advance(1)
     assert running.outcome.error.code == "NetStream.Publish.BadName"
+
+
+# Over sockets
+
+
+class Frames(CollectingSink):
+    """Tells of the first key frame."""
+
+    def __init__(self, stream, began):
+        super().__init__(stream)
+        self._began = began
+
+    def mediaReceived(self, message):
+        super().mediaReceived(message)
+        if message.payload == AVC_KEY_FRAME and not self._began.called:
+            self._began.callback(self.stream)
+
+
+class Listening:
+    """A whole server on a port of the system's choice."""
+
+    def __init__(self, reactor):
+        self.factory = RTMPFactory(reactor)
+        self.began = Deferred()
+        self.factory.streamStarted.append(self._started)
+        self.relay = None
+        self._endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+
+    def _started(self, stream):
+        if not self.began.called:
+            self.sink = Frames(stream, self.began)
+            stream.addSink(self.sink)
+
+    def url(self, application="live", name=""):
+        number = self._port.getHost().port
+        return f"rtmp://127.0.0.1:{number}/{application}" + (name and f"/{name}")
+
+    async def __aenter__(self):
+        self._port = await self._endpoint.listen(self.factory)
+        return self
+
+    async def __aexit__(self, *exception):
+        if self.relay is not None:
+            await self.relay.stopService()
+        await self._port.stopListening()
+        await self.factory.stop()
+
+
+class Encoder:
+    """Publishes within the process, a key frame every 40 ms."""
+
+    peer = "here"
+    heard = 0.0
+
+    def __init__(self, factory, reactor):
+        self.connection = self
+        self._factory = factory
+        self._stream = factory.publish("live", "key", self)
+        for typeId, time, payload in HEADERS:
+            self._stream.messageReceived(Message(typeId, time, 1, payload))
+        self._time = 0
+        self._loop = LoopingCall(self._send)
+        self._loop.clock = reactor
+        self._loop.start(0.04)
+
+    def _send(self):
+        message = Message(VIDEO, self._time, 1, AVC_KEY_FRAME)
+        self._stream.messageReceived(message)
+        self._time += 40
+
+    def leave(self):
+        self._loop.stop()
+        self._factory.unpublish(self._stream, self)
+
+    def pauseProducing(self):
+        """Nothing holds it."""
+
+    def resumeProducing(self):
+        """Nothing has held it."""
+
+    def takenOver(self):
+        """Nobody does."""
+
+
+@pytest_twisted.ensureDeferred
+async def test_pushMovesOverSockets():
+    from twisted.internet import reactor
+
+    async with (
+        Listening(reactor) as a,
+        Listening(reactor) as b,
+        Listening(reactor) as c,
+    ):
+        c.relay = PushRelays(reactor, c.factory, [a.url("live", "key")])
+        c.relay.startService()
+        encoder = Encoder(c.factory, reactor)
+        await a.began
+        assert a.factory.requestReconnect(b.url()) == 1
+        stream = await b.began
+        assert (stream.application, stream.name) == ("live", "key")
+        assert a.factory.streams == {}
+        encoder.leave()
+    assert a.sink.stream.ledger.received.video >= 1
+    assert b.sink.stream.ledger.received.video >= 1
+    got = [message[3] for message in b.sink.messages]
+    assert got[:3] == [payload for _, _, payload in HEADERS]
+    assert c.relay.total.moves == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_publishCommandMovesOverSockets(file):
+    """The program itself, which is sent from one server to the other."""
+    from twisted.internet import reactor
+
+    async with Listening(reactor) as a, Listening(reactor) as b:
+        program = [
+            *("-m", "twisted_rtmp.client", "publish", str(file)),
+            *(a.url("live", "key"), "--loop"),
+        ]
+        ended = getProcessOutputAndValue(sys.executable, program, environment())
+        await a.began
+        assert a.factory.requestReconnect(b.url("other")) == 1
+        stream = await b.began
+        assert (stream.application, stream.name) == ("other", "key")
+        assert a.factory.streams == {}
+        await b.factory.stop()
+        _, errors, status = await ended
+        assert status == 1, errors
+    got = [(message[0], message[3]) for message in b.sink.messages]
+    assert got[:4] == [*((t, p) for t, _, p in HEADERS), (VIDEO, AVC_KEY_FRAME)]
