@@ -364,6 +364,30 @@ def test_aPlayerIsBoundedInTimeToo(stream, group, monkeypatch):
     assert player.dropped == 3
 
 
+@pytest.mark.parametrize("jump", [36_000_000, -36_000_000])
+def test_theBoundInTimeHoldsWhereTimeJumps(stream, group, jump):
+    headers = begin(stream)
+    player, peer = join(group, congested=True)
+    start = 72_000_000
+    lost = send(stream, key(start), audio(start + 10), inter(start + 40))
+    kept = send(stream, audio(start + jump))
+    assert player.dropped == len(lost)
+    kept += send(stream, key(start + jump + 40), audio(start + jump + 9990))
+    assert player.dropped == len(lost)
+    peer.congested = False
+    player.drain()
+    assert peer.messages() == headers + kept
+
+
+def test_headersOfAnyTimeAreNotTakenForTheQueuesAge(stream, group):
+    begin(stream)
+    player, _ = join(group, congested=True)
+    send(stream, key(36_000_000), inter(36_000_040))
+    begin(stream)
+    send(stream, Message(18, 0, 1, amf0.encode("onTextData", {"text": "a"})))
+    assert player.dropped == 0
+
+
 def test_aWholeGOPIsLostWithItsAudio(stream, group):
     headers = begin(stream)
     player, peer = join(group, congested=True)

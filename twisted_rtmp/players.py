@@ -84,6 +84,14 @@ def _isHeader(message: Message) -> bool:
     return bool(message.flags & _HEADER)
 
 
+def _timeOfFirst(entries: Iterable[tuple[Message, bytes]]) -> int | None:
+    """The time of the first frame of a queue; headers and data may have any."""
+    for message, _ in entries:
+        if message.typeId != _DATA and not message.flags & _HEADER:
+            return message.timestamp
+    return None
+
+
 def _isBefore(index: int, message: Message, ends: dict[int, int]) -> bool:
     """
     Whether a message of a queue is before the places at which its tracks go on.
@@ -466,12 +474,12 @@ class Player:
         queue = self._queue
         if not queue:
             return False
-        newest = queue[-1][0].timestamp
-        for message, _ in islice(queue, self._first, None):
-            # A header may be as old as the stream.
-            if not _isHeader(message):
-                return newest - message.timestamp > PLAYER_QUEUE_SECONDS * 1000
-        return False
+        newest = _timeOfFirst(reversed(queue))
+        oldest = _timeOfFirst(islice(queue, self._first, None))
+        if newest is None or oldest is None:
+            return False
+        # Where the stream's time has jumped back, the older ones have the later time.
+        return abs(newest - oldest) > PLAYER_QUEUE_SECONDS * 1000
 
     def _loseVideo(self, *, upToKeyFrame: bool) -> None:
         """
@@ -509,15 +517,22 @@ class Player:
         queue = self._queue
         if self._queuedBytes > PLAYER_QUEUE_BYTES or not self._isOver():
             return
-        for message, _ in queue:
-            if message.typeId == _VIDEO and not message.flags & _HEADER:
-                first = message.timestamp
-                break
-        else:
+        frames = (
+            (index, message.timestamp)
+            for index, (message, _) in enumerate(queue)
+            if message.typeId == _VIDEO and not message.flags & _HEADER
+        )
+        place, first = next(frames, (0, 0))
+        if not place:
             return
+        latest = first + PLAYER_QUEUE_SECONDS * 1000
         kept: deque[tuple[Message, bytes]] = deque()
-        for message, chunks in queue:
-            if message.timestamp < first and not _isHeader(message):
+        for index, (message, chunks) in enumerate(queue):
+            if (
+                index < place
+                and not first <= message.timestamp <= latest
+                and not _isHeader(message)
+            ):
                 self._queuedBytes -= len(chunks)
                 self._lose(message)
             else:
@@ -530,12 +545,13 @@ class Player:
         that it is not looked through again for each further message.
         """
         queue = self._queue
-        newest = queue[-1][0].timestamp
+        newest = _timeOfFirst(reversed(queue))
         kept: deque[tuple[Message, bytes]] = deque()
         for message, chunks in queue:
             if not _isHeader(message) and (
                 self._queuedBytes > PLAYER_QUEUE_BYTES // 2
-                or newest - message.timestamp > PLAYER_QUEUE_SECONDS * 500
+                or newest is None
+                or abs(newest - message.timestamp) > PLAYER_QUEUE_SECONDS * 500
             ):
                 self._queuedBytes -= len(chunks)
                 self._lose(message)
