@@ -429,6 +429,37 @@ def test_values(value, becomes):
     assert reader.position == len(translated)
 
 
+#: What PyAMF writes, whose values refer to earlier ones of the message; it reads the
+#: translation as it stands below.
+PYAMF = bytes.fromhex(
+    "02000a6f6e4d65746144617461110a0b010b7769647468048a000d68656967687405"
+    "40868400000000000f656e636f646572060b5079414d46096c697374090701040104"
+    "020a010361060401056f6e03096e6f6e6501097768656e08014276f6435cc880000b"
+    "62797465730c070001ff01110902020007656e636f646572"
+)
+
+
+def test_anotherEncodersValues(factory):
+    publisher = FlexClient(factory)
+    publisher.begin()
+    playing = player(factory)
+    publisher.connection.sendMessage(Message(DATA_AMF3, 0, 1, b"\x00" + PYAMF), 5)
+    publisher.flush()
+    [reply] = dataOf(playing)
+    items = [1.0, 2.0, {"a": "encoder"}]
+    metadata = {
+        "width": 1280.0,
+        "height": 720.5,
+        "encoder": "PyAMF",
+        "list": items,
+        "on": True,
+        "none": None,
+        "when": Date(1577934245000.0),
+        "bytes": "AAH/",
+    }
+    assert reply.payload == amf0.encode("onMetaData", metadata, items, "encoder")
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -512,14 +543,35 @@ def code(reply):
     return status.get("code", "") if isinstance(status, dict) else ""
 
 
+def awaited(client, wanted):
+    """The next reply that is wanted; what follows it in one read is kept."""
+    while True:
+        while client.replies:
+            reply = client.replies.pop(0)
+            if wanted(reply):
+                return reply
+        assert next(client._more(), None) is not None, "closed before"
+
+
+def resultOf(tid):
+    def wanted(reply):
+        if reply.typeId not in (COMMAND, COMMAND_AMF3):
+            return False
+        values = amf0.decode(reply.payload[reply.typeId == COMMAND_AMF3 :])
+        return values[:2] == ["_result", tid]
+
+    return wanted
+
+
 def opened(client, command, *arguments):
     """Connect and publish or play; the server's answers are of type 17."""
     client.connect("live", objectEncoding=3.0)
-    client.untilResult(1.0)
+    awaited(client, resultOf(1.0))
     client.call("createStream", 2.0, None)
-    client.until(lambda reply: reply.typeId == COMMAND_AMF3)
+    assert awaited(client, resultOf(2.0)).typeId == COMMAND_AMF3
     client.call(command, 3.0, None, "key", *arguments, streamId=1)
-    client.until(lambda reply: code(reply).endswith(".Start"))
+    begun = awaited(client, lambda reply: code(reply).endswith(".Start"))
+    assert begun.typeId == COMMAND_AMF3
 
 
 def test_overSockets(tmp_path):
@@ -534,26 +586,26 @@ def test_overSockets(tmp_path):
             opened(publisher, "publish", "live")
             opened(playing, "play", -2)
             plain.connect("live")
-            plain.untilResult(1.0)
+            awaited(plain, resultOf(1.0))
             plain.command("createStream", 2.0, None)
-            plain.untilResult(2.0)
+            awaited(plain, resultOf(2.0))
             plain.command("play", 3.0, None, "key", streamId=1)
-            plain.untilCode("NetStream.Play.Start")
+            awaited(plain, lambda r: code(r) == "NetStream.Play.Start")
             publisher.data("@setDataFrame", "onMetaData", METADATA)
             publisher.media(VIDEO, AVC_HEADER)
             publisher.media(VIDEO, AVC_KEY_FRAME)
             publisher.media(VIDEO, AVC_FRAME, 40)
             expected = amf0.encode("onMetaData", METADATA)
             for client in (playing, plain):
-                metadata = client.until(lambda r: r.payload[3:13] == b"onMetaData")
+                metadata = awaited(client, lambda r: r.payload[3:13] == b"onMetaData")
                 assert (metadata.typeId, metadata.payload) == (DATA, expected)
-                client.until(lambda r: (r.typeId, r.timestamp) == (VIDEO, 40))
+                awaited(client, lambda r: (r.typeId, r.timestamp) == (VIDEO, 40))
             publisher.call("closeStream", 0.0, None, streamId=1)
-            publisher.until(lambda r: code(r) == "NetStream.Unpublish.Success")
+            awaited(publisher, lambda r: code(r) == "NetStream.Unpublish.Success")
             publisher.call("deleteStream", 0.0, None, 1)
-            over = playing.until(lambda r: code(r) == "NetStream.Play.Stop")
+            over = awaited(playing, lambda r: code(r) == "NetStream.Play.Stop")
             assert over.typeId == COMMAND_AMF3
-            plain.untilCode("NetStream.Play.Stop")
+            awaited(plain, lambda r: code(r) == "NetStream.Play.Stop")
         server.expect("live/key ended")
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
