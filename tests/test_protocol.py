@@ -31,7 +31,6 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection as TCPConnection
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -66,19 +65,6 @@ ENDED = "NetStream.Unpublish.Success"
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """The log, line by line, as an observer would write it."""
-    seen: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        seen.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    yield seen
-    globalLogPublisher.removeObserver(observe)
 
 
 @implementer(IMediaSink)

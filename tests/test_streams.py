@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,7 +18,6 @@ from rtmpclient import (
 )
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -78,18 +77,6 @@ def publisher() -> Publisher:
 @pytest.fixture
 def stream(publisher: Publisher) -> LiveStream:
     return LiveStream("live", "key", publisher)
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    seen: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        seen.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    yield seen
-    globalLogPublisher.removeObserver(observe)
 
 
 def say(stream: LiveStream, *messages: tuple[int, bytes], at: int = 0) -> None:

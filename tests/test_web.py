@@ -21,7 +21,6 @@ from rtmpclient import (
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
-from twisted.logger import formatEvent, globalLogPublisher
 from twisted.web.resource import Resource
 from wsproto.events import CloseConnection
 from wsproto.frame_protocol import FrameProtocol, Opcode
@@ -79,18 +78,6 @@ def factory(clock):
 @pytest.fixture
 def site(clock, factory):
     return HTTPSite(clock, factory)
-
-
-@pytest.fixture
-def lines():
-    seen = []
-
-    def observe(event):
-        seen.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    yield seen
-    globalLogPublisher.removeObserver(observe)
 
 
 class Publisher(Client):
