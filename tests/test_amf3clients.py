@@ -24,8 +24,11 @@ from rtmpclient import (
 from serverprocess import Server
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
+from zope.interface import implementer
 
 from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.link import TURN_SECONDS
 from twisted_rtmp.wire import amf0, amf3
 from twisted_rtmp.wire.amftranslation import (
     MAX_GROWTH,
@@ -379,6 +382,35 @@ def test_malformedDataAreDiscarded(factory, body):
     assert publisher.open
     assert factory.sinks[0].messages == []
     assert factory.sinks[0].stream.ledger.discarded == {"malformed data": 1}
+
+
+def test_othersHaveTheirTurnBetweenThem(factory):
+    """Values are dear: after each such message it is looked how long that took."""
+    clock = factory.clock
+    client = FlexClient(factory)
+    client.begin()
+    taken = []
+
+    @implementer(IMediaSink)
+    class SlowSink:
+        def mediaReceived(self, message):
+            taken.append(message.timestamp)
+            clock.rightNow += TURN_SECONDS * 1.1
+
+        def streamEnded(self):
+            """It keeps nothing."""
+
+    [stream] = factory.streams.values()
+    stream.addSink(SlowSink())
+    for time in range(3):
+        payload = named("onCuePoint", {"n": time})
+        client.connection.sendMessage(Message(DATA_AMF3, time, 1, payload), 5)
+    client.protocol.dataReceived(client.connection.dataToSend())
+    assert taken == [0]
+    assert not client.transport.reading
+    clock.advance(0)
+    assert taken == [0, 1, 2]
+    assert client.transport.reading
 
 
 # The translation
