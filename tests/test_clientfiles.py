@@ -318,6 +318,16 @@ def test_headersBeforeTheFirstFrameHaveNoTime(tmp_path):
     assert [t.timestamp for t in readTags(path.read_bytes())] == [0, 0, 0, 0, 40]
 
 
+def test_theTimeBeginsWithTheFirstFrame(tmp_path):
+    path = tmp_path / "a.flv"
+    sink, _ = sinkFor(path)
+    feed(sink, [(VIDEO, 0, AVC_HEADER), (DATA, 0, amf0.encode("onCuePoint"))])
+    feed(sink, [(VIDEO, 3000, AVC_KEY_FRAME), (VIDEO, 3040, AVC_FRAME)])
+    sink.streamEnded()
+    assert [t.timestamp for t in readTags(path.read_bytes())] == [0, 0, 0, 0, 40]
+    assert sink.duration == 0.04
+
+
 def test_allButTheLastMessageIsThereAtAnyTime(tmp_path):
     path = tmp_path / "a.flv"
     sink, _ = sinkFor(path)
@@ -382,8 +392,20 @@ def test_aFileThatIsThereIsKept(tmp_path):
     assert path.read_bytes() == b"new"
 
 
-def test_aFolderThatIsNotThere(tmp_path):
-    sink, enough = sinkFor(tmp_path / "no" / "a.flv")
+def test_whereNoFileCanBeMadeNothingIsBegun(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"a\.flv"):
+        FileOutput(str(tmp_path / "no" / "a.flv"))
+    with pytest.raises(IsADirectoryError):
+        FileOutput(str(tmp_path), overwrite=True)
+    with pytest.raises(FileNotFoundError):
+        FileOutput("", overwrite=True)
+
+
+def test_aFolderThatHasGone(tmp_path):
+    folder = tmp_path / "no"
+    folder.mkdir()
+    sink, enough = sinkFor(folder / "a.flv")
+    folder.rmdir()
     feed(sink, stream())
     assert enough
     assert isinstance(sink.error, FileNotFoundError)
@@ -515,10 +537,10 @@ def test_figures():
         (["play", "http://host/live/a", "x"], "http:// is not supported"),
         (["play", "rtmp://host/live", "x"], "rtmp://host:1935/live names no stream"),
         (["play", "rtmp://host/live", "x", "--key", ""], "names no stream"),
-        (["publish", "x", "rtmp://h/a/b", "--speed", "0"], "invalid _speed value"),
-        (["publish", "x", "rtmp://h/a/b", "--speed", "fast"], "invalid _speed value"),
-        (["play", "rtmp://h/a/b", "x", "--duration", "-1"], "invalid _positive"),
-        (["play", "rtmp://h/a/b", "x", "--timeout", "inf"], "invalid _positive"),
+        (["publish", "x", "rtmp://h/a/b", "--speed", "0"], "'0' is not max, real"),
+        (["publish", "x", "rtmp://h/a/b", "--speed", "fast"], "'fast' is not max"),
+        (["play", "rtmp://h/a/b", "x", "--duration", "-1"], "'-1' is not a number"),
+        (["play", "rtmp://h/a/b", "x", "--timeout", "inf"], "'inf' is not a number"),
         (["play", "rtmps://h/a/b", "x", "--ca", "/nowhere"], "No such file"),
         (["play", "rtmps://h/a/b", "x", "--ca", os.devnull], "no certificate"),
         (["play", "rtmp://h/a/b", "x", "--endpoint", "pigeon:x"], "endpoint"),

@@ -429,13 +429,16 @@ def _speed(text: str) -> float:
     """C{--speed}: 0 is the greatest."""
     if text in ("max", "realtime"):
         return 0.0 if text == "max" else 1.0
-    return _positive(text)
+    return _positive(text, "max, realtime or a number above 0")
 
 
-def _positive(text: str) -> float:
-    number = float(text)
+def _positive(text: str, what: str = "a number above 0") -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 0 < number < float("inf"):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return number
 
 

@@ -85,12 +85,17 @@ class FileOutput:
     head = HEAD_SIZE
 
     def __init__(self, path: str, overwrite: bool = False) -> None:
-        """@raise FileExistsError: it is there already, and to be kept."""
+        """
+        @raise FileExistsError: it is there already, and to be kept.
+        @raise OSError: it cannot be made, as far as that can be told without making
+            it.
+        """
         self._path = path
         self._mode = "wb" if overwrite else "xb"
         self._file: BinaryIO | None = None
-        if not overwrite and os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        number = _hindrance(path, overwrite)
+        if number:
+            raise OSError(number, os.strerror(number), path)
 
     def write(self, data: bytes) -> None:
         if self._file is None:
@@ -111,6 +116,19 @@ class FileOutput:
                 self._file.write(head)
         finally:
             self._file.close()
+
+
+def _hindrance(path: str, overwrite: bool) -> int:
+    """The number of the system's error with which a file could not be made; or 0."""
+    there = os.path.lexists(path)
+    folder = os.path.dirname(path) or "."
+    if there and not overwrite:
+        return errno.EEXIST
+    if os.path.isdir(path):
+        return errno.EISDIR
+    if not os.path.basename(path) or not os.path.isdir(folder):
+        return errno.ENOENT
+    return 0 if os.access(path if there else folder, os.W_OK) else errno.EACCES
 
 
 class BlockingOutput:
@@ -294,6 +312,11 @@ class FLVSink:
         """Where the time begins is known: write the head, and all that waits."""
         self._begun = True
         messages, self._waiting = self._waiting, []
+        frame = messages[-1]
+        if frame.flags & CODED:
+            # Headers come as old as they are to who joins a stream.
+            for message in messages:
+                message.timestamp = max(message.timestamp, frame.timestamp)
         # Whatever comes: a reader looks at the tags.
         head = self._head({}) if self._output.head else flv.encodeHeader()
         self._write(messages, head)
