@@ -37,6 +37,7 @@ from twisted_rtmp.wire.media import (
     videoFacts,
     videoFlags,
 )
+from twisted_rtmp.wire.parametersets import MAX_NAL_UNITS
 
 KEY = CODED | KEY_FRAME
 BODY = b"a frame of some length"
@@ -948,6 +949,20 @@ class TestVideoFacts:
     )
     def test_otherPayloads(self, payload, facts):
         assert videoFacts(payload) == facts
+
+
+def hevcAfter(empty: int) -> bytes:
+    """An HEVC configuration whose SPS comes after so many empty NAL units."""
+    units = b"\x20" + empty.to_bytes(2, "big") + bytes(2 * empty)
+    start = HEVC_1080P.index(b"\x21\0\1")
+    return HEVC_1080P[:22] + b"\2" + units + HEVC_1080P[start:]
+
+
+def test_emptyUnitsOfAnHEVCConfiguration():
+    """A configuration of 8 MB could have four million of them."""
+    facts = videoFacts(b"\x90hvc1" + hevcAfter(MAX_NAL_UNITS))
+    assert (facts["width"], facts["height"]) == (1920, 1080)
+    assert "width" not in videoFacts(b"\x90hvc1" + hevcAfter(MAX_NAL_UNITS + 1))
 
 
 AAC = 0x6D703461

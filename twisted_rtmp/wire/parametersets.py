@@ -14,6 +14,11 @@ from twisted_rtmp.wire.errors import MessageError
 #: may be long; with all scaling lists they begin within 900 bytes.
 MAX_PARAMETER_SET = 1024
 
+#: NAL units of an HEVC configuration that are passed over.  There are a VPS and maybe
+#: some SEI before the SPS, and 16 VPS at most; a hostile configuration has millions,
+#: each of them empty.
+MAX_NAL_UNITS = 64
+
 
 class Bits:
     """Reads bits, most significant first, and Exp-Golomb codes.  H.264, 9.1."""
@@ -171,6 +176,7 @@ def _hevcParameterSet(record: bytes) -> bytes:
     if len(record) < 23 or record[0] != 1:
         raise MessageError("not an HEVC configuration")
     offset = 23
+    passed = 0
     for _ in range(record[22]):
         kind = record[offset] & 63 if offset < len(record) else 0
         count = int.from_bytes(record[offset + 1 : offset + 3], "big")
@@ -182,6 +188,13 @@ def _hevcParameterSet(record: bytes) -> bytes:
                 raise MessageError("an HEVC configuration is cut off")
             if kind == _HEVC_SPS:
                 return record[offset : offset + size]
+            passed += 1
+            if passed > MAX_NAL_UNITS:
+                raise MessageError(
+                    f"an HEVC configuration without an SPS within {MAX_NAL_UNITS}"
+                    " NAL units",
+                    limit=MAX_NAL_UNITS,
+                )
             offset += size
     raise MessageError("an HEVC configuration without an SPS")
 
