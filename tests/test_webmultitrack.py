@@ -25,7 +25,7 @@ from twisted_rtmp.tap import Options, endpointFromString, makeService
 from twisted_rtmp.web import HTTPSite
 from twisted_rtmp.web.answers import Origins
 from twisted_rtmp.web.encoders import Canvas, FrameRate, Wishes
-from twisted_rtmp.web.jsonfields import parseJSON
+from twisted_rtmp.web.jsonfields import BadField, parseJSON, uniqueNames
 from twisted_rtmp.web.multitrack import DECISION_SECONDS, MultitrackResource
 from twisted_rtmp.web.multitrackconfig import (
     MAX_CONFIGURATIONS,
@@ -907,6 +907,27 @@ def test_badRequests(serve, asked, problem):
 )
 def test_noJSON(serve, body, problem):
     assert problem in refused(post(serve(), body), 400)
+
+
+class Compared(str):
+    """A name that counts how often it is compared."""
+
+    __slots__ = ()
+    count = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.count += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_manyNames():
+    """A body of 64 KiB has 8,000 names: to compare all of them took a second."""
+    names = [Compared(number) for number in range(1000)]
+    with pytest.raises(BadField, match='"999" stands twice'):
+        uniqueNames([(name, None) for name in [*names, Compared("999")]])
+    assert Compared.count < 2 * len(names)
 
 
 def test_noBody(serve):

@@ -36,7 +36,7 @@ def parseJSON(text: bytes | str) -> object:
     """
     try:
         value: object = json.loads(
-            text, parse_constant=_refuse, object_pairs_hook=_object
+            text, parse_constant=_refuse, object_pairs_hook=uniqueNames
         )
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
@@ -57,12 +57,17 @@ def _refuse(constant: str) -> None:
     raise BadField("", f"not JSON: {constant}")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BadField("", f"{shown(twice)} stands twice in an object")
+def uniqueNames(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """
+    Make an object of its names and values.
+
+    @raise BadField: a name stands twice.
+    """
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise BadField("", f"{shown(name)} stands twice in an object")
+        values[name] = value
     return values
 
 
