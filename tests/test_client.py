@@ -28,8 +28,10 @@ from rtmpclient import (
     Client,
 )
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp.client import (
@@ -843,6 +845,17 @@ def test_cancelConnectBeforeThereIsAConnection(clock):
     assert isinstance(outcome.errors[0], CancelledError)
     assert cancelled
     assert not clock.getDelayedCalls()
+
+
+def test_cancelConnectOfARealEndpoint():
+    reactor = MemoryReactorClock()
+    endpoint = TCP4ClientEndpoint(reactor, "192.0.2.1", 1935)
+    outcome = Outcome(connectRTMP(reactor, "rtmp://192.0.2.1/live", endpoint=endpoint))
+    outcome.deferred.cancel()
+    assert isinstance(outcome.errors[0], CancelledError)
+    [connector] = reactor.connectors
+    assert connector.stoppedConnecting
+    assert not reactor.getDelayedCalls()
 
 
 def test_cancelConnect(clock):

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
@@ -140,7 +141,11 @@ async def _connect(
         factory = _ClientFactory(
             reactor, url, limits=limits, properties=properties, query=query
         )
-        client = cast("RTMPClient", await endpoint.connect(factory))
+        try:
+            client = cast("RTMPClient", await endpoint.connect(factory))
+        except ConnectingCancelledError as error:
+            # Endpoints have an error of their own for it.
+            raise CancelledError from error
         try:
             await client.accepted
         except ConnectRejected as error:
