@@ -21,6 +21,7 @@ from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import ISinkFactory
 from twisted_rtmp.streams import TakeOver
 from twisted_rtmp.wire import amf0
+from twisted_rtmp.wire.messages import Message
 
 GRACE = 5.0
 METADATA = amf0.encode("onMetaData", {"width": 2.0})
@@ -230,3 +231,16 @@ def test_theOrphanEndsWithTheServer(clock, factory, sinks):
     assert sinks[0].ended
     assert stopped == [None]
     assert not clock.getDelayedCalls()
+
+
+def test_aHoldEndsForAPublisherThatStays(clock, factory, sinks):
+    """Nothing would be read of what it does next."""
+    client = publish(factory)
+    [stream] = factory.streams.values()
+    throttle = stream.throttle()
+    sinks[0].mediaReceived = lambda message: throttle.pauseProducing()
+    client.connection.sendMessage(Message(AUDIO, 0, 1, AAC_FRAME), 4)
+    client.command("closeStream", 0, None, streamId=1)
+    assert stream.publisher is None
+    assert stream.throttled
+    assert client.transport.reading

@@ -417,7 +417,10 @@ class LiveStream:
 
     def publisherLeft(self) -> None:
         """Wait for the next publisher: the stream and its sinks stay."""
-        self.publisher = None
+        before, self.publisher = self.publisher, None
+        if self._holds and before is not None:
+            # Its connection may stay; the hold is the next publisher's.
+            before.resumeProducing()
 
     def resume(self, publisher: Publisher, milliseconds: int) -> None:
         """
