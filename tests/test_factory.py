@@ -484,3 +484,35 @@ def test_stopWhileDeciding(clock: Clock) -> None:
     client.pump()
     assert stopped.called
     assert clock.getDelayedCalls() == []
+
+
+# Hooks that end connections
+
+
+def test_aHookEndsThePublisher(clock: Clock) -> None:
+    """A stream that is turned away as it begins does not stay without an end."""
+    factory = RTMPFactory(clock, sinkFactories=[sinks := Sinks()])
+
+    def turnAway(stream: LiveStream) -> None:
+        stream.publisher.connection.close()  # type: ignore[union-attr]
+
+    factory.streamStarted.append(turnAway)
+    client = Client(factory)
+    client.publish("key")
+    client.pump()
+    assert client.transport.disconnected
+    assert not factory.streams
+    assert [sink.ends for sink in sinks] == [1]
+    assert clock.getDelayedCalls() == []
+
+
+def test_theLossOfOnesOwnStream(clock: Clock, lines: list[str]) -> None:
+    """Who plays what it publishes is not cut once more when it has gone."""
+    factory = RTMPFactory(clock)
+    client = publish(factory)
+    client.command("createStream", 4, None)
+    client.command("play", 0, None, "key", streamId=2)
+    client.leave()
+    assert clock.getDelayedCalls() == []
+    clock.advance(3600)
+    assert factory.counters.cut == 0

@@ -601,6 +601,8 @@ class Link(Protocol):
 
     def setTimer(self) -> None:
         """See to it that the deadline is looked at when it is due."""
+        if self.phase is Phase.CLOSED:
+            return  # a stream that ends with the connection may tell its player
         when, _ = self._deadline()
         if when == math.inf:
             return  # a timer that is due meanwhile sets no other one

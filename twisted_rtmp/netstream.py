@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
 
-from twisted_rtmp.link import Hold
+from twisted_rtmp.link import Hold, Phase
 from twisted_rtmp.names import printable, streamOf
 from twisted_rtmp.players import Player, RTMPForm, wantsGOP
 from twisted_rtmp.wire.constants import UserControlType
@@ -129,6 +129,10 @@ class NetStream:
         self.heard = protocol.factory.clock.seconds()
         self.messageReceived = live.messageReceived
         protocol.receivers[self.id] = self
+        if protocol.phase is not Phase.CONNECTED:
+            # Whoever was told of the stream has closed the connection.
+            self._unpublish()
+            return
         protocol.watchHangUp()
         protocol.setTimer()
         protocol.wire.sendUserControl(UserControlType.STREAM_BEGIN, self.id)
