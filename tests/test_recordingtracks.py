@@ -389,6 +389,32 @@ def test_aFileThatFailsLeavesTheOthers(world, monkeypatch):
     assertBooked(stream)
 
 
+def test_theFilesShareATimeLineAgainAfterAFault(world, monkeypatch):
+    """Audio goes on at once, but the stream's own file begins with a key frame."""
+    whole = files._writeAll
+
+    def write(fd, buffers):
+        if world.clock.seconds() < 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(fd, buffers)
+
+    monkeypatch.setattr(files, "_writeAll", write)
+    messages = [avcHeader(), header(8, OPUS, 0, 1)]
+    for time in range(0, 20_000, 40):
+        messages += [video(time, key=time % 4000 == 0), sound(OPUS, time, 1)]
+    stream = world.stream()
+    send(world, stream, messages)
+    stream.end()
+    name = "test-20261123T093841Z"
+    early = "test-20261123T093839Z.audio1"
+    assert names(world) == [early, name, f"{name}.audio1"]
+    assert len(tagsOf(world, early)) == 1 + 2000 // 40
+    for each in (name, f"{name}.audio1"):
+        tags = tagsOf(world, each)
+        assert [time for _, time, _ in tags[1:]] == list(range(0, 8000, 40))
+    assertBooked(stream)
+
+
 def test_oneTrackAfterACrash(world, tmp_path):
     stream = world.stream()
     send(world, stream, numbered(plain=False))

@@ -605,8 +605,6 @@ class FLVRecorder:
         self.flush()
         self._finish()
         self._open(message, self._stream.headers())
-        for follower in self._followers:
-            follower._cut()
 
     def _cut(self) -> None:
         """End the file as soon as another can begin."""
@@ -632,6 +630,9 @@ class FLVRecorder:
         )
         self._cutFlags = 0
         self._setCut(message.timestamp)
+        if not first:
+            for follower in self._followers:
+                follower._cut()  # some may have resumed before this one
 
     def _beside(self, first: bool) -> _Part | None:
         """The file whose name and time line the next one shares, if there is one."""
