@@ -212,23 +212,25 @@ URL = "rtmp://u:p@a:1936/app/inst/key?token=1"
         (
             URL,
             "rtmp://foo.mydomain.com:1935/realtimeapp",
-            "rtmp://u:p@foo.mydomain.com:1935/realtimeapp/key?token=1",
+            "rtmp://foo.mydomain.com:1935/realtimeapp/key?token=1",
         ),
-        (URL, "rtmp://127.0.0.1/realtimeapp", "rtmp://u:p@127.0.0.1/realtimeapp/key"),
-        (URL, "//192.0.2.0/realtimeapp", "rtmp://u:p@192.0.2.0:1935/realtimeapp/key"),
+        (URL, "rtmp://127.0.0.1/realtimeapp", "rtmp://127.0.0.1/realtimeapp/key"),
+        (URL, "//192.0.2.0/realtimeapp", "rtmp://192.0.2.0:1935/realtimeapp/key"),
         (URL, "/realtimeapp", "rtmp://u:p@a:1936/realtimeapp/key"),
         # Relative in other ways.
         (URL, "other", "rtmp://u:p@a:1936/app/other/key"),
         (URL, "../other", "rtmp://u:p@a:1936/other/key"),
-        (URL, "//[2001:db8::1]:1/x", "rtmp://u:p@[2001:db8::1]:1/x/key"),
-        (URL, "//b", "rtmp://u:p@b/"),
+        (URL, "//[2001:db8::1]:1/x", "rtmp://[2001:db8::1]:1/x/key"),
+        (URL, "//b", "rtmp://b/"),
         # The scheme.
-        (URL, "rtmps://b/app", "rtmps://u:p@b:443/app/key"),
+        (URL, "rtmps://b/app", "rtmps://b:443/app/key"),
         (URL, "RTMPS://a:1936/app", "rtmps://u:p@a:1936/app/key"),
         ("rtmps://a/app/key", "//b/app", "rtmps://b:443/app/key"),
         ("rtmps://a/app/key", "/other", "rtmps://a/other/key"),
+        (URL, "rtmp://A:1937/app", "rtmp://u:p@A:1937/app/key"),
         # Credentials of its own.
         (URL, "rtmp://v:q@b/app", "rtmp://v:q@b/app/key"),
+        (URL, "rtmp://v:q@a/app", "rtmp://v:q@a/app/key"),
     ],
 )
 def test_redirected(url, reference, becomes):
@@ -243,6 +245,13 @@ def test_redirected(url, reference, becomes):
         wanted.port,
     )
     assert (found.username, found.password) == (wanted.username, wanted.password)
+
+
+def test_whereToIsPrintable():
+    """A server's words go to the log."""
+    url = RTMPURL.parse(URL).redirected("//b/a\x85b\u2028" + 1000 * "c")
+    assert str(url).startswith("rtmp://b:1935/a\\x85b\\u2028ccc")
+    assert len(str(url)) < 150
 
 
 def test_redirectedWithAQuery():

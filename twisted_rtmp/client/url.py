@@ -1,7 +1,7 @@
 """
 The addresses of streams: what of one is the server, the application, the name.
 
-Imports nothing but the client's errors.
+Imports nothing but the client's errors, and what makes texts printable.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urljoin
 
 from twisted_rtmp.client.errors import InvalidURL
+from twisted_rtmp.names import printable
 
 #: The ports of addresses that name none.  RTMPS has no registered one: 443 is what
 #: ffmpeg, OBS and the platforms use.
@@ -90,8 +91,8 @@ class RTMPURL:
         """
         The same stream at another server, as a reconnect request names it.
 
-        The stream's name stays, and so do the credentials, unless the reference has
-        its own: who has been told them names the other server.
+        The stream's name stays.  Another host gets no credentials but those that the
+        reference has: the user has given these for the host that they are with.
 
         @param reference: a C{tcUrl}, absolute or relative to this one's (C{"//b/live"},
             C{"/live"}, C{"live?x=1"}); empty for the same address.  E-RTMP v2,
@@ -116,7 +117,7 @@ class RTMPURL:
         url = RTMPURL.ofServer(absolute, self.name)
         if self.secure and not url.secure:
             raise InvalidURL(f"{url} is not encrypted, as the connection so far is")
-        if url.username:
+        if url.username or url.host.lower() != self.host.lower():
             return url
         return replace(url, username=self.username, password=self.password)
 
@@ -151,9 +152,12 @@ class RTMPURL:
         return f"{self.scheme}://{self.authority}/{self.application}"
 
     def __str__(self) -> str:
-        """For people: without credentials, the stream's name and queries."""
+        """
+        For people: without credentials, the stream's name and queries, and printable
+        if it is a server that has named it.
+        """
         application = self.application.partition("?")[0]
-        return f"{self.scheme}://{self.authority}/{application}"
+        return printable(f"{self.scheme}://{self.authority}/{application}")
 
 
 def _split(text: str) -> tuple[RTMPURL, str, str]:
