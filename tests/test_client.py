@@ -1181,3 +1181,13 @@ def test_aPlayerThatIsTooFarBehindEndsTheConnection(clock):
         error = Outcome(each.whenEnded()).result
         assert type(error) is ConnectionEnded
         assert "too far behind" in str(error)
+
+
+@pytest.mark.parametrize("scheme", ["rtmp", "rtmps"])
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "\u2028", "[::x]"])
+def test_aHostThatCannotBe(scheme, host):
+    """A server may name one, too, when it asks to connect anew."""
+    reactor = MemoryReactorClock()
+    outcome = Outcome(connectRTMP(reactor, f"{scheme}://{host}/app/key"))
+    assert isinstance(outcome.error, InvalidURL)
+    assert not reactor.getDelayedCalls()

@@ -20,6 +20,7 @@ from twisted_rtmp.client.errors import (
     ClientError,
     ConnectRejected,
     ConnectUnauthorized,
+    InvalidURL,
     TimeLimitPassed,
 )
 from twisted_rtmp.client.limits import ClientLimits
@@ -124,8 +125,15 @@ def _endpointFor(
             raise ClientError(
                 "rtmps needs pyOpenSSL: pip install 'twisted-rtmp[tls]'"
             ) from error
-        tlsOptions = optionsForClientTLS(url.host)
+        try:
+            tlsOptions = optionsForClientTLS(url.host)
+        except ValueError as error:
+            raise _noHost(url) from error
     return wrapClientTLS(tlsOptions, endpoint)
+
+
+def _noHost(url: RTMPURL) -> InvalidURL:
+    return InvalidURL(f"{url.host} cannot be the name of a host")
 
 
 async def _connect(
@@ -143,6 +151,9 @@ async def _connect(
         )
         try:
             client = cast("RTMPClient", await endpoint.connect(factory))
+        # What an endpoint says of a name that it cannot even look up.
+        except ValueError as error:
+            raise _noHost(url) from error
         except ConnectingCancelledError as error:
             # Endpoints have an error of their own for it.
             raise CancelledError from error
