@@ -359,7 +359,7 @@ class RTMPProtocol(Link):
         self.log.info(
             "{peer} is asked to connect anew{where}",
             peer=self.peer,
-            where=f", to {printable(tcUrl.partition('?')[0])}" if tcUrl else "",
+            where=f", to {_shown(tcUrl)}" if tcUrl else "",
         )
         return True
 
@@ -583,6 +583,13 @@ def checkReconnect(tcUrl: str, description: str) -> None:
     scheme, separator, _ = tcUrl.partition("://")
     if separator and "/" not in scheme and not scheme.lower().startswith("rtmp"):
         raise UsageError(f"{scheme[:80]!a} is no scheme of RTMP")
+
+
+def _shown(tcUrl: str) -> str:
+    """An address for a log line: without credentials and query."""
+    head, slashes, rest = tcUrl.partition("?")[0].partition("//")
+    authority, slash, path = rest.partition("/")
+    return printable(head + slashes + authority.rpartition("@")[2] + slash + path)
 
 
 def _isStreamId(value: object) -> TypeGuard[float]:
