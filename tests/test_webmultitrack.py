@@ -816,6 +816,24 @@ def test_goneBeforeTheDecision(serve, factory, clock):
     assert not clock.getDelayedCalls()
 
 
+@pytest.mark.parametrize(
+    "decide",
+    [
+        lambda decision: decision.callback(None),
+        lambda decision: decision.errback(Refused("There was no time.")),
+    ],
+    ids=["it may", "it may not"],
+)
+def test_anAuthorizerThatDecidesWhenItIsCancelled(serve, factory, log, decide):
+    factory.authorizer = slow = Slow()
+    slow.decision = Deferred(decide)
+    client = ask(serve())
+    client.leave()
+    assert client.status == 0
+    assert factory.counters.refused == 0
+    assert not any("configuration" in line for line in log)
+
+
 def test_theServerStopsBeforeTheDecision(serve, factory, clock):
     factory.authorizer = slow = Slow()
     client = ask(serve())
@@ -990,12 +1008,16 @@ def test_everything(serve):
     assert answer["audio_configurations"]["vod"][0]["channels"] == 1
 
 
-def test_head(serve):
-    client = Getter(serve(), TARGET, "HEAD")
+def test_head(serve, log):
+    """The address, which may have a key, is not logged."""
+    shown = Getter(serve(), TARGET)
+    shown.leave()
+    client = Getter(serve(), TARGET + "?key=" + KEY, "HEAD")
     client.leave()
     assert client.status == 200
-    assert int(client.headers["content-length"]) > 100
+    assert client.headers["content-length"] == str(len(shown.body))
     assert client.body == b""
+    assert not any(KEY in line for line in log)
 
 
 def test_streamsAreWhereTheyWere(serve):

@@ -160,6 +160,8 @@ class MultitrackResource(Resource):
         try:
             await asking
         except Refused as refusal:
+            if gone.called:
+                return  # it was cancelled, and says so in its own way
             self._server.counters.refused += 1
             body = self._fail(request, refusal.description)
         except defer.TimeoutError:
@@ -172,6 +174,8 @@ class MultitrackResource(Resource):
             self.log.failure("{peer}: no decision", peer=_peerOf(request))
             body = self._fail(request, "The server could not decide.")
         else:
+            if gone.called:
+                return
             body = self._offered(request, offer, key, wishes, version)
         request.setHeader(b"content-length", b"%d" % len(body))
         request.write(body)
@@ -278,7 +282,12 @@ def _written(request: Request, value: dict[str, Any], code: int = http.OK) -> by
     request.setResponseCode(code)
     request.setHeader(b"content-type", b"application/json")
     request.setHeader(b"cache-control", b"no-store")
-    return json.dumps(value, indent=2).encode("ascii") + b"\n"
+    body = json.dumps(value, indent=2).encode("ascii") + b"\n"
+    if request.method == b"HEAD":
+        # twisted.web would leave it out, too, but logs the address, with its tokens.
+        request.setHeader(b"content-length", b"%d" % len(body))
+        return b""
+    return body
 
 
 def _peerOf(request: Request) -> str:
