@@ -39,6 +39,8 @@ def test_twistdPrintsHelpAndVersion():
     text = run(TWISTD, "rtmp", "--help").stdout
     for option in ("--port", "--listen", "--record", "--once", "--pipe", "--takeover"):
         assert option in text
+    described = [line[28:] for line in text.splitlines() if line.startswith("      ")]
+    assert not [line for line in described if re.search(r"\S {3,}\S", line)]
     assert re.fullmatch(
         r"twisted_rtmp \d+\.\d+\.\d+\n", run(TWISTD, "rtmp", "--version").stdout
     )

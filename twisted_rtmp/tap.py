@@ -438,6 +438,8 @@ class Options(UsageOptions):
 
     def __init__(self) -> None:
         UsageOptions.__init__(self)
+        # Twisted takes a method's docstring as it stands, with its indentation.
+        self.docs = {option: " ".join(doc.split()) for option, doc in self.docs.items()}
         self._parsing = False
         self._given: Counter[str] = Counter()
         self._descriptions: list[str] = []
