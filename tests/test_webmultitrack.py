@@ -361,6 +361,8 @@ def test_unknownFieldsOfANewerOBS(serve):
         ("a", [("RTMP", 9)], {"host": "2001:db8::1"}, ["rtmp://[2001:db8::1]:9/live/"]),
         # What is no host is not repeated.
         ('x"><b>', [("RTMP", 1935)], {}, ["rtmp://192.0.2.1/live/"]),
+        ('[fe80::1%"><b>]', [("RTMP", 1935)], {}, ["rtmp://192.0.2.1/live/"]),
+        ("[fe80::1%eth0]", [("RTMP", 1935)], {}, ["rtmp://[fe80::1%eth0]/live/"]),
         ("", [("RTMP", 1935)], {}, ["rtmp://192.0.2.1/live/"]),
     ],
 )

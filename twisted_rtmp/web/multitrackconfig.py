@@ -537,8 +537,12 @@ def hostOf(text: str) -> str | None:
     """
     if re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", text):
         return text
+    address = text.removeprefix("[").removesuffix("]")
+    # Python takes anything for a zone, whatever it would be in a URL.
+    if not re.fullmatch(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]{1,255})?", address):
+        return None
     try:
-        return f"[{IPv6Address(text.removeprefix('[').removesuffix(']'))}]"
+        return f"[{IPv6Address(address)}]"
     except AddressValueError:
         return None
 
