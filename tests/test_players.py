@@ -324,6 +324,21 @@ def test_aSlowPlayerLosesWholeGOPs(stream, group, monkeypatch):
     assert player.sentBytes == len(b"".join(peer.writes))
 
 
+@pytest.mark.parametrize("headers", [False, True])
+def test_theQueueIsBoundedInMessages(stream, group, headers):
+    """Small ones cost far more than their bytes, and each looks at all others."""
+    player, peer = join(group, congested=True)
+    send(stream, audio(0))
+    name = "onMetaData" if headers else "onCuePoint"
+    message = Message(18, 0, 1, amf0.encode(name, {}))
+    limit = playersModule.PLAYER_QUEUE_MESSAGES
+    for _ in range(limit + 1):
+        stream.messageReceived(message)
+        assert len(player._queue) <= limit
+    assert bool(peer.reasons) is headers
+    assert player.dropped == (1 if headers else limit // 2 + 1)
+
+
 def test_theNewestGOPIsKept(stream, group, monkeypatch):
     monkeypatch.setattr(playersModule, "PLAYER_QUEUE_BYTES", 1000)
     begin(stream)

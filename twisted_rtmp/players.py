@@ -50,6 +50,10 @@ if TYPE_CHECKING:
 PLAYER_QUEUE_BYTES = 3 * MIB
 PLAYER_QUEUE_SECONDS = 10.0
 
+#: The same in messages: 10 s of 16 video tracks of 60 frames a second.  The smallest
+#: ones cost 20 times their bytes, and all are looked through now and then.
+PLAYER_QUEUE_MESSAGES = 10_000
+
 #: What is kept of the current GOP for players that join, in bytes, in messages and in
 #: seconds: 8 MiB are 10 s of 6 Mb/s.  SRS keeps 2500 frames, node-media-server 4096;
 #: with audio these are half a minute.  A camera with a frame a second reaches neither
@@ -467,9 +471,16 @@ class Player:
             self._track = _Track.PAUSED
             self._outlet.cut("it does not take its stream's headers")
 
+    def _isTooMuch(self) -> bool:
+        """Whether more is queued than may be, in bytes or in messages."""
+        return (
+            self._queuedBytes - self._firstBytes > PLAYER_QUEUE_BYTES
+            or len(self._queue) - self._first > PLAYER_QUEUE_MESSAGES
+        )
+
     def _isOver(self) -> bool:
-        """Whether more is queued than may be."""
-        if self._queuedBytes - self._firstBytes > PLAYER_QUEUE_BYTES:
+        """Whether more is queued than may be, or of too long a time."""
+        if self._isTooMuch():
             return True
         queue = self._queue
         if not queue:
@@ -515,7 +526,7 @@ class Player:
         it is too long: it is not shortened by losing that frame as well.
         """
         queue = self._queue
-        if self._queuedBytes > PLAYER_QUEUE_BYTES or not self._isOver():
+        if self._isTooMuch() or not self._isOver():
             return
         frames = (
             (index, message.timestamp)
@@ -546,14 +557,17 @@ class Player:
         """
         queue = self._queue
         newest = _timeOfFirst(reversed(queue))
+        left = len(queue)
         kept: deque[tuple[Message, bytes]] = deque()
         for message, chunks in queue:
             if not _isHeader(message) and (
                 self._queuedBytes > PLAYER_QUEUE_BYTES // 2
+                or left > PLAYER_QUEUE_MESSAGES // 2
                 or newest is None
                 or abs(newest - message.timestamp) > PLAYER_QUEUE_SECONDS * 500
             ):
                 self._queuedBytes -= len(chunks)
+                left -= 1
                 self._lose(message)
             else:
                 kept.append((message, chunks))
