@@ -182,6 +182,22 @@ def test_whatSendingTakesIsPartOfTheLatency(clock, taken, wait):
     assert publisher.calls == ["hold", "read"]
 
 
+def test_aGroupThatFailsStopsNoOther(clock):
+    class Failing(Group):
+        def flush(self):
+            raise ZeroDivisionError
+
+    pacer, groups = Pacer(clock), [Group(), Failing(), Group()]
+    pacer.readBegins()
+    for group in groups:
+        pacer.pending(group)
+    with pytest.raises(ZeroDivisionError):
+        pacer.readEnds()
+    clock.advance(0)
+    assert [groups[0].flushes, groups[2].flushes] == [1, 1]
+    assert not clock.getDelayedCalls()
+
+
 class Connection:
     def __init__(self, log):
         self.log = log

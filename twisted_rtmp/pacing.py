@@ -211,9 +211,14 @@ class Pacer:
 
     def flush(self) -> None:
         """Send what all groups have gathered."""
-        groups, self._pending = self._pending, []
-        for group in groups:
-            group.flush()
+        groups, self._pending = iter(self._pending), []
+        try:
+            for group in groups:
+                group.flush()
+        finally:
+            # A bug ends what it is in; the other streams go on.
+            for group in groups:
+                self.pending(group)
 
     def stop(self) -> None:
         """Let everything go that waits."""
