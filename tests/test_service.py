@@ -16,7 +16,14 @@ from twisted.internet.protocol import ServerFactory
 from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
-from twisted_rtmp.service import CannotListen, Listener, RTMPService, ServerProcess
+from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.service import (
+    LAST_SECONDS,
+    CannotListen,
+    Listener,
+    RTMPService,
+    ServerProcess,
+)
 
 
 class Order:
@@ -27,13 +34,14 @@ class Order:
         self.notes = notes
         self.stopped = Deferred()
 
-    def stop(self):
+    def stop(self, seconds=None):
         self.notes.append(self.name)
+        self.seconds = seconds
         return self.stopped
 
 
 class NotingFactory(Order, ServerFactory):
-    pass
+    limits = ServerLimits(stopSeconds=3.0)
 
 
 @implementer(IStreamServerEndpoint)
@@ -154,6 +162,20 @@ def test_stopsInOrderAndWaits(reactor, factory, notes):
     factory.stopped.callback(None)
     assert notes == ["factory", "recordings"]
     assert not done.called
+    recordings.stopped.callback(None)
+    assert done.called
+
+
+@pytest.mark.parametrize(("took", "left"), [(1.0, 2.0), (3.0, LAST_SECONDS)])
+def test_allHasOneTimeToStop(reactor, factory, notes, took, left):
+    """A disk that does not answer is waited for by the streams already."""
+    recordings = Order("recordings", notes)
+    service = RTMPService(reactor, factory, [tcp(reactor, 1935)], recordings=recordings)
+    service.startService()
+    done = service.stopService()
+    reactor.advance(took)
+    factory.stopped.callback(None)
+    assert recordings.seconds == left
     recordings.stopped.callback(None)
     assert done.called
 

@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
 #: whole range to close it; 16,384 connections with a recording and a pipe each
 #: need about 50,000.
 MAX_DESCRIPTORS = 1 << 20
+
+#: What a disk that works has to end its last writes, however long the streams took, in
+#: seconds.  With L{ServerLimits.stopSeconds} it stays within the 5 s that are promised.
+LAST_SECONDS = 0.25
 
 #: macOS refuses a soft limit above this (OPEN_MAX), whatever its hard limit.
 MACOS_DESCRIPTORS = 10_240
@@ -227,7 +232,7 @@ class RTMPService(Service):
             opening.cancel()
         ports = self._ports
         self._opening, self._ports, self.addresses, self.ingests = [], [], [], []
-        for step in self._steps(ports):
+        for step in self._steps(ports, self._reactor.seconds()):
             await self._stopped(step)
 
     def _stopped(self, stop: Callable[[], Deferred[None] | None]) -> Deferred[None]:
@@ -238,13 +243,15 @@ class RTMPService(Service):
         )
 
     def _steps(
-        self, ports: Sequence[IListeningPort]
+        self, ports: Sequence[IListeningPort], since: float
     ) -> Iterator[Callable[[], Deferred[None] | None]]:
         for port in ports:
             yield port.stopListening
         yield self._stopStreams
         if self._recordings is not None:
-            yield self._recordings.stop
+            # The streams have waited for the disk already, if it does not answer.
+            left = self.factory.limits.stopSeconds - (self._reactor.seconds() - since)
+            yield partial(self._recordings.stop, max(left, LAST_SECONDS))
 
     def _stopStreams(self) -> Deferred[None]:
         """End all streams, then what relays them, and wait for both."""
