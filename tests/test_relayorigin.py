@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from clientkit import refusing, silent
+from feeding import CollectingSink
 from relaykit import METADATA, Studio
 from rtmpclient import AUDIO, AVC_FRAME, AVC_HEADER, AVC_KEY_FRAME, DATA, VIDEO, Client
 from twisted.application.service import IService
@@ -20,7 +21,13 @@ from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import IAuthorizer, Refused
 from twisted_rtmp.relay import Origin, PushRelays, RelayState, parseOrigin
 from twisted_rtmp.relay.base import RETRY_SECONDS
-from twisted_rtmp.relay.origin import IDLE_SECONDS, MAX_HOPS, PATH_PROPERTY, LoopGuard
+from twisted_rtmp.relay.origin import (
+    IDLE_SECONDS,
+    MAX_HOPS,
+    MAX_PATH_SIZE,
+    PATH_PROPERTY,
+    LoopGuard,
+)
 from twisted_rtmp.streams import TakeOver
 
 
@@ -415,10 +422,12 @@ def test_aPathHasAnEnd(edge):
     assert edge.pull.state is RelayState.EXPECTING
 
 
-@pytest.mark.parametrize("path", [5.0, None, {"a": 1.0}])
+@pytest.mark.parametrize("path", [5.0, None, {"a": 1.0}, "a" * (MAX_PATH_SIZE + 1)])
 def test_aPathOfNonsenseIsNone(edge, path):
     Player(edge, edgePath=path)
     assert edge.pull.state is RelayState.EXPECTING
+    [server] = edge.network.servers
+    assert server.of("connect").argument(0)[PATH_PROPERTY] == edge.origin.identifier
 
 
 def test_pathsOfDecisionsToCome():
@@ -514,6 +523,26 @@ def test_aPullThatEndsByItselfIsForgotten(edge):
     edge.pull.close()
     edge.advance(FAREWELL_SECONDS + 1)
     assert edge.origin.pulls == {}
+
+
+def test_aPullThatEndsByItselfIsNotDroppedLater(edge):
+    """Its stream ends for the edge only when all of it is stored."""
+    stored = Deferred()
+
+    class Slow(CollectingSink):
+        def streamEnded(self):
+            return stored
+
+    player = Player(edge)
+    edge.giveStream()
+    [stream] = edge.factory.streams.values()
+    stream.addSink(Slow(stream))
+    player.leave()
+    edge.pull.close()
+    edge.network.servers[0].close()
+    edge.advance(IDLE_SECONDS + 1)
+    assert edge.origin.pulls == {}
+    stored.callback(None)
 
 
 def test_theServerStopsWhileTheOriginIsSilent():

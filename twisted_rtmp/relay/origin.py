@@ -49,6 +49,10 @@ MAX_PULLS = 1000
 #: levels are a mistake.
 MAX_HOPS = 8
 
+#: Characters of what an edge says of its way; real ones have 17 an edge.  A thousand
+#: are kept, and a command may have 64 KiB.
+MAX_PATH_SIZE = 1024
+
 #: The least time between two log lines on streams that are not pulled, in seconds.
 LOG_SECONDS = 10.0
 
@@ -216,7 +220,7 @@ class Origin(Service):
         self._ending.discard(ended)
         if self.pulls.get(key) is pull:
             # The factory has ended it, as it stops.
-            del self.pulls[key]
+            self._drop(key)
 
     def _tellFull(self, key: _Key) -> None:
         """Log, now and then, that a stream is not pulled."""
@@ -297,7 +301,9 @@ class LoopGuard:
 def _pathOf(properties: Mapping[str, Any]) -> list[str]:
     """The identifiers that an edge's C{connect} names."""
     path = properties.get(PATH_PROPERTY)
-    return path.split() if isinstance(path, str) else []
+    if not isinstance(path, str) or len(path) > MAX_PATH_SIZE:
+        return []
+    return path.split()
 
 
 def parseOrigin(text: str) -> RTMPURL:
