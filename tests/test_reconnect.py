@@ -666,6 +666,20 @@ def test_pullWhoseSourceDiesBeforeItHasMoved(studio):
     assert studio.hosts() == ["a", "b"]
 
 
+def test_pullIsStoppedWhileItMoves(studio):
+    """Nobody is going to continue its stream."""
+    studio.network.scripted("a")
+    studio.network.scripted("b", connect=silent)
+    studio.pulling()
+    give(studio, "a", *HEADERS, (VIDEO, 40, AVC_KEY_FRAME))
+    studio.ask("a", tcUrl="rtmp://b/there")
+    stopped = studio.service.stopService()
+    studio.server("a").close()
+    studio.network.pump()
+    assert stopped.called
+    assert studio.factory.streams == {}
+
+
 def test_edgeMoves():
     """Whole servers: the origin asks all to leave, an edge does, its player stays."""
     studio = Moving(limits=ServerLimits(publisherIdleSeconds=600, idleSeconds=600))

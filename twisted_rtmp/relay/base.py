@@ -481,6 +481,8 @@ class Relay:
     @property
     def moving(self) -> bool:
         """Whether the next attempt has its connection already, or is about to."""
+        if self._stopping:
+            return False
         return self._next is not None or self._moving is not None
 
     def done(self) -> bool:

@@ -162,7 +162,7 @@ class Pull(Relay):
         if live is not None:
             self.mediaReceived = self._firstReceived
             self._counters = self._countersWith(live)
-            # The players stay, and do not notice.
+            # While it moves the players stay, and do not notice.
             self.factory.unpublish(live, self, MOVE_SECONDS if self.moving else 0.0)
 
     def _leave(self, why: str) -> None:
