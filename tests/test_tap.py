@@ -134,6 +134,7 @@ def test_delays(text, seconds):
         ["--takeover", "maybe"],
         ["--grace", "-1"],
         ["--latency", "none"],
+        ["--latency", "50"],  # milliseconds were meant
         ["--stream-key", ""],
         ["--stream-key-file", "missing"],
         ["--record", "somewhere", "--no-record"],

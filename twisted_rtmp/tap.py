@@ -74,6 +74,11 @@ _REPEATABLE = frozenset(
 #: 4096 on Linux since 5.4, 128 on macOS).
 LISTEN_BACKLOG = 1024
 
+#: The longest latency that may be asked for, in seconds.  A publisher is not read for
+#: so long: after ten it would be cut for its silence, and players would lose what they
+#: got at once.
+MAX_LATENCY_SECONDS = 5.0
+
 _T = TypeVar("_T")
 
 _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -135,6 +140,18 @@ def parseDelay(text: str) -> float:
     @raise ValueError: it is no time.
     """
     return 0.0 if text == "0" else parseDuration(text)
+
+
+def _parseLatency(text: str) -> float:
+    """
+    Read a latency, in seconds.
+
+    @raise ValueError: it is no time, or too long.
+    """
+    seconds = parseDelay(text)
+    if seconds > MAX_LATENCY_SECONDS:
+        raise ValueError(f"no more than {MAX_LATENCY_SECONDS:g} s make sense")
+    return seconds
 
 
 def _parseOrigin(text: str) -> RTMPURL:
@@ -402,7 +419,7 @@ class Options(UsageOptions):
         ),
         _parameter(
             "latency",
-            parseDelay,
+            _parseLatency,
             LATENCY_SECONDS,
             "Seconds that a message may wait to be sent with others when there is much"
             " to do; 0 sends each at once.",
