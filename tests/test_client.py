@@ -685,6 +685,43 @@ def test_disconnect(clock):
     assert not clock.getDelayedCalls()
 
 
+def test_whoLearnsOfTheEndMayStopOthersWaiting(clock):
+    client, server, publication = publishing(clock)
+    for waitedFor in (client, publication):
+        first, second = waitedFor.whenEnded(), waitedFor.whenEnded()
+        first.addCallback(lambda _, second=second: second.cancel())
+        second.addErrback(lambda failure: failure.trap(CancelledError))
+    server.breakOff()
+    assert first.called
+    assert second.result is CancelledError
+    assert not clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize("stored", [None, Deferred()])
+def test_aSinkThatDoesNotEndWell(clock, stored, loggedFailures):
+    """Everybody learns of the end, and the log of the bug."""
+
+    class Failing(Collector):
+        def streamEnded(self):
+            if stored is None:
+                raise ZeroDivisionError
+            return stored
+
+    client, server = connected(clock)
+    subscriptions = [
+        Outcome(client.play(name, sink)).result
+        for name, sink in (("a", Failing()), ("b", Collector()))
+    ]
+    ends = [Outcome(subscription.whenEnded()) for subscription in subscriptions]
+    gone = Outcome(client.whenEnded())
+    server.breakOff()
+    if stored is not None:
+        stored.errback(ZeroDivisionError())
+    for end in (*ends, gone):
+        assert isinstance(end.result, ConnectionEnded)
+    assert len(loggedFailures.take(ZeroDivisionError)) == 1
+
+
 def test_disconnectReadsOn(clock):
     """Unread bytes would make the system throw away what is still to be sent."""
     client, server, _, sink = playing(clock)

@@ -762,9 +762,9 @@ class RTMPClient(Link):
             url=str(self.url),
             why="closed" if self._error is None else str(self._error),
         )
-        waiting, self._waiting = self._waiting, []
-        for deferred in waiting:
-            deferred.callback(self._error)
+        # One by one: who is told may cancel what another waits for.
+        while self._waiting:
+            self._waiting.pop(0).callback(self._error)
 
     def ending(self) -> None:
         """Tell all who wait, and end the streams."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
@@ -187,9 +187,9 @@ class ClientStream:
     def _finish(self) -> None:
         """Nothing more is to be done: tell who waits."""
         self._over = True
-        waiting, self._waiting = self._waiting, []
-        for deferred in waiting:
-            deferred.callback(self._error)
+        # One by one: who is told may cancel what another waits for.
+        while self._waiting:
+            self._waiting.pop(0).callback(self._error)
 
     def _enter(self, state: StreamState) -> None:
         """The only place that changes the state."""
@@ -287,9 +287,8 @@ class Publication(ClientStream):
         self._failReady(error or ConnectionEnded(_OVER))
 
     def _failReady(self, error: ClientError) -> None:
-        waiting, self._ready = self._ready, []
-        for deferred in waiting:
-            deferred.errback(error)
+        while self._ready:
+            self._ready.pop(0).errback(error)
 
     # For the connection
 
@@ -354,11 +353,14 @@ class Subscription(ClientStream):
 
     def _finish(self) -> None:
         self.client.release(Hold.SINK, self)
-        stored = self._sink.streamEnded()
-        if stored is None:
-            super()._finish()
-        else:
-            stored.addCallback(lambda _: ClientStream._finish(self))
+        stored = maybeDeferred(cast("Any", self._sink.streamEnded))
+        # An application's sink must not keep others from learning of the end.
+        stored.addErrback(
+            lambda failure: self.client.log.failure(
+                "{peer}: a sink did not end well", failure, peer=self.peer
+            )
+        )
+        stored.addCallback(lambda _: ClientStream._finish(self))
 
     # For the user
 
