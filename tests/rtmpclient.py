@@ -8,7 +8,7 @@ L{Connection} does not tell of.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from twisted.internet.address import IPv4Address
@@ -408,6 +408,7 @@ class SocketClient(Talk):
     def __init__(self, host: str, port: int, patience: float = 30) -> None:
         super().__init__()
         self.socket = socket.create_connection((host, port), patience)
+        self._looked = 0  # how many of the replies L{until} has seen
 
     def __enter__(self):
         return self
@@ -419,11 +420,23 @@ class SocketClient(Talk):
         self.socket.sendall(data)
 
     def until(self, wanted: Callable[[Reply], bool]) -> Reply:
-        """Read on to the first reply that is wanted; earlier ones are kept."""
-        for reply in self._more():
-            if wanted(reply):
-                return reply
-        raise AssertionError(f"closed before; told {self.replies}")
+        """
+        Read on to the first reply that is wanted, from where the last call stopped;
+        all replies are kept.
+        """
+        while True:
+            for reply in self.replies[self._looked :]:
+                self._looked += 1
+                if wanted(reply):
+                    return reply
+            data = self.socket.recv(65_536)
+            assert data, f"closed before; told {self.replies}"
+            self.heard(data)
+            self.flush()
+
+    def take(self) -> list[Reply]:
+        self._looked = 0
+        return super().take()
 
     def untilCode(self, code: str) -> Reply:
         """Read on to a status."""
@@ -434,13 +447,6 @@ class SocketClient(Talk):
         return self.until(
             lambda reply: reply.name == "_result" and reply.values[1] == tid
         )
-
-    def _more(self) -> Iterator[Reply]:
-        while data := self.socket.recv(65_536):
-            before = len(self.replies)
-            self.heard(data)
-            self.flush()
-            yield from self.replies[before:]
 
     def shakeHands(self) -> None:
         super().shakeHands()

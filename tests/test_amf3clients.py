@@ -575,16 +575,6 @@ def code(reply):
     return status.get("code", "") if isinstance(status, dict) else ""
 
 
-def awaited(client, wanted):
-    """The next reply that is wanted; what follows it in one read is kept."""
-    while True:
-        while client.replies:
-            reply = client.replies.pop(0)
-            if wanted(reply):
-                return reply
-        assert next(client._more(), None) is not None, "closed before"
-
-
 def resultOf(tid):
     def wanted(reply):
         if reply.typeId not in (COMMAND, COMMAND_AMF3):
@@ -598,11 +588,11 @@ def resultOf(tid):
 def opened(client, command, *arguments):
     """Connect and publish or play; the server's answers are of type 17."""
     client.connect("live", objectEncoding=3.0)
-    awaited(client, resultOf(1.0))
+    client.until(resultOf(1.0))
     client.call("createStream", 2.0, None)
-    assert awaited(client, resultOf(2.0)).typeId == COMMAND_AMF3
+    assert client.until(resultOf(2.0)).typeId == COMMAND_AMF3
     client.call(command, 3.0, None, "key", *arguments, streamId=1)
-    begun = awaited(client, lambda reply: code(reply).endswith(".Start"))
+    begun = client.until(lambda reply: code(reply).endswith(".Start"))
     assert begun.typeId == COMMAND_AMF3
 
 
@@ -618,26 +608,26 @@ def test_overSockets(tmp_path):
             opened(publisher, "publish", "live")
             opened(playing, "play", -2)
             plain.connect("live")
-            awaited(plain, resultOf(1.0))
+            plain.until(resultOf(1.0))
             plain.command("createStream", 2.0, None)
-            awaited(plain, resultOf(2.0))
+            plain.until(resultOf(2.0))
             plain.command("play", 3.0, None, "key", streamId=1)
-            awaited(plain, lambda r: code(r) == "NetStream.Play.Start")
+            plain.until(lambda r: code(r) == "NetStream.Play.Start")
             publisher.data("@setDataFrame", "onMetaData", METADATA)
             publisher.media(VIDEO, AVC_HEADER)
             publisher.media(VIDEO, AVC_KEY_FRAME)
             publisher.media(VIDEO, AVC_FRAME, 40)
             expected = amf0.encode("onMetaData", METADATA)
             for client in (playing, plain):
-                metadata = awaited(client, lambda r: r.payload[3:13] == b"onMetaData")
+                metadata = client.until(lambda r: r.payload[3:13] == b"onMetaData")
                 assert (metadata.typeId, metadata.payload) == (DATA, expected)
-                awaited(client, lambda r: (r.typeId, r.timestamp) == (VIDEO, 40))
+                client.until(lambda r: (r.typeId, r.timestamp) == (VIDEO, 40))
             publisher.call("closeStream", 0.0, None, streamId=1)
-            awaited(publisher, lambda r: code(r) == "NetStream.Unpublish.Success")
+            publisher.until(lambda r: code(r) == "NetStream.Unpublish.Success")
             publisher.call("deleteStream", 0.0, None, 1)
-            over = awaited(playing, lambda r: code(r) == "NetStream.Play.Stop")
+            over = playing.until(lambda r: code(r) == "NetStream.Play.Stop")
             assert over.typeId == COMMAND_AMF3
-            awaited(plain, lambda r: code(r) == "NetStream.Play.Stop")
+            plain.until(lambda r: code(r) == "NetStream.Play.Stop")
         server.expect("live/key ended")
         server.signal(signal.SIGTERM)
         assert server.wait() == 0

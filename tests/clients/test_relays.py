@@ -121,8 +121,7 @@ class Viewer(SocketClient):
         self._keep()
 
     def _keep(self) -> None:
-        self.payloads += [r.payload for r in self.replies if r.typeId in (8, 9)]
-        self.replies.clear()
+        self.payloads += [r.payload for r in self.take() if r.typeId in (8, 9)]
 
     def media(self, count: int) -> list[bytes]:  # type: ignore[override]
         """So many audio and video messages, from the first one on."""
