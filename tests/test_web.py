@@ -1221,6 +1221,7 @@ def test_upgrades(factory, site, change, status):
         # RFC 6455, 1.3.
         assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
     if status == 426:
+        assert b" Upgrade Required\r\n" in head
         assert b"sec-websocket-version: 13" in head.lower()
     assert (len(factory.players("live", "key")) == 1) == (status in (101, 200))
 

@@ -7,6 +7,7 @@ Imports C{twisted.web} only.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from http import HTTPStatus
 
 from twisted.web import http
 from twisted.web.resource import Resource
@@ -24,7 +25,8 @@ def answer(request: Request, code: int, text: str) -> bytes:
     @param text: one line, without its end.
     @return: the body: what a resource's C{render} returns.
     """
-    request.setResponseCode(code)
+    # In its words: twisted.web does not know all that there are.
+    request.setResponseCode(code, HTTPStatus(code).phrase.encode("ascii"))
     request.setHeader(b"content-type", b"text/plain; charset=utf-8")
     request.setHeader(b"cache-control", b"no-store")
     if request.method == b"HEAD":
