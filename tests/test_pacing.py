@@ -102,6 +102,10 @@ def test_stopLetsEverybodyGo(clock):
     pacer.stop()
     assert publisher.calls == ["hold", "read"]
     assert not clock.getDelayedCalls()
+    clock.advance(WINDOW_SECONDS)
+    for _ in range(2):
+        pacer.readDone(publisher, 1000, 10**6, clock.seconds(), 0.0, False)
+    assert not clock.getDelayedCalls(), "what comes then does not wait"
 
 
 class Group:

@@ -221,7 +221,9 @@ class Pacer:
                 self.pending(group)
 
     def stop(self) -> None:
-        """Let everything go that waits."""
+        """Let everything go that waits, and nothing wait any more."""
+        self.active = False
+        self._latency = 0.0
         if self._tick is not None:
             self._tick.cancel()
             self._release()
