@@ -226,7 +226,7 @@ class Outlet(Protocol):
         """Close at once, whatever is queued: the player is too far behind."""
 
 
-class _Track(Enum):
+class _Flow(Enum):
     """What a player does with the stream's frames."""
 
     FLOWING = "it gets all"
@@ -277,7 +277,7 @@ class Player:
         self.refusedTracks = 0
         self.group: PlayerGroup | None = None
         self._outlet = outlet
-        self._track = _Track.FLOWING
+        self._flow = _Flow.FLOWING
         self._audio = True
         self._video = True
         self._queue: deque[tuple[Message, bytes]] = deque()
@@ -297,10 +297,10 @@ class Player:
     def pause(self, paused: bool) -> None:
         """Stop getting frames, or go on with the next key frame."""
         if paused:
-            self._track = _Track.PAUSED
+            self._flow = _Flow.PAUSED
             self._forget()
-        elif self._track is _Track.PAUSED:
-            self._track = _Track.FLOWING
+        elif self._flow is _Flow.PAUSED:
+            self._flow = _Flow.FLOWING
             self.awaitKeyFrame()
 
     def receive(self, *, audio: bool | None = None, video: bool | None = None) -> None:
@@ -318,13 +318,13 @@ class Player:
 
         Of several tracks each begins with a key frame of its own.
         """
-        if self._track is _Track.PAUSED:
+        if self._flow is _Flow.PAUSED:
             return
         self._begun.clear()
         if self.group is not None and self.group.hasVideo:
-            self._track = _Track.KEY_FRAME
+            self._flow = _Flow.KEY_FRAME
         else:
-            self._track = _Track.FLOWING
+            self._flow = _Flow.FLOWING
 
     @property
     def beginning(self) -> bool:
@@ -361,7 +361,7 @@ class Player:
         @param joined: all of them.
         """
         if (
-            self._track is _Track.FLOWING
+            self._flow is _Flow.FLOWING
             and not self._queue
             and not self._outlet.congested
             and self._audio
@@ -384,15 +384,15 @@ class Player:
         if message.typeId == _VIDEO:
             if flags & _HEADER:
                 return True
-            if not self._video or self._track is _Track.PAUSED:
+            if not self._video or self._flow is _Flow.PAUSED:
                 return False
-            if self._track is _Track.KEY_FRAME and not self._mayBegin(message):
+            if self._flow is _Flow.KEY_FRAME and not self._mayBegin(message):
                 if self._lagged:
                     self._lose(message)
                 return False
             return True
         if message.typeId == _AUDIO and not flags & _HEADER:
-            return self._audio and self._track is not _Track.PAUSED
+            return self._audio and self._flow is not _Flow.PAUSED
         return True
 
     def _mayBegin(self, message: Message) -> bool:
@@ -404,7 +404,7 @@ class Player:
         self._begun.update(tracks)
         if self.group is None or self._begun >= self.group.videoTracks(self.form):
             self._lagged = False
-            self._track = _Track.FLOWING
+            self._flow = _Flow.FLOWING
         return True
 
     def refuse(self, tracks: int) -> None:
@@ -462,13 +462,13 @@ class Player:
         if self._isOver():
             self._loseVideo(upToKeyFrame=False)
             self.awaitKeyFrame()
-            self._lagged = self._track is _Track.KEY_FRAME
+            self._lagged = self._flow is _Flow.KEY_FRAME
         if self._isOver():
             self._loseAudio()
         if self._isOver():
             self._queue.clear()
             self._queuedBytes = 0
-            self._track = _Track.PAUSED
+            self._flow = _Flow.PAUSED
             self._outlet.cut("it does not take its stream's headers")
 
     def _isTooMuch(self) -> bool:
@@ -612,15 +612,15 @@ class Player:
             self._queuedBytes = 0
             self.drain()
         self.group = group
-        if self._track is not _Track.PAUSED:
-            self._track = _Track.FLOWING
+        if self._flow is not _Flow.PAUSED:
+            self._flow = _Flow.FLOWING
         self._outlet.streamBegan(self, again)
 
     def publisherChanged(self) -> None:
         """Get no video but from a key frame on."""
-        if self._track is not _Track.PAUSED:
+        if self._flow is not _Flow.PAUSED:
             self._begun.clear()
-            self._track = _Track.KEY_FRAME
+            self._flow = _Flow.KEY_FRAME
 
     def end(self, now: float) -> None:
         """The stream is over; say so when everything has been sent."""
