@@ -507,5 +507,16 @@ def test_theServerStops(studio):
     assert pull.state is RelayState.ENDED
 
 
+def test_aHookStopsIt(studio):
+    """A stream that is turned away as it begins does not stay without an end."""
+    pull = studio.start()
+    studio.factory.streamStarted.append(lambda stream: stream.publisher.close())
+    studio.give((VIDEO, 0, AVC_HEADER))
+    assert studio.factory.streams == {}
+    studio.source.close()
+    studio.network.pump()
+    assert pull.ended
+
+
 def test_aServiceThatHasNotBegun(studio):
     assert studio.service.stopService().called

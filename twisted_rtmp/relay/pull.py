@@ -143,6 +143,10 @@ class Pull(Relay):
         if live is None:
             self._leave("another publisher has the name")
             return
+        if self._stopping:
+            # Whoever was told of the stream has stopped us.
+            self.factory.unpublish(live, self)
+            return
         if self._acceptedAt is None:
             self.accepted(RelayState.RELAYING)
         else:
