@@ -641,10 +641,10 @@ class TestVectors:
         assert (caught.value.limit, caught.value.got) == (5, 3)
         assert caught.value.section == "FLV 10.1, E.4.3.1"
 
-    def test_asManyTracksAsThereAreIds(self):
+    def test_asManyTracksAsAreRead(self):
         tracks = b"".join(bytes((i,)) + b"\0\0\x01x" for i in range(MAX_TRACKS))
         header = parseVideo(b"\x96\x13hvc1" + tracks)
-        assert [track.trackId for track in header.tracks] == list(range(256))
+        assert [track.trackId for track in header.tracks] == list(range(MAX_TRACKS))
         assert header.flags == ENHANCED | KEY | MULTITRACK
 
 

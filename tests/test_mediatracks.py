@@ -171,10 +171,10 @@ class TestSplit:
         with pytest.raises(MessageError):
             splitTracks(AUDIO, b"\x95\x05" + b"\x01Opu" + b"\x05" + b"s\0" + BODY)
 
-    def test_asManyTracksAsThereAreIds(self):
+    def test_asManyTracksAsAreRead(self):
         tracks = b"".join(bytes((i,)) + b"\0\0\x01x" for i in range(MAX_TRACKS))
         found = splitTracks(VIDEO, b"\x96\x13hvc1" + tracks)
-        assert [track.trackId for track in found] == list(range(256))
+        assert [track.trackId for track in found] == list(range(MAX_TRACKS))
         with pytest.raises(MessageError):
             splitTracks(VIDEO, b"\x96\x13hvc1" + tracks + b"\0\0\0\x01x")
 

@@ -353,7 +353,8 @@ def test_tooManyTracks(world):
     play(stream, [avcHeader(), video(0, True)])
     for track in range(1, 256):
         play(stream, [sound(OPUS, 0, track)])
-    both = Message(8, 0, 1, many(8, 1, "Opus", False, b"a", b"b", *[b"c"] * 40))
+    tracks = b"\0\0\0\1a" + b"\xfe\0\0\1b" + b"\xff\0\0\1c"
+    both = Message(8, 0, 1, b"\x95\x11Opus" + tracks)
     play(stream, [both])
     stream.end()
     assert len(names(world)) == 1 + MAX_TRACK_FILES

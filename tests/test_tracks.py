@@ -25,11 +25,12 @@ from rtmpclient import (
 )
 from twisted.internet.task import Clock
 
+from twisted_rtmp import players
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.capabilities import Capabilities, clientProperties
 from twisted_rtmp.wire.media import KEY_FRAME, MALFORMED, flagsOf
-from twisted_rtmp.wire.tracks import withoutModEx
+from twisted_rtmp.wire.tracks import splitTracks, withoutModEx
 
 METADATA = amf0.encode("onMetaData", {"width": 64.0})
 SAMPLE_ACCESS = amf0.encode("|RtmpSampleAccess")
@@ -537,6 +538,24 @@ class TestKeyFrames:
         assert videos(second.got()) == [b"\x90av01abc"]
         source.send([(VIDEO, 160, many(0x96, 0, 1))])
         assert videos(second.got()) == [b"\x93av01frame"]
+
+    def test_aMessageIsTakenApartOnceForAllPlayers(self, factory, monkeypatch):
+        taken = []
+
+        def split(typeId, payload):
+            taken.append(payload)
+            return splitTracks(typeId, payload)
+
+        tracks = b"".join(bytes((n,)) + b"\0\0\5" + b"frame" for n in range(3))
+        source = Source(factory)
+        source.send([(VIDEO, 0, b"\x96\x13av01" + tracks)])
+        viewers = [Viewer(factory, LEGACY, f"?video={n}") for n in range(3)]
+        for viewer in viewers:
+            viewer.got()
+        monkeypatch.setattr(players, "splitTracks", split)
+        source.send([(VIDEO, 40, b"\x96\x13av01" + tracks)])
+        assert [videos(viewer.got()) for viewer in viewers] == [[b"\x93av01frame"]] * 3
+        assert len(taken) == 1
 
     def test_whenAPlayerDoesNotKeepUp(self, factory):
         """Each track goes on with its own last key frame."""

@@ -12,9 +12,10 @@ L{Form}, and so that a player can begin, skip and resume at any message.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qs
@@ -38,7 +39,7 @@ from twisted_rtmp.wire.media import (
 )
 from twisted_rtmp.wire.messages import Message
 from twisted_rtmp.wire.selection import EVERYTHING, Selection
-from twisted_rtmp.wire.tracks import trackIdsOf
+from twisted_rtmp.wire.tracks import PlainTrack, splitTracks, trackIdsOf
 
 if TYPE_CHECKING:
     from twisted_rtmp.pacing import Pacer
@@ -161,10 +162,15 @@ class FLVForm:
         return encodeTag(message.typeId, message.timestamp, message.payload)
 
 
-def choose(selection: Selection, messages: list[Message]) -> tuple[list[Message], int]:
+def choose(
+    selection: Selection,
+    messages: list[Message],
+    split: Callable[[int, bytes], list[PlainTrack]] = splitTracks,
+) -> tuple[list[Message], int]:
     """
     Take out of messages what passes a selection.
 
+    @param split: takes messages apart.
     @return: the same messages, or others in their place where only a part passes or
         another form; and how many tracks of them the player would have got, but cannot
         read.
@@ -173,7 +179,7 @@ def choose(selection: Selection, messages: list[Message]) -> tuple[list[Message]
     refused = 0
     for message in messages:
         typeId, payload = message.typeId, message.payload
-        payloads, missing = selection.select(typeId, payload, message.flags)
+        payloads, missing = selection.select(typeId, payload, message.flags, split)
         refused += missing
         for part in payloads:
             if part is payload:
@@ -706,10 +712,14 @@ class PlayerGroup:
         self._pacer.sent(len(messages) * self._count)
         # What has no enhanced header passes as it is: most streams have no other.
         choosing = self._stream.enhanced or self._further
+        split: Callable[[int, bytes], list[PlainTrack]] = splitTracks
+        if choosing and len(self.players) > 1:
+            # Each message is taken apart once, whatever each of them has of it.
+            split = cache(splitTracks)
         for form, players in list(self.players.items()):
             chosen = messages
             if choosing:
-                chosen, refused = self._choose(form.selection, messages)
+                chosen, refused = self._choose(form.selection, messages, split)
                 if refused:
                     for player in players:
                         player.refuse(refused)
@@ -721,11 +731,14 @@ class PlayerGroup:
                 player.deliver(chosen, encoded, joined)
 
     def _choose(
-        self, selection: Selection, messages: list[Message]
+        self,
+        selection: Selection,
+        messages: list[Message],
+        split: Callable[[int, bytes], list[PlainTrack]] = splitTracks,
     ) -> tuple[list[Message], int]:
         """As L{choose}, at once where everything passes."""
         if (self._stream.enhanced or selection.further) and not selection.everything:
-            return choose(selection, messages)
+            return choose(selection, messages, split)
         return messages, 0
 
     def streamEnded(self) -> None:

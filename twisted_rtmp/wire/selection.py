@@ -9,7 +9,7 @@ them.  Imports the standard library and its own package.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import parse_qs
@@ -96,7 +96,11 @@ class Selection:
         return wanted is None and self._all and self._takes(typeId, codec)
 
     def select(
-        self, typeId: int, payload: bytes, flags: int
+        self,
+        typeId: int,
+        payload: bytes,
+        flags: int,
+        split: Callable[[int, bytes], list[PlainTrack]] = splitTracks,
     ) -> tuple[list[bytes], int]:
         """
         Say what the player gets of a message.
@@ -104,6 +108,7 @@ class Selection:
         @param typeId: the message type id; of other kinds than audio and video
             everything passes.
         @param flags: of the payload; not malformed.
+        @param split: takes messages apart; it may remember those of other selections.
         @return: the payloads, which are none for a track that the player did not ask
             for, and seldom several; and how many tracks it would have got, but cannot
             read.
@@ -122,8 +127,8 @@ class Selection:
         if not flags & MULTITRACK:
             return self._unnumbered(typeId, payload, flags, wanted or 0)
         if everyTrack:
-            return self._allOf(typeId, payload, flags)
-        tracks = splitTracks(typeId, payload)
+            return self._allOf(typeId, payload, flags, split)
+        tracks = split(typeId, payload)
         if not tracks:
             return [], 1  # a layout that is not known
         return self._plain(
@@ -188,14 +193,18 @@ class Selection:
         return track.payload
 
     def _allOf(
-        self, typeId: int, payload: bytes, flags: int
+        self,
+        typeId: int,
+        payload: bytes,
+        flags: int,
+        split: Callable[[int, bytes], list[PlainTrack]],
     ) -> tuple[list[bytes], int]:
         """Every track that the player takes, numbered as they came."""
         if flags & MOD_EX and not self._modEx:
             payload = withoutModEx(typeId, payload)
         if self._takes(typeId, ANY_CODEC):
             return [payload], 0
-        tracks = splitTracks(typeId, payload)
+        tracks = split(typeId, payload)
         taken = [track for track in tracks if self._takes(typeId, track.codec)]
         if len(taken) == len(tracks):
             return [payload], 0
