@@ -24,6 +24,7 @@ from zope.interface.verify import verifyObject
 from twisted_rtmp.factory import TURNED_AWAY_LOG_SECONDS, RTMPFactory
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
 from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.players import FLVForm, Player
 from twisted_rtmp.streams import LiveStream, TakeOver
 
 START = "NetStream.Publish.Start"
@@ -516,3 +517,30 @@ def test_theLossOfOnesOwnStream(clock: Clock, lines: list[str]) -> None:
     assert clock.getDelayedCalls() == []
     clock.advance(3600)
     assert factory.counters.cut == 0
+
+
+def test_aPlayerLeavesAsAnotherIsToldOfTheEnd(clock: Clock) -> None:
+    factory = RTMPFactory(clock)
+    publisher = publish(factory)
+
+    class Outlet:
+        peer = "198.51.100.8:1"
+        congested = False
+        other: Player
+
+        def writeMedia(self, data):
+            """It goes nowhere."""
+
+        def streamBegan(self, player, again):
+            """It is known."""
+
+        def streamOver(self, player):
+            assert player is not self.other
+            factory.stopPlaying(self.other)
+
+    outlet = Outlet()
+    first, outlet.other = (Player(outlet, FLVForm(), "key", 0.0) for _ in range(2))
+    for player in (first, outlet.other):
+        assert factory.play("live", "key", player)
+    publisher.leave()
+    assert factory.players("live", "key") == [first]

@@ -302,6 +302,7 @@ class RTMPFactory(Factory[RTMPProtocol]):
         """A player is gone."""
         if player.group is not None:
             player.group.remove(player)
+            player.group = None
         else:
             waiting = self._waiting.get(player.key)
             if waiting is None or player not in waiting:
@@ -389,6 +390,8 @@ class RTMPFactory(Factory[RTMPProtocol]):
         now = self.clock.seconds()
         players = list(group.everyone())
         for player in players:
+            if player.group is None:
+                continue  # it has left since another one was told of the end
             if not player.once:
                 self._waiting.setdefault(player.key, []).append(player)
             player.end(now)
