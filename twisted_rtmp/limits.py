@@ -47,8 +47,9 @@ CONNECTIONS = 16_384
 #: gone when another one comes for its stream.
 SILENT_SECONDS = 3.0
 
-#: From the order to stop to the last closed recording, in seconds.
-STOP_SECONDS = 4.5
+#: From the order to stop to the last closed recording, in seconds.  Leaving takes some
+#: tenths more, and service managers think of 5 s as long.
+STOP_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
