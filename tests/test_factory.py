@@ -23,7 +23,7 @@ from zope.interface.verify import verifyObject
 
 from twisted_rtmp.factory import TURNED_AWAY_LOG_SECONDS, RTMPFactory
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
-from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.limits import STOP_SECONDS, ServerLimits
 from twisted_rtmp.players import FLVForm, Player
 from twisted_rtmp.streams import LiveStream, TakeOver
 
@@ -434,7 +434,7 @@ def test_stopWaitsForSinks(clock: Clock) -> None:
     factory.stop().addCallback(stopped.append)
     client.pump()
     assert client.transport.disconnected
-    clock.advance(4)
+    clock.advance(STOP_SECONDS - 0.01)
     assert stopped == []
     stored.callback(None)
     assert stopped == [None]
@@ -449,7 +449,7 @@ def test_stopTakesNoLonger(clock: Clock, lines: list[str]) -> None:
     client.transport.taking = False
     stopped: list[object] = []
     factory.stop().addCallback(stopped.append)
-    clock.advance(4.49)
+    clock.advance(STOP_SECONDS - 0.01)
     assert stopped == []
     clock.advance(0.01)
     assert stopped == [None]
