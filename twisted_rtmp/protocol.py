@@ -2,7 +2,8 @@
 The server's end of one connection: its commands, decisions and deadlines.
 
 Parses nothing: that is C{wire}'s part.  What is done on one message stream is
-C{netstream}'s, and what is shared between connections the factory's.
+C{netstream}'s, and what is shared between connections the factory's, which is imported
+for typing only.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ Runs a factory as a Twisted service: listens, and stops without losing anything.
 
 L{RTMPService} is for any application.  L{ServerProcess} is for a process that
 is nothing but this server: it deals with signals, descriptors and the exit
-status.  Nothing here knows about command lines.
+status.  Nothing here knows about command lines, nor imports the tap.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """
 Relays: streams pushed to other servers and pulled from them.
 
-Each is a service, for a server's own or an application's.
+Each is a service, for a server's own or an application's.  Imports the client and
+players; the factory is an argument.
 """
 
 from twisted_rtmp.relay.base import RelayCounters, RelayState
