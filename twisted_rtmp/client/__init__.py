@@ -1,8 +1,9 @@
 """
 An RTMP client: publishes to servers and plays from them.
 
-L{connectRTMP} is where it begins.  Of the server it shares C{link}, C{players} and what
-is below them; it must not import factories or the server's protocol.
+L{connectRTMP} is where it begins.  Of the server it shares C{link}, the
+interfaces and the recorder's FLV files; it must not import factories, streams or the
+server's protocol.
 """
 
 from twisted_rtmp.client.connecting import connectRTMP
