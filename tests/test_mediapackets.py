@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from feeding import Peer, Server, connected, outcome, randomPieces
+from feeding import Peer, Server, connected, outcome, randomPieces, ways
 from mediavectors import (
     AUDIO,
     AUDIO_PACKETS,
@@ -304,6 +304,21 @@ class TestThroughAServer:
             result = outcome(reader.feed, reader.nextEvent, pieces)
             assert result.error is None
             assert result.events == expected
+
+    def test_cutAnywhere(self) -> None:
+        """Each by itself, in chunks of 16 bytes, cut in two at every place."""
+        vectors = list(everything())[::37]
+        assert {v.typeId for v in vectors} == {VIDEO, AUDIO}
+        for vector in vectors:
+            sender = connected(Role.CLIENT)
+            sender.sendChunkSize(16)
+            sender.sendMessage(Message(vector.typeId, 7, 1, vector.payload), 6)
+            data = sender.dataToSend()
+            for name, pieces in ways(data):
+                reader = connected()
+                result = outcome(reader.feed, reader.nextEvent, pieces)
+                assert result.error is None, name
+                assert result.events == [(vector.typeId, 1, 7, vector.payload)], name
 
     def test_passedOnWhole(self) -> None:
         """A sink gets every vector's bytes, known or not, and nothing is lost."""
