@@ -40,6 +40,7 @@ from zope.interface.verify import verifyObject
 
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
 from twisted_rtmp.ledger import MediaCounts
+from twisted_rtmp.limits import STOP_SECONDS
 from twisted_rtmp.recording import Recordings, RecordName, files, recorder
 from twisted_rtmp.recording.files import Disk, DiskFile, FileWriter
 from twisted_rtmp.recording.flvfile import (
@@ -1119,7 +1120,7 @@ def test_stopWithADiskThatHangs(world, lines):
     play(stream, gop(0))
     world.pool.hung = True
     stopped = world.recordings.stop()
-    world.tick(4.4)
+    world.tick(STOP_SECONDS - 0.1)
     assert not stopped.called
     world.tick(0.2)
     assert stopped.called
