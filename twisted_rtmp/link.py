@@ -31,6 +31,7 @@ from zope.interface import Attribute, implementer
 
 from twisted_rtmp.limits import DRAIN_SECONDS, QUEUED_REPLY_BYTES
 from twisted_rtmp.names import peerName
+from twisted_rtmp.pacing import LARGE_READ
 from twisted_rtmp.wire.connection import Connection, Role
 from twisted_rtmp.wire.constants import NEED_DATA, MessageType
 from twisted_rtmp.wire.errors import ProtocolError
@@ -362,6 +363,9 @@ class Link(Protocol):
         """
         Read what has come meanwhile, without the reactor, which would have to be told
         of it before and after: that costs more than the read.
+
+        No more than what a paced read may bring: many reads are kept at a time, and
+        each has as much memory at first as it may take.
         """
         self._holds.discard(_PACE)
         if self._holds or self.phase is Phase.CLOSED:
@@ -369,7 +373,8 @@ class Link(Protocol):
         transport = self._direct
         if transport is not None:
             try:
-                data: bytes = transport.socket.recv(transport.bufferSize)
+                size = min(transport.bufferSize, LARGE_READ)
+                data: bytes = transport.socket.recv(size)
             except BlockingIOError:
                 data = b""
             except OSError:
