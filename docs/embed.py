@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import IAuthorizer, IMediaSink, ISinkFactory, Refused
-from twisted_rtmp.wire import media
+from twisted_rtmp.media import payloads as media
 
 
 @implementer(IAuthorizer)

@@ -22,8 +22,8 @@ from zope.interface import implementer
 
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
+from twisted_rtmp.live.streams import LiveStream
 from twisted_rtmp.protocol import RTMPProtocol
-from twisted_rtmp.streams import LiveStream
 from twisted_rtmp.wire.chunk import ChunkReader
 from twisted_rtmp.wire.connection import Connection, Role
 from twisted_rtmp.wire.constants import NEED_DATA

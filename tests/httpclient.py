@@ -23,8 +23,8 @@ from wsproto.events import (
     Request,
 )
 
+from twisted_rtmp.flv.tags import FLVReader
 from twisted_rtmp.wire.constants import NEED_DATA
-from twisted_rtmp.wire.flv import FLVReader
 from twisted_rtmp.wire.messages import Message
 
 

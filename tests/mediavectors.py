@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted_rtmp.wire import amf0
-from twisted_rtmp.wire.media import (
+from twisted_rtmp.media.payloads import (
     CODED,
     COMMAND,
     EMPTY,
@@ -26,6 +25,7 @@ from twisted_rtmp.wire.media import (
     SEQUENCE_END,
     SEQUENCE_HEADER,
 )
+from twisted_rtmp.wire import amf0
 
 AUDIO, VIDEO = 8, 9
 

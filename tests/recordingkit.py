@@ -10,9 +10,10 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
+from twisted_rtmp.flv import tags as flv
+from twisted_rtmp.live.streams import LiveStream
 from twisted_rtmp.recording import Recordings
-from twisted_rtmp.streams import LiveStream
-from twisted_rtmp.wire import amf0, flv
+from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import NEED_DATA
 from twisted_rtmp.wire.messages import Message

@@ -27,6 +27,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface import implementer
 
 from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.flv.tags import FLVReader
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.link import TURN_SECONDS
 from twisted_rtmp.wire import amf0, amf3
@@ -46,7 +47,6 @@ from twisted_rtmp.wire.amfvalues import (
     VectorType,
     XMLDocument,
 )
-from twisted_rtmp.wire.flv import FLVReader
 from twisted_rtmp.wire.limits import WireLimits
 from twisted_rtmp.wire.messages import Message
 

@@ -10,9 +10,7 @@ import random
 import pytest
 from mediavectors import AUDIO_FOUR_CCS, VIDEO_FOUR_CCS
 
-from twisted_rtmp.wire import amf0, amf3
-from twisted_rtmp.wire.amfvalues import UNDEFINED, Date, ECMAArray, TypedObject
-from twisted_rtmp.wire.capabilities import (
+from twisted_rtmp.media.capabilities import (
     MAX_FOUR_CCS,
     Capabilities,
     CapsEx,
@@ -21,6 +19,8 @@ from twisted_rtmp.wire.capabilities import (
     clientProperties,
     serverProperties,
 )
+from twisted_rtmp.wire import amf0, amf3
+from twisted_rtmp.wire.amfvalues import UNDEFINED, Date, ECMAArray, TypedObject
 
 #: connect as clients send it, what they may be sent enhanced, and what besides.
 #: (who, properties, video, audio, multitrack, modEx)

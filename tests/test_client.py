@@ -56,7 +56,7 @@ from twisted_rtmp.client import (
 )
 from twisted_rtmp.client.protocol import CHUNK_SIZE
 from twisted_rtmp.factory import RTMPFactory
-from twisted_rtmp.players import Player
+from twisted_rtmp.live.players import Player
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import UserControlType

@@ -35,12 +35,13 @@ from twisted_rtmp.client.storing import (
     PipeOutput,
     outputFor,
 )
+from twisted_rtmp.flv import tags as flv
+from twisted_rtmp.flv.tags import FLVReader
 from twisted_rtmp.interfaces import IMediaSink
-from twisted_rtmp.wire import amf0, flv
+from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import NEED_DATA
 from twisted_rtmp.wire.errors import FLVError
-from twisted_rtmp.wire.flv import FLVReader
 from twisted_rtmp.wire.messages import Message
 
 

@@ -24,8 +24,8 @@ from zope.interface.verify import verifyObject
 from twisted_rtmp.factory import TURNED_AWAY_LOG_SECONDS, RTMPFactory
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
 from twisted_rtmp.limits import STOP_SECONDS, ServerLimits
-from twisted_rtmp.players import FLVForm, Player
-from twisted_rtmp.streams import LiveStream, TakeOver
+from twisted_rtmp.live.players import FLVForm, Player
+from twisted_rtmp.live.streams import LiveStream, TakeOver
 
 START = "NetStream.Publish.Start"
 BAD_NAME = "NetStream.Publish.BadName"

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from twisted_rtmp.wire import amf0, flv
+from twisted_rtmp.flv import tags as flv
+from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import MAX_MESSAGE_LENGTH, NEED_DATA
 from twisted_rtmp.wire.errors import FLVError, UsageError

@@ -35,8 +35,9 @@ from feeding import (
     setChunkSize,
 )
 
-from twisted_rtmp.streams import LiveStream
-from twisted_rtmp.wire import amf0, media
+from twisted_rtmp.live.streams import LiveStream
+from twisted_rtmp.media import payloads as media
+from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import UNDEFINED
 from twisted_rtmp.wire.connection import Connection, Role
 from twisted_rtmp.wire.constants import NEED_DATA

@@ -6,7 +6,7 @@ import pytest
 from rtmpclient import AAC_FRAME, AAC_HEADER, AVC_HEADER, AVC_KEY_FRAME
 
 from twisted_rtmp.ledger import Ledger, MediaCounts
-from twisted_rtmp.wire import media
+from twisted_rtmp.media import payloads as media
 from twisted_rtmp.wire.messages import Message
 
 

@@ -10,9 +10,8 @@ import tracemalloc
 
 import pytest
 
-from twisted_rtmp.wire.constants import MessageType
-from twisted_rtmp.wire.errors import MessageError
-from twisted_rtmp.wire.media import (
+from twisted_rtmp.media.parametersets import MAX_NAL_UNITS
+from twisted_rtmp.media.payloads import (
     CODED,
     COMMAND,
     EMPTY,
@@ -37,7 +36,8 @@ from twisted_rtmp.wire.media import (
     videoFacts,
     videoFlags,
 )
-from twisted_rtmp.wire.parametersets import MAX_NAL_UNITS
+from twisted_rtmp.wire.constants import MessageType
+from twisted_rtmp.wire.errors import MessageError
 
 KEY = CODED | KEY_FRAME
 BODY = b"a frame of some length"

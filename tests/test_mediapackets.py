@@ -26,10 +26,7 @@ from mediavectors import (
     plainVector,
 )
 
-from twisted_rtmp.wire import amf0
-from twisted_rtmp.wire.connection import Role
-from twisted_rtmp.wire.errors import MessageError
-from twisted_rtmp.wire.media import (
+from twisted_rtmp.media.payloads import (
     EMPTY,
     MALFORMED,
     MAX_MOD_EX,
@@ -41,6 +38,9 @@ from twisted_rtmp.wire.media import (
     parseVideo,
     videoFlags,
 )
+from twisted_rtmp.wire import amf0
+from twisted_rtmp.wire.connection import Role
+from twisted_rtmp.wire.errors import MessageError
 from twisted_rtmp.wire.messages import Message
 
 FLAGS = {VIDEO: videoFlags, AUDIO: audioFlags}

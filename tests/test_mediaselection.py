@@ -7,10 +7,10 @@ from __future__ import annotations
 import pytest
 from mediavectors import AUDIO, VIDEO, everything, oneTrack, plainVector
 
-from twisted_rtmp.wire.capabilities import Capabilities, clientProperties
-from twisted_rtmp.wire.media import ENHANCED, FOREIGN, MOD_EX, MULTITRACK, flagsOf
-from twisted_rtmp.wire.selection import EVERYTHING, Selection
-from twisted_rtmp.wire.tracks import splitTracks, toLegacy, withoutModEx
+from twisted_rtmp.live.selection import EVERYTHING, Selection
+from twisted_rtmp.media.capabilities import Capabilities, clientProperties
+from twisted_rtmp.media.parts import splitTracks, toLegacy, withoutModEx
+from twisted_rtmp.media.payloads import ENHANCED, FOREIGN, MOD_EX, MULTITRACK, flagsOf
 
 BODY = b"a frame of some length"
 NANO = ((0, b"\0\0\7"),)

@@ -6,13 +6,13 @@ import random
 
 import pytest
 
-from twisted_rtmp.wire.errors import MessageError
-from twisted_rtmp.wire.framesizes import (
+from twisted_rtmp.media.framesizes import (
     CONFIGURATION_SIZES,
     KEY_FRAME_SIZES,
     MAX_UNITS,
 )
-from twisted_rtmp.wire.media import videoFacts
+from twisted_rtmp.media.payloads import videoFacts
+from twisted_rtmp.wire.errors import MessageError
 
 NUMBERS = {name: int.from_bytes(name.encode(), "big") for name in KEY_FRAME_SIZES}
 NUMBERS["vvc1"] = int.from_bytes(b"vvc1", "big")

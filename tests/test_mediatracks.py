@@ -19,8 +19,14 @@ from mediavectors import (
     plainVector,
 )
 
-from twisted_rtmp.wire.errors import MessageError, UsageError
-from twisted_rtmp.wire.media import (
+from twisted_rtmp.media.parts import (
+    PlainTrack,
+    splitTracks,
+    toLegacy,
+    withoutModEx,
+    wrapTrack,
+)
+from twisted_rtmp.media.payloads import (
     CODED,
     EMPTY,
     ENHANCED,
@@ -38,13 +44,7 @@ from twisted_rtmp.wire.media import (
     parseVideo,
     videoFlags,
 )
-from twisted_rtmp.wire.tracks import (
-    PlainTrack,
-    splitTracks,
-    toLegacy,
-    withoutModEx,
-    wrapTrack,
-)
+from twisted_rtmp.wire.errors import MessageError, UsageError
 
 BODY = b"a frame of some length"
 CONFIGURATION = bytes.fromhex("0142c00dffe100046742c00d01000368ce3c")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from twisted_rtmp.pacing import (
+from twisted_rtmp.live.pacing import (
     BUSY_MESSAGES,
     LARGE_READ,
     LATENCY_SECONDS,

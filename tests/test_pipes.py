@@ -32,9 +32,9 @@ from twisted.internet.interfaces import IPullProducer
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
+from twisted_rtmp.flv import tags as flv
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
 from twisted_rtmp.pipes import BATCH_BYTES, HIGH_WATER, PipeSinks, parseCommand
-from twisted_rtmp.wire import flv
 from twisted_rtmp.wire.constants import NEED_DATA
 
 MIB = 1024 * 1024

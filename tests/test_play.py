@@ -17,10 +17,10 @@ from rtmpclient import (
 )
 from twisted.internet.task import Clock
 
-from twisted_rtmp import players as playersModule
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.limits import IDLE_SECONDS, PLAYER_WAIT_SECONDS
-from twisted_rtmp.players import PLAYER_QUEUE_SECONDS
+from twisted_rtmp.live import players as playersModule
+from twisted_rtmp.live.players import PLAYER_QUEUE_SECONDS
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.connection import Connection, Role
 from twisted_rtmp.wire.handshake import ClientHandshake

@@ -6,15 +6,15 @@ import pytest
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from twisted_rtmp import players as playersModule
+from twisted_rtmp.flv.tags import encodeTag
 from twisted_rtmp.interfaces import IMediaSink
-from twisted_rtmp.pacing import Pacer
-from twisted_rtmp.players import FLVForm, Player, PlayerGroup, RTMPForm
-from twisted_rtmp.streams import LiveStream
+from twisted_rtmp.live import players as playersModule
+from twisted_rtmp.live.pacing import Pacer
+from twisted_rtmp.live.players import FLVForm, Player, PlayerGroup, RTMPForm
+from twisted_rtmp.live.streams import LiveStream
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.chunk import ChunkReader
 from twisted_rtmp.wire.constants import NEED_DATA
-from twisted_rtmp.wire.flv import encodeTag
 from twisted_rtmp.wire.messages import Message
 
 CHUNK_SIZE = 65_536

@@ -7,7 +7,7 @@ from rtmpclient import AVC_FRAME, AVC_HEADER, AVC_KEY_FRAME, DATA, VIDEO, Client
 from twisted.internet.task import Clock
 
 from twisted_rtmp.factory import RTMPFactory
-from twisted_rtmp.players import wantsGOP
+from twisted_rtmp.live.players import wantsGOP
 
 
 def play(factory, name, **properties):

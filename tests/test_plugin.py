@@ -50,12 +50,15 @@ def test_noPackageMarkers():
     assert not [*(ROOT / "twisted").rglob("__init__.py")]
 
 
-def test_wireNeedsNoTwisted():
+@pytest.mark.parametrize(
+    ("room", "known"), [("wire", "wire.connection"), ("media", "media.payloads")]
+)
+def test_needsNoTwisted(room, known):
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for path in sorted((ROOT / "twisted_rtmp" / "wire").glob("*.py"))
+        for path in sorted((ROOT / "twisted_rtmp" / room).glob("*.py"))
     ]
-    assert "twisted_rtmp.wire.connection" in modules
+    assert f"twisted_rtmp.{known}" in modules
     code = (
         f"import sys, {', '.join(modules)}\n"
         "found = {m.split('.')[0] for m in sys.modules} & {'twisted', 'zope'}\n"

@@ -28,8 +28,9 @@ from feeding import (
     ways,
 )
 
+from twisted_rtmp.media import payloads as media
 from twisted_rtmp.names import applicationOf, streamOf
-from twisted_rtmp.wire import amf0, media
+from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.chunk import ChunkReader, ChunkWriter
 from twisted_rtmp.wire.connection import Role
 from twisted_rtmp.wire.constants import NEED_DATA

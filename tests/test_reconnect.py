@@ -40,17 +40,17 @@ from twisted_rtmp.client import __main__ as command
 from twisted_rtmp.client.limits import MAX_MOVES, STEADY_SECONDS
 from twisted_rtmp.client.moving import MoveLimit, MovingSink
 from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.flv import tags as flv
+from twisted_rtmp.flv.tags import FLVReader
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.media.capabilities import Capabilities
 from twisted_rtmp.protocol import MAX_DESCRIPTION_SIZE, MAX_TC_URL_SIZE
 from twisted_rtmp.relay import Origin, PullRelay, PushRelays, RelayState
 from twisted_rtmp.relay.pull import MOVE_SECONDS
-from twisted_rtmp.wire import flv
 from twisted_rtmp.wire.amfvalues import UNDEFINED
-from twisted_rtmp.wire.capabilities import Capabilities
 from twisted_rtmp.wire.constants import NEED_DATA
 from twisted_rtmp.wire.errors import UsageError
-from twisted_rtmp.wire.flv import FLVReader
 from twisted_rtmp.wire.messages import Message
 
 RECONNECT = "NetConnection.Connect.ReconnectRequest"

@@ -38,12 +38,10 @@ from recordingkit import (
 from twisted.internet.interfaces import IConsumer
 from zope.interface.verify import verifyObject
 
-from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
-from twisted_rtmp.ledger import MediaCounts
-from twisted_rtmp.limits import STOP_SECONDS
-from twisted_rtmp.recording import Recordings, RecordName, files, recorder
-from twisted_rtmp.recording.files import Disk, DiskFile, FileWriter
-from twisted_rtmp.recording.flvfile import (
+from twisted_rtmp import disk
+from twisted_rtmp.disk import Disk, DiskFile, FileWriter
+from twisted_rtmp.flv import tags as flv
+from twisted_rtmp.flv.muxer import (
     HEAD_PAYLOAD,
     HEAD_SIZE,
     INDEX_ENTRIES,
@@ -54,8 +52,13 @@ from twisted_rtmp.recording.flvfile import (
     encodeHead,
     readMetadata,
 )
+from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
+from twisted_rtmp.ledger import MediaCounts
+from twisted_rtmp.limits import STOP_SECONDS
+from twisted_rtmp.media import payloads as media
+from twisted_rtmp.recording import Recordings, RecordName, recorder
 from twisted_rtmp.recording.names import encodeFolders, encodeName
-from twisted_rtmp.wire import amf0, flv, media
+from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import NEED_DATA
 from twisted_rtmp.wire.errors import UsageError
@@ -478,12 +481,12 @@ def test_partOfAWriteIsGoneOnWith(writing, monkeypatch):
     write = os.write
 
     def writev(fd, buffers):
-        assert len(buffers) <= files.IOV_MAX
+        assert len(buffers) <= disk.IOV_MAX
         data = b"".join(buffers)
         calls.append(len(data))
         return write(fd, data[: chance.randrange(1, max(2, len(data) // 3))])
 
-    monkeypatch.setattr(files.os, "writev", writev)
+    monkeypatch.setattr(disk.os, "writev", writev)
     buffers = [bytes([n % 251]) * chance.randrange(9) for n in range(3000)]
     writing.writer.writeSequence(buffers)
     writing.clock.advance(0.2)
@@ -527,7 +530,7 @@ def test_aHungDiskIsGivenUp(tmp_path):
     assert writing.errors == []
     writing.clock.advance(0.2)
     (error,) = writing.errors
-    assert isinstance(error, files.DiskStalled)
+    assert isinstance(error, disk.DiskStalled)
     assert producer.events == ["pause", "resume"]
     # What is under way may still arrive; nothing more is taken.
     writing.pool.work()
@@ -537,7 +540,7 @@ def test_aHungDiskIsGivenUp(tmp_path):
     assert writing.writer.waiting == 0
     failure = []
     writing.writer.send([b"more"], 4).addErrback(failure.append)
-    assert failure[0].check(files.DiskStalled)
+    assert failure[0].check(disk.DiskStalled)
 
 
 def test_progressIsNoStall(tmp_path):
@@ -568,7 +571,7 @@ def test_aFailedBatchLeavesNothing(writing, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return writev(fd, [b"".join(buffers)[:3]])
 
-    monkeypatch.setattr(files.os, "writev", full)
+    monkeypatch.setattr(disk.os, "writev", full)
     failures = []
     writing.writer.send([b"broken"], 6, "other").addErrback(failures.append)
     writing.writer.send([b"late"], 4).addErrback(failures.append)
@@ -610,7 +613,7 @@ def test_aFileOfNothingIsRemoved(tmp_path, monkeypatch):
     def fail(fd, buffers):
         raise OSError(errno.EIO, "I/O error")
 
-    monkeypatch.setattr(files.os, "writev", fail)
+    monkeypatch.setattr(disk.os, "writev", fail)
     file = DiskFile(str(tmp_path), ["file"])
     with pytest.raises(OSError, match="I/O"):
         file.append([b"x"])
@@ -620,7 +623,7 @@ def test_aFileOfNothingIsRemoved(tmp_path, monkeypatch):
 
 def test_theDiskIsWaitedForWhenAsked(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(files.os, "fdatasync", synced.append, raising=False)
+    monkeypatch.setattr(disk.os, "fdatasync", synced.append, raising=False)
     writing = Writing(tmp_path, syncSeconds=5)
     for _ in range(100):
         writing.writer.write(b"x")
@@ -640,7 +643,7 @@ def test_diskStops(writing):
     assert writing.pool.stopped == 1
     failures = []
     writing.disk.run(lambda: 1).addErrback(failures.append)
-    assert failures[0].check(files.DiskStalled)
+    assert failures[0].check(disk.DiskStalled)
 
 
 def test_aHungDiskIsNotWaitedForForEver(writing):
@@ -912,7 +915,7 @@ class Faults:
     def __init__(self, monkeypatch):
         self.number = 0
         self._writev = os.writev
-        monkeypatch.setattr(files.os, "writev", self.writev)
+        monkeypatch.setattr(disk.os, "writev", self.writev)
 
     def writev(self, fd, buffers):
         if self.number:
@@ -1033,7 +1036,7 @@ def test_freeSpaceIsKept(tmp_path, monkeypatch, lines):
             real(fd)
             self.f_bavail = free[0]
 
-    monkeypatch.setattr(files.os, "fstatvfs", Figures)
+    monkeypatch.setattr(disk.os, "fstatvfs", Figures)
     world = World(tmp_path, minFree=500 * MIB)
     stream = world.stream()
     run(world, stream, 0, 15)
@@ -1144,7 +1147,7 @@ def test_aHeadThatCannotBeWritten(world, lines, monkeypatch):
     def pwrite(fd, data, offset):
         raise OSError(errno.EIO, "I/O error")
 
-    monkeypatch.setattr(files.os, "pwrite", pwrite)
+    monkeypatch.setattr(disk.os, "pwrite", pwrite)
     assert stream.end().called
     assert "I/O error" in lines[-1]
     assert not world.finished[0].finished
@@ -1361,7 +1364,7 @@ def test_aFileSizeLimitEndsFilesNotTheStream(tmp_path, encoded):
 
 
 def test_recorderDoesNotKnowTheProtocol():
-    for module in (files, recorder):
+    for module in (disk, recorder):
         source = Path(module.__file__).read_text()
         assert "twisted_rtmp.protocol" not in source
         assert "twisted_rtmp.factory" not in source

@@ -19,8 +19,9 @@ from recordingkit import (
     video,
 )
 
+from twisted_rtmp.flv import tags as flv
 from twisted_rtmp.recording.repair import PREFIX_BYTES, repair
-from twisted_rtmp.wire import amf0, flv
+from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.constants import NEED_DATA
 from twisted_rtmp.wire.messages import Message
 

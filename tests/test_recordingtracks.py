@@ -44,14 +44,15 @@ from test_recordingcodecs import (
 from twisted.python.usage import UsageError
 from zope.interface.verify import verifyObject
 
+from twisted_rtmp import disk
 from twisted_rtmp.interfaces import IMediaSink
-from twisted_rtmp.recording import RecordName, files
+from twisted_rtmp.media.parts import splitTracks, toLegacy
+from twisted_rtmp.recording import RecordName
 from twisted_rtmp.recording.repair import repair
 from twisted_rtmp.recording.trackfiles import MAX_TRACK_FILES
 from twisted_rtmp.tap import Options
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message
-from twisted_rtmp.wire.tracks import splitTracks, toLegacy
 
 BASE = "test-20261123T093829Z"
 
@@ -364,7 +365,7 @@ def test_tooManyTracks(world):
 
 def test_aFileThatFailsLeavesTheOthers(world, monkeypatch):
     """A message is lost, and once, if a piece of it is."""
-    whole = files._writeAll
+    whole = disk._writeAll
     refused = []
 
     def write(fd, buffers):
@@ -375,7 +376,7 @@ def test_aFileThatFailsLeavesTheOthers(world, monkeypatch):
                 raise OSError(errno.ENOSPC, "No space left on device")
         return whole(fd, buffers)
 
-    monkeypatch.setattr(files, "_writeAll", write)
+    monkeypatch.setattr(disk, "_writeAll", write)
     messages = [Message(8, 0, 1, many(8, 0, "Opus", True, OPUS_HEAD, OPUS_HEAD))]
     for time in range(0, 2000, 40):
         sounds = [body(time + n, 40) for n in range(2)]
@@ -392,14 +393,14 @@ def test_aFileThatFailsLeavesTheOthers(world, monkeypatch):
 
 def test_theFilesShareATimeLineAgainAfterAFault(world, monkeypatch):
     """Audio goes on at once, but the stream's own file begins with a key frame."""
-    whole = files._writeAll
+    whole = disk._writeAll
 
     def write(fd, buffers):
         if world.clock.seconds() < 5:
             raise OSError(errno.ENOSPC, "No space left on device")
         return whole(fd, buffers)
 
-    monkeypatch.setattr(files, "_writeAll", write)
+    monkeypatch.setattr(disk, "_writeAll", write)
     messages = [avcHeader(), header(8, OPUS, 0, 1)]
     for time in range(0, 20_000, 40):
         messages += [video(time, key=time % 4000 == 0), sound(OPUS, time, 1)]

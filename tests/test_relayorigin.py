@@ -19,6 +19,7 @@ from twisted_rtmp.client import InvalidURL
 from twisted_rtmp.client.limits import FAREWELL_SECONDS
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import IAuthorizer, Refused
+from twisted_rtmp.live.streams import TakeOver
 from twisted_rtmp.relay import Origin, PushRelays, RelayState, parseOrigin
 from twisted_rtmp.relay.base import RETRY_SECONDS
 from twisted_rtmp.relay.origin import (
@@ -28,7 +29,6 @@ from twisted_rtmp.relay.origin import (
     PATH_PROPERTY,
     LoopGuard,
 )
-from twisted_rtmp.streams import TakeOver
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from zope.interface.verify import verifyObject
 
 from twisted_rtmp.client import RTMPURL, InvalidURL
 from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.live.streams import TakeOver
 from twisted_rtmp.relay import PullRelay, PushRelays, RelayState, parsePull
 from twisted_rtmp.relay.base import SILENCE_SECONDS
-from twisted_rtmp.streams import TakeOver
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
-from twisted_rtmp import players as playersModule
 from twisted_rtmp.client import RTMPURL, InvalidURL
 from twisted_rtmp.client.limits import CONNECT_SECONDS
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.limits import DRAIN_SECONDS, ServerLimits
+from twisted_rtmp.live import players as playersModule
 from twisted_rtmp.relay import PushRelays, PushTarget, RelayState
 from twisted_rtmp.relay.base import hidden
 

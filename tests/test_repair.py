@@ -26,11 +26,11 @@ from recordingkit import (
     video,
 )
 
+from twisted_rtmp.flv import tags as flv
+from twisted_rtmp.flv.muxer import HEAD_SIZE
 from twisted_rtmp.recording import Recordings
 from twisted_rtmp.recording.__main__ import Progress, main
-from twisted_rtmp.recording.flvfile import HEAD_SIZE
 from twisted_rtmp.recording.repair import WINDOW_BYTES, RepairError, repair
-from twisted_rtmp.wire import flv
 
 
 def record(folder: Path, messages, *, finish=True) -> Path:

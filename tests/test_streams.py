@@ -22,7 +22,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp.interfaces import IMediaSink
-from twisted_rtmp.streams import GAP_MILLISECONDS, LiveStream
+from twisted_rtmp.live.streams import GAP_MILLISECONDS, LiveStream
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message
 

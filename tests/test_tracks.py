@@ -25,12 +25,12 @@ from rtmpclient import (
 )
 from twisted.internet.task import Clock
 
-from twisted_rtmp import players
 from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.live import players
+from twisted_rtmp.media.capabilities import Capabilities, clientProperties
+from twisted_rtmp.media.parts import splitTracks, withoutModEx
+from twisted_rtmp.media.payloads import KEY_FRAME, MALFORMED, flagsOf
 from twisted_rtmp.wire import amf0
-from twisted_rtmp.wire.capabilities import Capabilities, clientProperties
-from twisted_rtmp.wire.media import KEY_FRAME, MALFORMED, flagsOf
-from twisted_rtmp.wire.tracks import splitTracks, withoutModEx
 
 METADATA = amf0.encode("onMetaData", {"width": 64.0})
 SAMPLE_ACCESS = amf0.encode("|RtmpSampleAccess")

@@ -29,9 +29,11 @@ from zope.interface.verify import verifyClass
 
 from twisted_rtmp.auth import AllowList
 from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.flv.kinds import SETTLE_FRAMES
 from twisted_rtmp.interfaces import IAuthorizer, Refused
 from twisted_rtmp.limits import ServerLimits
-from twisted_rtmp.players import PLAYER_QUEUE_BYTES
+from twisted_rtmp.live.players import PLAYER_QUEUE_BYTES
+from twisted_rtmp.media.parts import wrapTrack
 from twisted_rtmp.web import HTTPSite
 from twisted_rtmp.web.channel import (
     MAX_BODY,
@@ -46,11 +48,9 @@ from twisted_rtmp.web.flv import (
     selectionFor,
     streamOfPath,
 )
-from twisted_rtmp.web.tracks import SETTLE_FRAMES
 from twisted_rtmp.web.websocket import MAX_FRAMES, WINDOW_SECONDS, frameHeader
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message
-from twisted_rtmp.wire.tracks import wrapTrack
 
 #: A key frame larger than what a transport likes to keep.
 LARGE_KEY_FRAME = AVC_KEY_FRAME + bytes(100_000)

@@ -19,20 +19,20 @@ from zope.interface import implementer
 
 from twisted_rtmp.auth import AllowList
 from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.fields import BadField, parseJSON, uniqueNames
 from twisted_rtmp.interfaces import IAuthorizer, Refused
-from twisted_rtmp.service import Listener, RTMPService
-from twisted_rtmp.tap import Options, endpointFromString, makeService
-from twisted_rtmp.web import HTTPSite
-from twisted_rtmp.web.answers import Origins
-from twisted_rtmp.web.encoders import Canvas, FrameRate, Wishes
-from twisted_rtmp.web.jsonfields import BadField, parseJSON, uniqueNames
-from twisted_rtmp.web.multitrack import DECISION_SECONDS, MultitrackResource
-from twisted_rtmp.web.multitrackconfig import (
+from twisted_rtmp.multitrack.encoders import Canvas, FrameRate, Wishes
+from twisted_rtmp.multitrack.offers import (
     MAX_CONFIGURATIONS,
     MAX_FILE,
     Offer,
     OfferFile,
 )
+from twisted_rtmp.multitrack.resource import DECISION_SECONDS, MultitrackResource
+from twisted_rtmp.service import Listener, RTMPService
+from twisted_rtmp.tap import Options, endpointFromString, makeService
+from twisted_rtmp.web import HTTPSite
+from twisted_rtmp.web.answers import Origins
 
 TARGET = "/multitrack-config"
 KEY = "live_u4-S3cret"

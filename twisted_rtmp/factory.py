@@ -16,10 +16,10 @@ from twisted.logger import Logger
 
 from twisted_rtmp.interfaces import IAuthorizer, ISinkFactory
 from twisted_rtmp.limits import ServerLimits
-from twisted_rtmp.pacing import LATENCY_SECONDS, Pacer
-from twisted_rtmp.players import Player, PlayerGroup
+from twisted_rtmp.live.pacing import LATENCY_SECONDS, Pacer
+from twisted_rtmp.live.players import Player, PlayerGroup
+from twisted_rtmp.live.streams import LiveStream, Publisher, TakeOver
 from twisted_rtmp.protocol import RTMPProtocol, checkReconnect
-from twisted_rtmp.streams import LiveStream, Publisher, TakeOver
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall

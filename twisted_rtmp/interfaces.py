@@ -16,7 +16,7 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from twisted_rtmp.streams import LiveStream
+    from twisted_rtmp.live.streams import LiveStream
     from twisted_rtmp.wire.messages import Message
 
 
@@ -107,7 +107,7 @@ class IMediaSink(Interface):
 
     A sink that cannot keep up asks the stream for an
     L{IPushProducer<twisted.internet.interfaces.IPushProducer>} with
-    L{LiveStream.throttle<twisted_rtmp.streams.LiveStream.throttle>} and pauses
+    L{LiveStream.throttle<twisted_rtmp.live.streams.LiveStream.throttle>} and pauses
     it: then the encoder is slowed down by TCP.
     """
 

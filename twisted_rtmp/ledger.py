@@ -6,8 +6,8 @@ Imports C{twisted_rtmp.wire} only.
 
 from __future__ import annotations
 
+from twisted_rtmp.media.payloads import CODED
 from twisted_rtmp.wire.constants import MessageType
-from twisted_rtmp.wire.media import CODED
 from twisted_rtmp.wire.messages import Message
 
 
@@ -97,7 +97,7 @@ class Ledger:
     @ivar discarded: messages that a sink or the stream did not keep, by
         reason.
     @ivar gaps: forward steps of a track's timestamps by more than
-        L{GAP_MILLISECONDS<twisted_rtmp.streams.GAP_MILLISECONDS>}.
+        L{GAP_MILLISECONDS<twisted_rtmp.live.streams.GAP_MILLISECONDS>}.
     @ivar backwardSteps: backward steps of a track's timestamps.
     """
 

@@ -30,8 +30,8 @@ from twisted.python.failure import Failure
 from zope.interface import Attribute, implementer
 
 from twisted_rtmp.limits import DRAIN_SECONDS, QUEUED_REPLY_BYTES
+from twisted_rtmp.live.pacing import LARGE_READ
 from twisted_rtmp.names import peerName
-from twisted_rtmp.pacing import LARGE_READ
 from twisted_rtmp.wire.connection import Connection, Role
 from twisted_rtmp.wire.constants import NEED_DATA, MessageType
 from twisted_rtmp.wire.errors import ProtocolError
@@ -52,7 +52,7 @@ if sys.platform == "linux":
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
-    from twisted_rtmp.pacing import Pacer
+    from twisted_rtmp.live.pacing import Pacer
 
 _DATA: int = MessageType.DATA_AMF0
 

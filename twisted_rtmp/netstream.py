@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 from twisted.logger import Logger
 
 from twisted_rtmp.link import Hold, Phase
+from twisted_rtmp.live.players import Player, RTMPForm, wantsGOP
+from twisted_rtmp.live.selection import Selection
 from twisted_rtmp.names import printable, streamOf
-from twisted_rtmp.players import Player, RTMPForm, wantsGOP
 from twisted_rtmp.wire.constants import UserControlType
 from twisted_rtmp.wire.messages import Command, Message
-from twisted_rtmp.wire.selection import Selection
 
 if TYPE_CHECKING:
+    from twisted_rtmp.live.streams import LiveStream
     from twisted_rtmp.protocol import RTMPProtocol
-    from twisted_rtmp.streams import LiveStream
 
 #: Chunk stream of onStatus and its kin; clients take 4 or 5.
 STATUS_CHUNK_STREAM = 5

@@ -33,18 +33,18 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_rtmp.flv import tags as flv
+from twisted_rtmp.flv.muxer import FLVMuxer, isMetadata, readMetadata
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
 from twisted_rtmp.ledger import MediaCounts
 from twisted_rtmp.names import SHOWN_CHARACTERS, printable
-from twisted_rtmp.recording.flvfile import FLVMuxer, isMetadata, readMetadata
 from twisted_rtmp.recording.names import encodeFolders, encodeName
-from twisted_rtmp.wire import flv
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.limits import MIB
 from twisted_rtmp.wire.messages import Message
 
 if TYPE_CHECKING:
-    from twisted_rtmp.streams import LiveStream
+    from twisted_rtmp.live.streams import LiveStream
 
 #: From a message to the write of what has come since, in seconds.  A write each 20 ms
 #: costs two thirds of one a message, and no viewer sees the difference.

@@ -19,14 +19,14 @@ from twisted.python.failure import Failure
 
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
 from twisted_rtmp.link import Hold, Link, Phase
-from twisted_rtmp.names import applicationOf, printable, streamOf
-from twisted_rtmp.netstream import STREAM_COMMANDS, NetStream
-from twisted_rtmp.wire.amfvalues import UNDEFINED
-from twisted_rtmp.wire.capabilities import (
+from twisted_rtmp.media.capabilities import (
     UNANNOUNCED,
     Capabilities,
     serverProperties,
 )
+from twisted_rtmp.names import applicationOf, printable, streamOf
+from twisted_rtmp.netstream import STREAM_COMMANDS, NetStream
+from twisted_rtmp.wire.amfvalues import UNDEFINED
 from twisted_rtmp.wire.connection import Role
 from twisted_rtmp.wire.constants import (
     RECONNECT_REQUEST,

@@ -25,7 +25,10 @@ from twisted_rtmp.client import RTMPURL, InvalidURL
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import ISinkFactory
 from twisted_rtmp.limits import ServerLimits
-from twisted_rtmp.pacing import LATENCY_SECONDS
+from twisted_rtmp.live.pacing import LATENCY_SECONDS
+from twisted_rtmp.live.streams import TakeOver
+from twisted_rtmp.multitrack.offers import OfferFile
+from twisted_rtmp.multitrack.resource import MULTITRACK_PATH, MultitrackResource
 from twisted_rtmp.pipes import PipeSinks, parseCommand
 from twisted_rtmp.recording import DEFAULT_NAME, Recordings, RecordName
 from twisted_rtmp.recording.recordings import MIN_FREE
@@ -39,11 +42,8 @@ from twisted_rtmp.relay import (
 )
 from twisted_rtmp.relay.origin import IDLE_SECONDS
 from twisted_rtmp.service import Listener, RTMPService, ServerProcess
-from twisted_rtmp.streams import TakeOver
 from twisted_rtmp.web import HTTPSite
 from twisted_rtmp.web.answers import Origins
-from twisted_rtmp.web.multitrack import MULTITRACK_PATH, MultitrackResource
-from twisted_rtmp.web.multitrackconfig import OfferFile
 from twisted_rtmp.wire.constants import MAX_MESSAGE_LENGTH
 from twisted_rtmp.wire.limits import WireLimits
 

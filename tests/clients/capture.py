@@ -19,9 +19,10 @@ from typing import NoReturn, TypeVar
 import pytest
 from serverprocess import PATIENCE, Server, program
 
-from twisted_rtmp.wire import amf0, media
+from twisted_rtmp.flv.tags import FLVReader
+from twisted_rtmp.media import payloads as media
+from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.constants import NEED_DATA, MessageType
-from twisted_rtmp.wire.flv import FLVReader
 from twisted_rtmp.wire.messages import Message
 
 #: Audio and video, which are to be stored as they came; metadata is rewritten.

@@ -17,9 +17,10 @@ from capture import frames, needed, waitUntil
 from rtmpclient import DATA, SocketClient
 from serverprocess import PATIENCE, program
 
-from twisted_rtmp.wire import amf0, media
+from twisted_rtmp.flv.tags import FLVReader
+from twisted_rtmp.media import payloads as media
+from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.constants import NEED_DATA, MessageType, UserControlType
-from twisted_rtmp.wire.flv import FLVReader
 from twisted_rtmp.wire.messages import Message
 
 #: Python for Debian's own modules.

@@ -25,8 +25,8 @@ from capture import (
 from clientkit import certificate
 from serverprocess import PATIENCE, Server, environment
 
+from twisted_rtmp.flv.tags import FLVReader
 from twisted_rtmp.wire.constants import NEED_DATA
-from twisted_rtmp.wire.flv import FLVReader
 
 CLIENT = [sys.executable, "-m", "twisted_rtmp.client"]
 

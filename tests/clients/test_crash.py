@@ -18,8 +18,8 @@ from capture import (
 )
 from serverprocess import environment
 
+from twisted_rtmp.flv.tags import FLVReader
 from twisted_rtmp.wire.constants import NEED_DATA
-from twisted_rtmp.wire.flv import FLVReader
 
 #: What may be missing after a kill, in milliseconds.
 LOSS = 500

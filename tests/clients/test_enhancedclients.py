@@ -30,11 +30,11 @@ from capture import (
 from encoding import AUDIO, PICTURES, VIDEO, av, checkFFmpeg, publish
 from serverprocess import PATIENCE, ROOT
 
-from twisted_rtmp.wire import media
+from twisted_rtmp.flv.tags import FLVReader
+from twisted_rtmp.media import payloads as media
+from twisted_rtmp.media.parts import splitTracks
 from twisted_rtmp.wire.constants import NEED_DATA, MessageType
-from twisted_rtmp.wire.flv import FLVReader
 from twisted_rtmp.wire.messages import Message
-from twisted_rtmp.wire.tracks import splitTracks
 
 if av is not None:
     from pyavreader import read

@@ -13,7 +13,7 @@ from capture import (
     teed,
 )
 
-from twisted_rtmp.wire import media
+from twisted_rtmp.media import payloads as media
 from twisted_rtmp.wire.constants import MessageType
 
 #: 2^24 ms, where RTMP's timestamps change their form, in seconds.

@@ -24,7 +24,7 @@ from playing import (
 )
 from serverprocess import PATIENCE, program, publish, selfSigned
 
-from twisted_rtmp.wire import media
+from twisted_rtmp.media import payloads as media
 from twisted_rtmp.wire.messages import Message
 
 

@@ -13,7 +13,8 @@ import pytest
 from capture import assertAllStored, assertSame, ffmpeg, frames, mediaTags
 from serverprocess import PATIENCE
 
-from twisted_rtmp.wire import amf0, media
+from twisted_rtmp.media import payloads as media
+from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.chunk import ChunkReader
 from twisted_rtmp.wire.constants import NEED_DATA, MessageType
 from twisted_rtmp.wire.messages import Message

@@ -11,10 +11,10 @@ from fractions import Fraction
 import pytest
 from capture import needed
 
-from twisted_rtmp.wire import flv
+from twisted_rtmp.flv import tags as flv
+from twisted_rtmp.media.parts import splitTracks, toLegacy, wrapTrack
+from twisted_rtmp.media.payloads import MULTITRACK, audioFacts, flagsOf, videoFacts
 from twisted_rtmp.wire.constants import MessageType, NeedData
-from twisted_rtmp.wire.media import MULTITRACK, audioFacts, flagsOf, videoFacts
-from twisted_rtmp.wire.tracks import splitTracks, toLegacy, wrapTrack
 
 try:
     import av

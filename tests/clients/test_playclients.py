@@ -21,7 +21,7 @@ from playing import (
 )
 from test_pyav import av, publish
 
-from twisted_rtmp.wire import media
+from twisted_rtmp.media import payloads as media
 from twisted_rtmp.wire.messages import Message
 
 PICTURES = ("-f", "lavfi", "-i", "testsrc=size=160x120:rate=30")

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 from capture import assertAllStored, assertSame, frames, mediaTags, needed
 
-from twisted_rtmp.wire import media
+from twisted_rtmp.media import payloads as media
 from twisted_rtmp.wire.constants import MessageType
 
 try:

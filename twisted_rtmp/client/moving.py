@@ -14,8 +14,8 @@ from zope.interface import implementer
 
 from twisted_rtmp.client.limits import MAX_MOVES, STEADY_SECONDS
 from twisted_rtmp.interfaces import IMediaSink
-from twisted_rtmp.wire.flags import CODED
-from twisted_rtmp.wire.media import flagsOf
+from twisted_rtmp.media.flags import CODED
+from twisted_rtmp.media.payloads import flagsOf
 
 if TYPE_CHECKING:
     from twisted_rtmp.client.streams import Subscription

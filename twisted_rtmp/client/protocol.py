@@ -39,9 +39,9 @@ from twisted_rtmp.client.streams import (
     Subscription,
 )
 from twisted_rtmp.link import Hold, Link, Phase
+from twisted_rtmp.media.capabilities import clientProperties
 from twisted_rtmp.names import printable
 from twisted_rtmp.wire import amf0
-from twisted_rtmp.wire.capabilities import clientProperties
 from twisted_rtmp.wire.connection import COMMAND_CHUNK_STREAM, Role
 from twisted_rtmp.wire.constants import RECONNECT_REQUEST, UserControlType
 from twisted_rtmp.wire.errors import ProtocolError

@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from twisted.internet.task import deferLater
 
-from twisted_rtmp.recording.flvfile import isMetadata, readMetadata
-from twisted_rtmp.wire import amf0
-from twisted_rtmp.wire.amfvalues import ECMAArray
-from twisted_rtmp.wire.constants import NEED_DATA, MessageType
-from twisted_rtmp.wire.errors import FLVError, ProtocolError
-from twisted_rtmp.wire.flags import (
+from twisted_rtmp.flv.muxer import isMetadata, readMetadata
+from twisted_rtmp.flv.tags import FLVReader
+from twisted_rtmp.media.flags import (
     CODED,
     KEY_FRAME,
     MALFORMED,
@@ -24,10 +21,13 @@ from twisted_rtmp.wire.flags import (
     MULTICHANNEL,
     SEQUENCE_HEADER,
 )
-from twisted_rtmp.wire.flv import FLVReader
-from twisted_rtmp.wire.media import flagsOf
+from twisted_rtmp.media.parts import trackIdsOf
+from twisted_rtmp.media.payloads import flagsOf
+from twisted_rtmp.wire import amf0
+from twisted_rtmp.wire.amfvalues import ECMAArray
+from twisted_rtmp.wire.constants import NEED_DATA, MessageType
+from twisted_rtmp.wire.errors import FLVError, ProtocolError
 from twisted_rtmp.wire.messages import Message
-from twisted_rtmp.wire.tracks import trackIdsOf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

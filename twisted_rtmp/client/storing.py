@@ -19,9 +19,8 @@ from twisted.internet.process import ProcessWriter
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_rtmp.interfaces import IMediaSink
-from twisted_rtmp.ledger import MediaCounts
-from twisted_rtmp.recording.flvfile import (
+from twisted_rtmp.flv import tags as flv
+from twisted_rtmp.flv.muxer import (
     HEAD_SIZE,
     FLVMuxer,
     encodeHead,
@@ -29,10 +28,12 @@ from twisted_rtmp.recording.flvfile import (
     isMetadata,
     readMetadata,
 )
-from twisted_rtmp.wire import flv, media
+from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.ledger import MediaCounts
+from twisted_rtmp.media import payloads as media
+from twisted_rtmp.media.payloads import CODED
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.errors import ProtocolError
-from twisted_rtmp.wire.media import CODED
 from twisted_rtmp.wire.messages import Message
 
 #: Messages and bytes that are kept until the first frame is there, which says where the

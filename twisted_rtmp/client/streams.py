@@ -17,12 +17,12 @@ from zope.interface import implementer
 
 from twisted_rtmp.client.errors import ClientError, ConnectionEnded
 from twisted_rtmp.link import Hold
+from twisted_rtmp.live.selection import EVERYTHING, Selection
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.chunk import encodeMessage
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.messages import Message
-from twisted_rtmp.wire.selection import EVERYTHING, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -201,7 +201,7 @@ class ClientStream:
 class Publication(ClientStream):
     """
     A stream that this client publishes; also an L{Outlet
-    <twisted_rtmp.players.Outlet>} of a player.
+    <twisted_rtmp.live.players.Outlet>} of a player.
 
     While it is L{congested}, the server takes less than it is given: send nothing more
     until L{drained} is called or L{whenReady} fires, or it is queued without bound.

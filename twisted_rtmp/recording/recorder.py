@@ -21,9 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_rtmp.interfaces import IMediaSink
-from twisted_rtmp.ledger import Ledger, MediaCounts
-from twisted_rtmp.recording.files import (
+from twisted_rtmp.disk import (
     BATCH_BYTES,
     Disk,
     DiskFile,
@@ -32,7 +30,8 @@ from twisted_rtmp.recording.files import (
     FileWriter,
     LowSpace,
 )
-from twisted_rtmp.recording.flvfile import (
+from twisted_rtmp.flv import tags as flv
+from twisted_rtmp.flv.muxer import (
     FLAGS_OFFSET,
     HEAD_SIZE,
     FLVMuxer,
@@ -43,10 +42,12 @@ from twisted_rtmp.recording.flvfile import (
     readMetadata,
     tellsAll,
 )
+from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.ledger import Ledger, MediaCounts
+from twisted_rtmp.media import payloads as media
+from twisted_rtmp.media.payloads import CODED, KEY_FRAME, MULTITRACK, SEQUENCE_HEADER
 from twisted_rtmp.recording.names import EXTENSION, RecordName
-from twisted_rtmp.wire import flv, media
 from twisted_rtmp.wire.constants import MessageType
-from twisted_rtmp.wire.media import CODED, KEY_FRAME, MULTITRACK, SEQUENCE_HEADER
 from twisted_rtmp.wire.messages import Message
 
 #: After a file failed, the next one is begun so many seconds after the failed one was
@@ -122,7 +123,10 @@ class FinishedFile:
 
 
 class Source(Protocol):
-    """What is recorded: a L{LiveStream<twisted_rtmp.streams.LiveStream>}, or a part."""
+    """
+    A stream that is recorded: a L{LiveStream<twisted_rtmp.live.streams.LiveStream>}, or
+    a part of one.
+    """
 
     @property
     def application(self) -> str:

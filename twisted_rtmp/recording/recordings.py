@@ -13,15 +13,15 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_rtmp.disk import STALL_SECONDS, Disk, IDiskReactor, Pool
 from twisted_rtmp.interfaces import ISinkFactory
 from twisted_rtmp.limits import STOP_SECONDS
-from twisted_rtmp.recording.files import STALL_SECONDS, Disk, IDiskReactor, Pool
 from twisted_rtmp.recording.names import DEFAULT_NAME, RecordName
 from twisted_rtmp.recording.recorder import FinishedFile, FLVRecorder, Settings
 from twisted_rtmp.recording.trackfiles import TrackRecorder
 
 if TYPE_CHECKING:
-    from twisted_rtmp.streams import LiveStream
+    from twisted_rtmp.live.streams import LiveStream
 
 #: Bytes on the disk below which nothing is recorded.  None: how much a disk needs for
 #: others only its operator knows, and a full one does not end a stream.

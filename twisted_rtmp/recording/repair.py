@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted_rtmp.recording.flvfile import (
+from twisted_rtmp.flv import tags as flv
+from twisted_rtmp.flv.muxer import (
     AUDIO_INDEX_MILLISECONDS,
     HEAD_PAYLOAD,
     HEAD_SIZE,
@@ -30,7 +31,7 @@ from twisted_rtmp.recording.flvfile import (
     readMetadata,
     tellsAll,
 )
-from twisted_rtmp.wire import flv, media
+from twisted_rtmp.media import payloads as media
 from twisted_rtmp.wire.constants import TagType
 from twisted_rtmp.wire.errors import UsageError
 from twisted_rtmp.wire.limits import MIB

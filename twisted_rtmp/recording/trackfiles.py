@@ -16,20 +16,21 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from twisted_rtmp.flv.muxer import isMetadata
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.ledger import Ledger
-from twisted_rtmp.recording.flvfile import isMetadata
+from twisted_rtmp.media import payloads as media
+from twisted_rtmp.media.parts import PlainTrack, splitTracks, toLegacy
+from twisted_rtmp.media.payloads import FOREIGN, MULTITRACK
 from twisted_rtmp.recording.recorder import FLVRecorder, Piece, Settings, Whole
-from twisted_rtmp.wire import amf0, media
+from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.errors import ProtocolError
-from twisted_rtmp.wire.media import FOREIGN, MULTITRACK
 from twisted_rtmp.wire.messages import Message
-from twisted_rtmp.wire.tracks import PlainTrack, splitTracks, toLegacy
 
 if TYPE_CHECKING:
-    from twisted_rtmp.streams import LiveStream
+    from twisted_rtmp.live.streams import LiveStream
 
 #: Files of one stream beside its own: as many tracks as a stream keeps headers of, 16
 #: of each kind.  OBS sends up to 5.  A hostile encoder could have 510, of 73 kB each.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from twisted_rtmp.factory import RTMPFactory
-    from twisted_rtmp.streams import LiveStream
+    from twisted_rtmp.live.streams import LiveStream
 
 #: How long a stream is kept that nobody plays, in seconds: a player that reconnects,
 #: or a reload of its page, should not wait for the origin again.

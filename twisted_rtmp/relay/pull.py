@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from twisted_rtmp.client.protocol import RTMPClient
     from twisted_rtmp.factory import RTMPFactory
-    from twisted_rtmp.streams import LiveStream
+    from twisted_rtmp.live.streams import LiveStream
     from twisted_rtmp.wire.messages import Message
 
 #: How long a stream waits for its source when that has asked us to come anew, in

@@ -20,7 +20,7 @@ from twisted_rtmp.client.limits import ClientLimits
 from twisted_rtmp.client.protocol import CHUNK_SIZE
 from twisted_rtmp.client.streams import Publication, PublishForm
 from twisted_rtmp.client.url import RTMPURL
-from twisted_rtmp.players import Form, Player
+from twisted_rtmp.live.players import Form, Player
 from twisted_rtmp.relay.base import Connect, Relay, RelayCounters, RelayState
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from twisted_rtmp.client.protocol import RTMPClient
     from twisted_rtmp.factory import RTMPFactory
-    from twisted_rtmp.streams import LiveStream
+    from twisted_rtmp.live.streams import LiveStream
 
 #: What a player's messages are encoded for until the target has said its stream id:
 #: nearly all servers count from 1.

@@ -2,9 +2,9 @@
 Live streams as FLV over HTTP: in the body of a response, or in binary messages of a
 WebSocket.
 
-Imports the players, the factory for typing, and C{twisted.web}.  Who plays so is a
-L{Player<twisted_rtmp.players.Player>} like one by RTMP: it joins, is bounded, loses
-frames and is counted alike.
+Imports the players, the factory for typing, and C{twisted.web}.  A peer that plays
+over HTTP is a L{Player<twisted_rtmp.live.players.Player>} like one over RTMP: it joins,
+is bounded, loses frames and is counted alike.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from twisted.web.server import NOT_DONE_YET, Request
 from wsproto.frame_protocol import CloseReason
 from zope.interface import implementer
 
+from twisted_rtmp.flv.kinds import isSettled, tracksSeen
+from twisted_rtmp.flv.tags import encodeHeader
 from twisted_rtmp.interfaces import Refused, StreamRequest
 from twisted_rtmp.link import unsentBy
+from twisted_rtmp.live.players import FLVForm, Player, wantsGOP
+from twisted_rtmp.live.selection import EVERYTHING, Selection
+from twisted_rtmp.media.capabilities import UNANNOUNCED
 from twisted_rtmp.names import DEFAULT_INSTANCE, peerName, printable
-from twisted_rtmp.players import FLVForm, Player, wantsGOP
 from twisted_rtmp.web.answers import Origins, answer, notAllowed
 from twisted_rtmp.web.asking import connectOf, said
 from twisted_rtmp.web.bodies import Body, ResponseBody, SocketBody, setHeaders
 from twisted_rtmp.web.channel import channelOf
-from twisted_rtmp.web.tracks import isSettled, tracksSeen
 from twisted_rtmp.web.websocket import VERSION, BadUpgrade, WebSocket, isUpgrade
-from twisted_rtmp.wire.capabilities import UNANNOUNCED
-from twisted_rtmp.wire.flv import encodeHeader
-from twisted_rtmp.wire.selection import EVERYTHING, Selection
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
     from twisted_rtmp.factory import RTMPFactory
-    from twisted_rtmp.streams import LiveStream
+    from twisted_rtmp.live.streams import LiveStream
 
 #: RFC 9110, 15.5.22.
 UPGRADE_REQUIRED = 426

@@ -35,7 +35,7 @@ class Message:
     @ivar timestamp: milliseconds, unwrapped: it goes on past 2^32.
     @ivar streamId: the message stream id.
     @ivar payload: the message's bytes.
-    @ivar flags: what L{media<twisted_rtmp.wire.media>} found in an audio or
+    @ivar flags: what L{media<twisted_rtmp.media.payloads>} found in an audio or
         video payload; 0 until a stream has looked at it.
     """
 

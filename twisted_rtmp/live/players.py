@@ -23,12 +23,11 @@ from urllib.parse import parse_qs
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_rtmp.flv.tags import encodeTag
 from twisted_rtmp.interfaces import IMediaSink
-from twisted_rtmp.wire.chunk import encodeMessage
-from twisted_rtmp.wire.constants import MessageType
-from twisted_rtmp.wire.flv import encodeTag
-from twisted_rtmp.wire.limits import MIB
-from twisted_rtmp.wire.media import (
+from twisted_rtmp.live.selection import EVERYTHING, Selection
+from twisted_rtmp.media.parts import PlainTrack, splitTracks, trackIdsOf
+from twisted_rtmp.media.payloads import (
     CODED,
     KEY_FRAME,
     METADATA,
@@ -37,13 +36,14 @@ from twisted_rtmp.wire.media import (
     SEQUENCE_HEADER,
     flagsOf,
 )
+from twisted_rtmp.wire.chunk import encodeMessage
+from twisted_rtmp.wire.constants import MessageType
+from twisted_rtmp.wire.limits import MIB
 from twisted_rtmp.wire.messages import Message
-from twisted_rtmp.wire.selection import EVERYTHING, Selection
-from twisted_rtmp.wire.tracks import PlainTrack, splitTracks, trackIdsOf
 
 if TYPE_CHECKING:
-    from twisted_rtmp.pacing import Pacer
-    from twisted_rtmp.streams import LiveStream
+    from twisted_rtmp.live.pacing import Pacer
+    from twisted_rtmp.live.streams import LiveStream
 
 #: What waits for a player that does not keep up, in bytes and in seconds of media.
 #: Past either, it loses whole GOPs.  3 MiB are 10 s of 2.5 Mb/s, 1 s of 25 Mb/s;

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted_rtmp.media.parametersets import Bits
 from twisted_rtmp.wire.errors import MessageError
-from twisted_rtmp.wire.parametersets import Bits
 
 #: Open bitstream units before an AV1 sequence header that are passed over.  It is the
 #: first, or the second after a temporal delimiter; a hostile frame has a million.

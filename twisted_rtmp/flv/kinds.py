@@ -13,7 +13,7 @@ from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.errors import ProtocolError
 
 if TYPE_CHECKING:
-    from twisted_rtmp.streams import LiveStream
+    from twisted_rtmp.live.streams import LiveStream
 
 #: Frames after which a stream has shown what it has, whatever its metadata says: about
 #: a second.

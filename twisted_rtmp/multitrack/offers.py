@@ -19,17 +19,7 @@ from fractions import Fraction
 from ipaddress import AddressValueError, IPv6Address
 from typing import Any
 
-from twisted_rtmp.web.encoders import (
-    CODECS,
-    ENCODERS,
-    MAX_CANVASES,
-    Canvas,
-    Encoder,
-    FrameRate,
-    Wishes,
-    aSide,
-)
-from twisted_rtmp.web.jsonfields import (
+from twisted_rtmp.fields import (
     BadField,
     Fields,
     aFlag,
@@ -41,6 +31,16 @@ from twisted_rtmp.web.jsonfields import (
     oneOf,
     parseJSON,
     shown,
+)
+from twisted_rtmp.multitrack.encoders import (
+    CODECS,
+    ENCODERS,
+    MAX_CANVASES,
+    Canvas,
+    Encoder,
+    FrameRate,
+    Wishes,
+    aSide,
 )
 
 #: Bytes of the operator's file that are read.  A hundred configurations with all their

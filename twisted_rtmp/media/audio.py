@@ -14,8 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from twisted_rtmp.wire.errors import MessageError
-from twisted_rtmp.wire.exheader import (
+from twisted_rtmp.media.exheader import (
     Track,
     checkBody,
     codecName,
@@ -29,7 +28,7 @@ from twisted_rtmp.wire.exheader import (
     readMultitrack,
     readTracks,
 )
-from twisted_rtmp.wire.flags import (
+from twisted_rtmp.media.flags import (
     CODED,
     EMPTY,
     ENHANCED,
@@ -42,7 +41,8 @@ from twisted_rtmp.wire.flags import (
     Row,
     rowOf,
 )
-from twisted_rtmp.wire.parametersets import CONFIGURATIONS
+from twisted_rtmp.media.parametersets import CONFIGURATIONS
+from twisted_rtmp.wire.errors import MessageError
 
 _SECTION = "E-RTMP v2, Enhanced Audio"
 
@@ -137,7 +137,7 @@ def audioFlags(payload: bytes) -> int:
     """
     Say what an audio payload is: L{CODED}, L{SEQUENCE_HEADER} ...
 
-    As fast as L{twisted_rtmp.wire.video.videoFlags}.
+    As fast as L{twisted_rtmp.media.video.videoFlags}.
     """
     if len(payload) > 5:
         row = _ROWS[payload[0]]

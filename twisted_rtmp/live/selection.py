@@ -14,22 +14,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import parse_qs
 
-from twisted_rtmp.wire.capabilities import ANY_CODEC, UNANNOUNCED, Capabilities
-from twisted_rtmp.wire.constants import MessageType
-from twisted_rtmp.wire.flags import (
+from twisted_rtmp.media.capabilities import ANY_CODEC, UNANNOUNCED, Capabilities
+from twisted_rtmp.media.flags import (
     COMMAND,
     ENHANCED,
     FOREIGN,
     MOD_EX,
     MULTITRACK,
 )
-from twisted_rtmp.wire.tracks import (
+from twisted_rtmp.media.parts import (
     PlainTrack,
     splitTracks,
     toLegacy,
     withoutModEx,
     wrapTrack,
 )
+from twisted_rtmp.wire.constants import MessageType
 
 _AUDIO = MessageType.AUDIO.value
 _VIDEO = MessageType.VIDEO.value

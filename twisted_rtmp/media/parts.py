@@ -12,24 +12,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from twisted_rtmp.wire.audio import (
+from twisted_rtmp.media.audio import (
     EX_HEADER,
     AudioHeader,
     AudioPacketType,
     audioFlags,
     parseAudio,
 )
-from twisted_rtmp.wire.constants import MessageType
-from twisted_rtmp.wire.errors import UsageError
-from twisted_rtmp.wire.exheader import TIMED, MultitrackType, readModEx
-from twisted_rtmp.wire.flags import EMPTY, MALFORMED, MOD_EX, MULTITRACK
-from twisted_rtmp.wire.video import (
+from twisted_rtmp.media.exheader import TIMED, MultitrackType, readModEx
+from twisted_rtmp.media.flags import EMPTY, MALFORMED, MOD_EX, MULTITRACK
+from twisted_rtmp.media.video import (
     FrameType,
     VideoHeader,
     VideoPacketType,
     parseVideo,
     videoFlags,
 )
+from twisted_rtmp.wire.constants import MessageType
+from twisted_rtmp.wire.errors import UsageError
 
 _SECTIONS: dict[int, str] = {
     MessageType.AUDIO: "E-RTMP v2, Enhanced Audio",

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_rtmp.wire.audio import (
+from twisted_rtmp.media.audio import (
     AUDIO_CODECS,
     EX_HEADER,
     AudioChannelOrder,
@@ -29,7 +29,7 @@ from twisted_rtmp.wire.audio import (
     audioFlags,
     parseAudio,
 )
-from twisted_rtmp.wire.exheader import (
+from twisted_rtmp.media.exheader import (
     FOUR_CCS,
     MAX_MOD_EX,
     MAX_TRACKS,
@@ -37,7 +37,7 @@ from twisted_rtmp.wire.exheader import (
     MultitrackType,
     Track,
 )
-from twisted_rtmp.wire.flags import (
+from twisted_rtmp.media.flags import (
     CODED,
     COMMAND,
     EMPTY,
@@ -52,8 +52,8 @@ from twisted_rtmp.wire.flags import (
     SEQUENCE_END,
     SEQUENCE_HEADER,
 )
-from twisted_rtmp.wire.parametersets import MAX_PARAMETER_SET
-from twisted_rtmp.wire.video import (
+from twisted_rtmp.media.parametersets import MAX_PARAMETER_SET
+from twisted_rtmp.media.video import (
     VIDEO_CODECS,
     FrameType,
     VideoHeader,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from twisted_rtmp.web.jsonfields import (
+from twisted_rtmp.fields import (
     BadField,
     Fields,
     aFlag,

@@ -14,8 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from twisted_rtmp.wire.errors import MessageError
-from twisted_rtmp.wire.exheader import (
+from twisted_rtmp.media.exheader import (
     TIMED,
     Track,
     checkBody,
@@ -31,7 +30,7 @@ from twisted_rtmp.wire.exheader import (
     readTracks,
     signed24,
 )
-from twisted_rtmp.wire.flags import (
+from twisted_rtmp.media.flags import (
     CODED,
     COMMAND,
     EMPTY,
@@ -46,8 +45,9 @@ from twisted_rtmp.wire.flags import (
     Row,
     rowOf,
 )
-from twisted_rtmp.wire.framesizes import CONFIGURATION_SIZES, KEY_FRAME_SIZES
-from twisted_rtmp.wire.parametersets import DIMENSIONS
+from twisted_rtmp.media.framesizes import CONFIGURATION_SIZES, KEY_FRAME_SIZES
+from twisted_rtmp.media.parametersets import DIMENSIONS
+from twisted_rtmp.wire.errors import MessageError
 
 _SECTION = "E-RTMP v2, Enhanced Video"
 

@@ -178,7 +178,7 @@ class Capabilities:
         """
         Whether it may be sent a codec.
 
-        @param codec: as L{VideoHeader<twisted_rtmp.wire.video.VideoHeader>} has it.
+        @param codec: as L{VideoHeader<twisted_rtmp.media.video.VideoHeader>} has it.
             Legacy codecs, which cannot be announced, go to everybody.
         """
         if isinstance(codec, int) or not self.namesCodecs:

@@ -18,14 +18,15 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from twisted_rtmp.flv import tags as flv
 from twisted_rtmp.ledger import MediaCounts
-from twisted_rtmp.wire import amf0, flv
+from twisted_rtmp.media.parts import trackIdsOf
+from twisted_rtmp.media.payloads import CODED, KEY_FRAME, MULTITRACK
+from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import TagType
 from twisted_rtmp.wire.errors import ProtocolError, UsageError
-from twisted_rtmp.wire.media import CODED, KEY_FRAME, MULTITRACK
 from twisted_rtmp.wire.messages import Message
-from twisted_rtmp.wire.tracks import trackIdsOf
 
 #: The largest timestamp that is written, in milliseconds, 24.8 days: FLV's is a signed
 #: number of 32 bits.  FLV 10.1, E.4.1.

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from twisted_rtmp.media.flags import CODED, EMPTY, ENHANCED, SEQUENCE_HEADER
 from twisted_rtmp.wire.errors import MessageError
-from twisted_rtmp.wire.flags import CODED, EMPTY, ENHANCED, SEQUENCE_HEADER
 
 #: ModEx extensions in one message.  One is defined; each has a length of its own, so
 #: that a message of megabytes could hold a million.

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from twisted_rtmp.ledger import MediaCounts
-from twisted_rtmp.wire.constants import MessageType
-from twisted_rtmp.wire.exheader import codecName
-from twisted_rtmp.wire.media import (
+from twisted_rtmp.media.exheader import codecName
+from twisted_rtmp.media.parts import trackIdsOf
+from twisted_rtmp.media.payloads import (
     AUDIO_CODECS,
     CODED,
     FOREIGN,
@@ -28,8 +28,8 @@ from twisted_rtmp.wire.media import (
     parseAudio,
     parseVideo,
 )
+from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.messages import Message
-from twisted_rtmp.wire.tracks import trackIdsOf
 
 _AUDIO: int = MessageType.AUDIO
 _VIDEO: int = MessageType.VIDEO

@@ -16,17 +16,18 @@ from zope.interface import implementer
 
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.ledger import Ledger
+from twisted_rtmp.live.tracks import Track, Tracks
+from twisted_rtmp.media import payloads as media
+from twisted_rtmp.media.exheader import codecNumber
+from twisted_rtmp.media.parts import trackIdsOf
 from twisted_rtmp.names import printable
-from twisted_rtmp.tracks import Track, Tracks
-from twisted_rtmp.wire import amf0, media
+from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.errors import ProtocolError
-from twisted_rtmp.wire.exheader import codecNumber
 from twisted_rtmp.wire.messages import Message
-from twisted_rtmp.wire.tracks import trackIdsOf
 
 if TYPE_CHECKING:
-    from twisted_rtmp.wire.selection import Selection
+    from twisted_rtmp.live.selection import Selection
 
 #: A step between two timestamps of a track that is counted as a gap, in
 #: milliseconds.  A camera at one frame a second has none.

@@ -23,19 +23,19 @@ from twisted.web import http
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from twisted_rtmp.fields import BadField, Fields, aText, parseJSON
 from twisted_rtmp.interfaces import Refused, StreamRequest
-from twisted_rtmp.names import peerName, printable, streamOf
-from twisted_rtmp.web.answers import Origins, notAllowed
-from twisted_rtmp.web.asking import connectOf, said
-from twisted_rtmp.web.encoders import Wishes
-from twisted_rtmp.web.jsonfields import BadField, Fields, aText, parseJSON
-from twisted_rtmp.web.multitrackconfig import (
+from twisted_rtmp.multitrack.encoders import Wishes
+from twisted_rtmp.multitrack.offers import (
     KEY_FIELD,
     Offer,
     OfferFile,
     Unsuitable,
     hostOf,
 )
+from twisted_rtmp.names import peerName, printable, streamOf
+from twisted_rtmp.web.answers import Origins, notAllowed
+from twisted_rtmp.web.asking import connectOf, said
 
 if TYPE_CHECKING:
     from twisted_rtmp.factory import RTMPFactory

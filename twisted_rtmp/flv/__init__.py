@@ -1,0 +1,1 @@
+"""FLV, as files, pipes, HTTP and the client have it."""

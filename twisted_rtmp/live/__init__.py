@@ -1,0 +1,1 @@
+"""Live streams, whatever protocol they come by and go out by."""

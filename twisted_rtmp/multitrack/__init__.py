@@ -1,0 +1,4 @@
+"""
+The configuration service that encoders of several tracks ask (OBS: Enhanced
+Broadcasting).
+"""
