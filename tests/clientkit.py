@@ -351,3 +351,18 @@ def certificate(*names: str) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     ) + signed.public_bytes(serialization.Encoding.PEM)
+
+
+def publishing(clock, **answers):
+    client, server = connected(clock, **answers)
+    return client, server, Outcome(client.publish()).result
+
+
+def playing(clock, sink=None, **answers):
+    client, server = connected(clock, **answers)
+    sink = Collector() if sink is None else sink
+    return client, server, Outcome(client.play(None, sink)).result, sink
+
+
+def byResult(server):
+    server.command("_result", server.of("FCUnpublish").transactionId, None)

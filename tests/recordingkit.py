@@ -11,7 +11,10 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from twisted_rtmp.flv import tags as flv
+from twisted_rtmp.flv.muxer import FLVMuxer
+from twisted_rtmp.ledger import MediaCounts
 from twisted_rtmp.live.streams import LiveStream
+from twisted_rtmp.media import payloads as media
 from twisted_rtmp.recording import Recordings
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
@@ -228,3 +231,24 @@ def makeFLV(path: Any, *, seconds: int = 10, sound: bool = True) -> None:
 def messagesOf(path: Any) -> list[Message]:
     """A file's tags, as an encoder would send them."""
     return readTags(path)
+
+
+MIB = 1024 * 1024
+
+
+def mux(messages, muxer=None):
+    muxer = muxer or FLVMuxer()
+    for message in messages:
+        message.flags = media.flagsOf(message.typeId, message.payload)
+    counts = MediaCounts()
+    data = b"".join(muxer.mux(messages, counts))
+    return data, counts, muxer
+
+
+def timesOf(data):
+    reader = flv.FLVReader()
+    reader.feed(flv.encodeHeader() + data)
+    times = []
+    while (tag := reader.nextTag()) is not NEED_DATA:
+        times.append(tag.timestamp)
+    return times

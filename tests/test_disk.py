@@ -1,0 +1,282 @@
+"""Ordered writes in a thread of their own, whatever the disk does."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import struct
+
+import pytest
+from recordingkit import MIB, DiskClock, StepPool
+from twisted.internet.interfaces import IConsumer
+from zope.interface.verify import verifyObject
+
+from twisted_rtmp import disk
+from twisted_rtmp.disk import Disk, DiskFile, FileWriter
+from twisted_rtmp.wire.errors import UsageError
+
+
+class Producer:
+    def __init__(self):
+        self.events = []
+
+    def pauseProducing(self):
+        self.events.append("pause")
+
+    def resumeProducing(self):
+        self.events.append("resume")
+
+    def stopProducing(self):
+        self.events.append("stop")
+
+
+class Writing:
+    """A file writer and what is around it."""
+
+    def __init__(self, folder, **options):
+        self.clock = DiskClock()
+        self.pool = StepPool()
+        self.disk = Disk(self.clock, self.pool)
+        self.errors = []
+        self.file = DiskFile(str(folder), ["file"])
+        self.writer = FileWriter(self.disk, self.file, self.errors.append, **options)
+        self.path = folder / "file"
+
+
+@pytest.fixture
+def writing(tmp_path):
+    return Writing(tmp_path)
+
+
+def test_writerIsAConsumer(writing):
+    assert verifyObject(IConsumer, writing.writer)
+    with pytest.raises(UsageError):
+        writing.writer.registerProducer(Producer(), False)
+    writing.writer.registerProducer(Producer(), True)
+    with pytest.raises(UsageError):
+        writing.writer.registerProducer(Producer(), True)
+
+
+def test_writesWaitForTheTick(writing):
+    writing.writer.write(b"one ")
+    writing.clock.advance(0.1)
+    writing.writer.writeSequence([b"two ", b"three"])
+    writing.clock.advance(0.09)
+    assert not writing.path.exists()
+    writing.clock.advance(0.02)
+    assert writing.path.read_bytes() == b"one two three"
+    assert writing.writer.waiting == 0
+    assert writing.disk.trips == 1
+
+
+def test_muchIsWrittenAtOnce(writing):
+    writing.writer.write(b"x" * (MIB - 1))
+    assert writing.pool.trips == 0
+    writing.writer.write(b"y")
+    assert writing.path.stat().st_size == MIB
+
+
+def test_filesShareOneTrip(writing, tmp_path):
+    others = [
+        FileWriter(writing.disk, DiskFile(str(tmp_path), [f"f{n}"]), pytest.fail)
+        for n in range(20)
+    ]
+    for second in range(5):
+        for writer in others:
+            writer.write(b"x")
+        writing.clock.advance(0.2)
+        assert writing.pool.trips == second + 1
+
+
+def test_partOfAWriteIsGoneOnWith(writing, monkeypatch):
+    chance = random.Random(3)
+    calls = []
+    write = os.write
+
+    def writev(fd, buffers):
+        assert len(buffers) <= disk.IOV_MAX
+        data = b"".join(buffers)
+        calls.append(len(data))
+        return write(fd, data[: chance.randrange(1, max(2, len(data) // 3))])
+
+    monkeypatch.setattr(disk.os, "writev", writev)
+    buffers = [bytes([n % 251]) * chance.randrange(9) for n in range(3000)]
+    writing.writer.writeSequence(buffers)
+    writing.clock.advance(0.2)
+    assert writing.path.read_bytes() == b"".join(buffers)
+    assert len(calls) > 6
+
+
+def test_manyBuffersAreWritten(writing):
+    buffers = [struct.pack(">I", n) for n in range(5000)]
+    writing.writer.writeSequence(buffers)
+    writing.clock.advance(0.2)
+    assert writing.path.read_bytes() == b"".join(buffers)
+
+
+def test_aSlowDiskPausesTheProducer(tmp_path):
+    writing = Writing(tmp_path, highWater=1000, lowWater=400)
+    writing.pool.hung = True
+    producer = Producer()
+    writing.writer.registerProducer(producer, True)
+    writing.writer.send([b"x" * 999], 999)
+    assert producer.events == []
+    writing.writer.send([b"x"], 1)
+    assert producer.events == ["pause"]
+    writing.clock.advance(9)
+    writing.writer.send([b"x"], 1)
+    writing.pool.work()
+    assert producer.events == ["pause", "resume"]
+    assert writing.clock.getDelayedCalls() == []
+    assert writing.errors == []
+
+
+def test_aHungDiskIsGivenUp(tmp_path):
+    writing = Writing(tmp_path, highWater=1000, lowWater=10)
+    writing.pool.hung = True
+    producer = Producer()
+    writing.writer.registerProducer(producer, True)
+    sent = writing.writer.send([b"x" * 1000], 1000)
+    writing.clock.advance(5)
+    writing.writer.send([b"x"], 1)
+    writing.clock.advance(4.9)
+    assert writing.errors == []
+    writing.clock.advance(0.2)
+    (error,) = writing.errors
+    assert isinstance(error, disk.DiskStalled)
+    assert producer.events == ["pause", "resume"]
+    # What is under way may still arrive; nothing more is taken.
+    writing.pool.work()
+    assert sent.result is None
+    assert writing.path.stat().st_size == 1001
+    writing.writer.write(b"more")
+    assert writing.writer.waiting == 0
+    failure = []
+    writing.writer.send([b"more"], 4).addErrback(failure.append)
+    assert failure[0].check(disk.DiskStalled)
+
+
+def test_progressIsNoStall(tmp_path):
+    writing = Writing(tmp_path, highWater=100, lowWater=10)
+    writing.pool.hung = True
+    producer = Producer()
+    writing.writer.registerProducer(producer, True)
+    for _ in range(4):
+        writing.writer.send([b"x" * 50], 50)
+    for _ in range(3):
+        writing.clock.advance(6)
+        writing.pool._works.pop(0)()
+        assert producer.events == ["pause"]
+    writing.clock.advance(6)
+    writing.pool.work()
+    assert producer.events == ["pause", "resume"]
+    assert writing.errors == []
+
+
+def test_aFailedBatchLeavesNothing(writing, monkeypatch):
+    writing.writer.send([b"whole"], 5, "mark")
+    writev = os.writev
+    calls = []
+
+    def full(fd, buffers):
+        calls.append(buffers)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return writev(fd, [b"".join(buffers)[:3]])
+
+    monkeypatch.setattr(disk.os, "writev", full)
+    failures = []
+    writing.writer.send([b"broken"], 6, "other").addErrback(failures.append)
+    writing.writer.send([b"late"], 4).addErrback(failures.append)
+    assert [failure.value.errno for failure in failures] == [errno.ENOSPC] * 2
+    assert [error.errno for error in writing.errors] == [errno.ENOSPC]
+    assert writing.path.read_bytes() == b"whole"
+    closed = writing.writer.close(lambda size, mark: f"{size}{mark[:1]}".encode())
+    assert closed.result is True
+    assert writing.path.read_bytes() == b"5mole"
+
+
+def test_namesThatAreTakenGetANumber(tmp_path):
+    for expected in ("file.flv", "file-1.flv", "file-2.flv"):
+        file = DiskFile(str(tmp_path), ["file"], suffix=".flv")
+        file.append([expected.encode()])
+        assert file.path == str(tmp_path / expected)
+        file.finish(lambda size, mark: b"")
+    assert (tmp_path / "file.flv").read_bytes() == b"file.flv"
+
+
+def test_symbolicLinksAreNotFollowed(tmp_path):
+    record, outside = tmp_path / "record", tmp_path / "outside"
+    record.mkdir()
+    outside.mkdir()
+    (record / "live").symlink_to(outside)
+    (record / "file.flv").symlink_to(outside / "new.flv")
+    with pytest.raises(OSError, match="live is a symbolic link"):
+        DiskFile(str(record), ["live", "x"]).append([b"x"])
+    file = DiskFile(str(record), ["file"], suffix=".flv")
+    file.append([b"x"])
+    assert file.path == str(record / "file-1.flv")
+    assert list(outside.iterdir()) == []
+    (record / "plain").write_bytes(b"")
+    with pytest.raises(OSError, match="plain is no folder"):
+        DiskFile(str(record), ["plain", "x"]).append([b"x"])
+
+
+def test_aFileOfNothingIsRemoved(tmp_path, monkeypatch):
+    def fail(fd, buffers):
+        raise OSError(errno.EIO, "I/O error")
+
+    monkeypatch.setattr(disk.os, "writev", fail)
+    file = DiskFile(str(tmp_path), ["file"])
+    with pytest.raises(OSError, match="I/O"):
+        file.append([b"x"])
+    assert not file.finish(lambda size, mark: b"head")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_theDiskIsWaitedForWhenAsked(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(disk.os, "fdatasync", synced.append, raising=False)
+    writing = Writing(tmp_path, syncSeconds=5)
+    for _ in range(100):
+        writing.writer.write(b"x")
+        writing.clock.advance(0.2)
+    assert len(synced) == 3  # at 5, 10 and 15 of 20 s
+    writing = Writing(tmp_path)
+    for _ in range(100):
+        writing.writer.write(b"x")
+        writing.clock.advance(0.2)
+    assert len(synced) == 3
+
+
+def test_diskStops(writing):
+    writing.writer.write(b"x")
+    writing.clock.advance(0.2)
+    assert writing.disk.stop().result is True
+    assert writing.pool.stopped == 1
+    failures = []
+    writing.disk.run(lambda: 1).addErrback(failures.append)
+    assert failures[0].check(disk.DiskStalled)
+
+
+def test_aHungDiskIsNotWaitedForForEver(writing):
+    writing.pool.hung = True
+    writing.writer.send([b"x"], 1)
+    stopped = writing.disk.stop(4)
+    writing.clock.advance(3.9)
+    assert not stopped.called
+    writing.clock.advance(0.2)
+    assert stopped.result is False
+    assert writing.pool.stopped == 0
+    writing.pool.work()  # nothing fails when it answers after all
+
+
+def test_stopWaitsForWork(writing):
+    writing.pool.hung = True
+    writing.writer.send([b"x"], 1)
+    stopped = writing.disk.stop()
+    assert not stopped.called
+    writing.pool.work()
+    assert stopped.result is True
+    assert writing.clock.getDelayedCalls() == []

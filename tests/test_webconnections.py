@@ -1,0 +1,389 @@
+"""Connections of the HTTP site: bounds, deadlines, and how they end."""
+
+from __future__ import annotations
+
+import pytest
+from httpclient import Connection, Getter, Socket
+from rtmpclient import AVC_FRAME, AVC_KEY_FRAME, VIDEO, Client
+from twisted.internet.defer import Deferred
+from webkit import LARGE_KEY_FRAME, Answers, Authorizer, Publisher
+
+from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.live.players import PLAYER_QUEUE_BYTES
+from twisted_rtmp.web import HTTPSite
+from twisted_rtmp.web.channel import MAX_BODY, MAX_HEADERS, MEDIA_SIZE, REQUEST_SIZE
+
+
+@pytest.fixture
+def factory(clock):
+    # Publishers that say nothing while tests wait for players.
+    return RTMPFactory(clock, latency=0, limits=ServerLimits(publisherIdleSeconds=1000))
+
+
+@pytest.fixture
+def site(clock, factory):
+    return HTTPSite(clock, factory)
+
+
+@pytest.fixture(params=[Getter, Socket], ids=["response", "socket"])
+def play(request):
+    return Answers(request.param)
+
+
+@pytest.fixture
+def authorizer(factory):
+    factory.authorizer = Authorizer()
+    return factory.authorizer
+
+
+def test_whoLeavesIsForgottenAtOnce(factory, site, play, lines):
+    publisher = Publisher(factory)
+    client = play(site)
+    client.leave()
+    assert factory.players("live", "key") == []
+    assert len(factory.connections) == 1
+    publisher.media(VIDEO, AVC_KEY_FRAME)
+    [line] = [line for line in lines if " messages of live/key, " in line]
+    assert " got 3 messages of live/key, " in line
+    publisher.leave()
+
+
+def test_whoLeavesWhileWaiting(factory, site, play):
+    client = play(site)
+    client.leave()
+    assert factory.players("live", "key") == []
+    Publisher(factory)
+
+
+def test_changesOfTheNumberOfPlayersAreTold(factory, site, play):
+    told = []
+    factory.playersChanged.append(lambda *change: told.append(change))
+    client = play(site)
+    client.leave()
+    assert told == [("live", "key", 1), ("live", "key", 0)]
+
+
+def test_theEndIsTheEndOfItsPlayers(factory, site, play):
+    """They wait for no other publication."""
+    told = []
+    factory.playersChanged.append(lambda *change: told.append(change))
+    publisher = Publisher(factory)
+    client = play(site)
+    client.transport.taking = False
+    publisher.media(VIDEO, LARGE_KEY_FRAME)
+    publisher.media(VIDEO, AVC_FRAME, 40)
+    publisher.leave()
+    assert told == [("live", "key", 1), ("live", "key", 0)]
+    assert client.protocol in factory.connections
+
+
+def test_whoDoesNotReadIsBounded(clock, factory, site, play, lines):
+    publisher = Publisher(factory)
+    publisher.media(VIDEO, AVC_KEY_FRAME)
+    client = play(site)
+    assert play.isThere(client)
+    client.transport.taking = False
+    for time in range(0, 6000, 40):
+        publisher.media(
+            VIDEO,
+            LARGE_KEY_FRAME if time % 1000 == 0 else AVC_FRAME + bytes(50_000),
+            time,
+        )
+    [player] = factory.players("live", "key")
+    assert player.dropped
+    queued = len(client.transport.queued)
+    assert queued <= 2 * len(LARGE_KEY_FRAME)
+    assert player._queuedBytes <= PLAYER_QUEUE_BYTES
+    client.transport.taking = True
+    client.pump()
+    assert player._queuedBytes == 0
+    # It goes on with a key frame.
+    times = [time for _, time, _ in client.tags]
+    gap = next(i for i in range(4, len(times)) if times[i] - times[i - 1] > 40)
+    assert client.tags[gap][2] == LARGE_KEY_FRAME
+    assert any("does not keep up with live/key" in line for line in lines)
+    client.leave()
+    assert any(f"; {player.dropped} were dropped" in line for line in lines)
+    publisher.leave()
+
+
+def test_whoReadsNothingIsCut(clock, factory, site, play, lines):
+    publisher = Publisher(factory)
+    client = play(site)
+    client.pump()
+    client.transport.taking = False
+    publisher.media(VIDEO, LARGE_KEY_FRAME)
+    assert client.protocol in factory.connections
+    seconds = factory.limits.drainSeconds
+    clock.advance(seconds - 1)
+    assert not client.transport.aborted
+    clock.advance(1)
+    assert client.transport.aborted
+    assert factory.counters.cut == 1
+    assert any("is cut: it takes nothing for 10 s" in line for line in lines)
+    assert factory.players("live", "key") == []
+    publisher.leave()
+
+
+def test_whoReadsAgainIsNotCut(clock, factory, site, play):
+    publisher = Publisher(factory)
+    client = play(site)
+    client.pump()
+    client.transport.taking = False
+    publisher.media(VIDEO, LARGE_KEY_FRAME)
+    publisher.media(VIDEO, AVC_FRAME, 40)
+    clock.advance(factory.limits.drainSeconds - 1)
+    client.transport.taking = True
+    client.pump()
+    assert client.tags[-1] == (VIDEO, 40, AVC_FRAME)
+    clock.advance(5)
+    assert client.open
+    publisher.leave()
+
+
+def test_theEndComesBehindWhatIsQueued(clock, factory, site, play):
+    publisher = Publisher(factory)
+    client = play(site)
+    client.pump()
+    client.transport.taking = False
+    publisher.media(VIDEO, LARGE_KEY_FRAME)
+    publisher.media(VIDEO, AVC_FRAME, 40)
+    publisher.leave()
+    assert not client.transport.disconnecting
+    client.transport.taking = True
+    client.pump()
+    assert client.tags[-1] == (VIDEO, 40, AVC_FRAME)
+    assert play.ended(client)
+
+
+def test_whoDoesNotTakeTheEndIsCut(clock, factory, site, play):
+    publisher = Publisher(factory)
+    client = play(site)
+    client.pump()
+    client.transport.taking = False
+    publisher.leave()
+    clock.advance(factory.limits.drainSeconds)
+    assert client.transport.aborted
+    assert not factory.connections
+
+
+def test_aSuccessorComesWhileTheEndIsQueued(factory, site, play):
+    """The answer ends with the stream that it began with."""
+    publisher = Publisher(factory)
+    client = play(site)
+    client.pump()
+    client.transport.taking = False
+    publisher.media(VIDEO, LARGE_KEY_FRAME)
+    publisher.media(VIDEO, AVC_FRAME, 40)
+    publisher.leave()
+    Publisher(factory)
+    client.transport.taking = True
+    client.pump()
+    assert (VIDEO, 40, AVC_FRAME) in client.tags
+    assert play.ended(client)
+    assert factory.players("live", "key") == []
+
+
+# The connection
+
+
+def test_connectionsCountAgainstTheLimit(clock, lines):
+    factory = RTMPFactory(clock, limits=ServerLimits(connections=2))
+    site = HTTPSite(clock, factory)
+    Publisher(factory)
+    Connection(site)
+    assert factory.counters.accepted == 2
+    assert Connection(site).turnedAway
+    assert Client(factory).turnedAway
+    assert factory.counters.turnedAway == 2
+
+
+def test_aRequestHasADeadlineThatNoBytePutsOff(clock, factory, site, lines):
+    client = Connection(site)
+    seconds = factory.limits.handshakeSeconds
+    for byte in b"GET / HT":
+        client.sendBytes(bytes([byte]))
+        clock.advance(seconds / 8)
+    client.pump()
+    assert client.transport.disconnected
+    assert factory.counters.cut == 1
+    assert any("is cut: no complete request within 10 s" in line for line in lines)
+    assert not factory.connections
+
+
+def test_aConnectionThatSaysNothingIsClosed(clock, factory, site):
+    client = Connection(site)
+    clock.advance(factory.limits.handshakeSeconds)
+    client.pump()
+    assert client.transport.disconnected
+    # Browsers open some in advance.
+    assert factory.counters.cut == 0
+
+
+def test_aConnectionThatAsksNoMoreIsClosed(clock, factory, site):
+    client = Getter(site, "/live/key.flv", "HEAD")
+    clock.advance(factory.limits.handshakeSeconds)
+    client.pump()
+    assert client.transport.disconnected
+    assert factory.counters.cut == 0
+
+
+def test_aConnectionThatDoesNotCloseIsAborted(clock, factory, site):
+    """As TLS without an answer to its end."""
+    client = Connection(site)
+    client.transport.taking = False
+    clock.advance(factory.limits.handshakeSeconds)
+    assert client.transport.disconnecting
+    clock.advance(factory.limits.drainSeconds)
+    assert client.transport.aborted
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * (MAX_HEADERS + 2) + b"\r\n",
+        b"GET / HTTP/1.1\r\n" + (b"A: " + b"b" * 1000 + b"\r\n") * 20 + b"\r\n",
+        b"\x03\x00\x00\x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+    ],
+)
+def test_badRequestsAreCut(factory, site, request_):
+    client = Connection(site)
+    client.sendBytes(request_)
+    assert client.transport.disconnected
+    assert client.raw == b"" or client.raw.startswith(b"HTTP/1.1 400 ")
+    assert not factory.connections
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: %d\r\n" % (MAX_BODY + 1),
+        b"Content-Length: 99999999999\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+    ],
+)
+def test_largeBodiesAreRefused(factory, site, head, lines):
+    client = Connection(site)
+    client.sendBytes(b"POST / HTTP/1.1\r\nHost: a\r\n" + head + b"\r\n")
+    for _ in range(3):
+        client.sendBytes(b"8000\r\n" + bytes(0x8000) + b"\r\n")
+    assert client.raw.startswith(b"HTTP/1.1 413 ")
+    assert client.transport.disconnected
+    assert factory.counters.violations == 1
+    assert any("is cut: a body of more than 65536 bytes" in line for line in lines)
+
+
+def test_smallBodiesAreRead(site):
+    client = Connection(site)
+    body = b"x" * MAX_BODY
+    for _ in range(3):
+        client.sendBytes(
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
+            + body
+        )
+    assert client.raw.count(b"HTTP/1.1 404 ") == 3
+
+
+def test_requestsAreReadInSmallPieces(factory, site):
+    """Thousands of them fit into what is read otherwise."""
+    client = Connection(site)
+    assert client.transport.bufferSize == REQUEST_SIZE
+    client.transport.taking = False
+    client.sendBytes(b"HEAD / HTTP/1.1\r\n\r\n" * (REQUEST_SIZE // 19))
+    assert not client.transport.reading
+    client.transport.taking = True
+    client.pump()
+    assert client.transport.reading
+    assert client.raw.count(b"HTTP/1.1 404 ") == REQUEST_SIZE // 19
+
+
+def test_whoReadsNoAnswersIsBoundedAndCut(clock, factory, site):
+    client = Connection(site)
+    client.transport.taking = False
+    for _ in range(1000):
+        client.sendBytes(b"HEAD / HTTP/1.1\r\n\r\n" * 20)
+    assert client.transport.most < 20 * REQUEST_SIZE
+    clock.advance(factory.limits.handshakeSeconds)
+    clock.advance(factory.limits.drainSeconds)
+    assert client.transport.aborted
+
+
+def test_mediaAreQueuedInLargerOnes(factory, site, play):
+    Publisher(factory)
+    assert play(site).transport.bufferSize == MEDIA_SIZE
+
+
+def test_noAddressIsLogged(factory, site, lines):
+    """They may have tokens in them."""
+    site.doStart()
+    Publisher(factory)
+    Getter(site, "/live/key.flv?token=s3cret").leave()
+    Getter(site, "/live/key.flv?token=s3cret", "POST")
+    Getter(site, "/s3cret").leave()
+    site.doStop()
+    assert lines
+    assert "s3cret" not in "\n".join(lines)
+
+
+def test_namesAreLoggedPrintable(factory, site, lines):
+    Getter(site, "/li%0Ave/k%1B[31m.flv").leave()
+    assert any(r"li\nve/k\x1b[31m" in line for line in lines)
+    assert not any("\x1b" in line or "\n" in line for line in lines)
+
+
+def test_theServersEnd(clock, factory, site, play):
+    """Everybody gets a clean one."""
+    publisher = Publisher(factory)
+    publisher.media(VIDEO, AVC_KEY_FRAME)
+    playing = play(site)
+    waiting = play(site, "/live/other.flv")
+    idle = Connection(site)
+    stopped = factory.stop()
+    publisher.pump()
+    playing.pump()
+    if isinstance(playing, Getter):
+        assert playing.complete
+    else:
+        # The publisher is closed first, or the player.
+        assert playing.closed in (1000, 1001)
+    assert playing.tags[-1] == (VIDEO, 0, AVC_KEY_FRAME)
+    waiting.pump()
+    if isinstance(waiting, Getter):
+        assert (waiting.status, waiting.text) == (503, "The server is stopping.")
+    else:
+        assert (waiting.closed, waiting.reason) == (1001, "The server is stopping.")
+    idle.pump()
+    for client in (playing, waiting, idle):
+        assert client.transport.disconnected
+    assert stopped.called
+    assert not factory.connections
+    assert Connection(site).turnedAway
+
+
+def test_theServersEndAmidADecision(factory, authorizer, site, play):
+    authorizer.playAnswer = Deferred(lambda _: None)
+    client = play(site)
+    stopped = factory.stop()
+    assert play.status(client) == 503
+    assert client.transport.disconnected
+    assert stopped.called
+
+
+def test_theServersEndWithoutTheirs(clock, factory, site):
+    """Who does not answer is not waited for."""
+    Publisher(factory).leave()
+    Publisher(factory)
+    client = Socket(site, "/live/key.flv", answers=False)
+    stopped = factory.stop()
+    for connection in list(factory.connections):
+        if connection is not client.protocol:
+            connection.transport.client.pump()
+    client.pump()
+    assert client.closed in (1000, 1001)
+    assert not stopped.called
+    clock.advance(factory.limits.stopSeconds)
+    assert client.transport.aborted
+    assert stopped.called
