@@ -158,9 +158,11 @@ def serving(clock, factory, path, ingests):
 
     def serve(offer=OFFER, origins=("*",), **fields):
         path.write_text(json.dumps({**offer, **fields}))
-        site = HTTPSite(clock, factory, origins=origins)
+        site = HTTPSite(clock, factory.registry, origins=origins)
         file = OfferFile(str(path))
-        resource = MultitrackResource(factory, file, lambda: ingests, Origins(origins))
+        resource = MultitrackResource(
+            factory.registry, file, lambda: ingests, Origins(origins)
+        )
         site.root.putChild(b"multitrack-config", resource)
         return site
 

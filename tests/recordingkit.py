@@ -13,6 +13,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted_rtmp.flv import tags as flv
 from twisted_rtmp.flv.muxer import FLVMuxer
 from twisted_rtmp.ledger import MediaCounts
+from twisted_rtmp.live.pacing import Pacer
 from twisted_rtmp.live.streams import LiveStream
 from twisted_rtmp.media import payloads as media
 from twisted_rtmp.recording import Recordings
@@ -101,7 +102,7 @@ class LogLines:
 
 def makeStream(application: str = "live", name: str = "test") -> LiveStream:
     publisher = Publisher()
-    stream = LiveStream(application, name, publisher)
+    stream = LiveStream(application, name, publisher, Pacer(Clock()))
     stream.publisher = publisher  # for assertions
     return stream
 

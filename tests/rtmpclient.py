@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from twisted.internet.address import IPv4Address
@@ -328,6 +329,13 @@ class MemoryTransport:
 
     def stopProducing(self) -> None:
         self.loseConnection()
+
+
+def decideBy(factory: Any, authorizer: Any) -> Any:
+    """Let an authorizer decide from here on, and give it back."""
+    registry = factory.registry
+    registry.policy = replace(registry.policy, authorizer=authorizer)
+    return authorizer
 
 
 class Client(Talk):

@@ -248,7 +248,7 @@ def relayed(clock):
     client, server, publication = publishing(clock)
     player = Player(publication, publication.form, "key", clock.seconds())
     publication.drained = player.drain
-    assert factory.play("live", "key", player)
+    assert factory.registry.play("live", "key", player)
     return source, client, server, publication, player
 
 

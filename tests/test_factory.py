@@ -21,11 +21,13 @@ from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from twisted_rtmp.factory import TURNED_AWAY_LOG_SECONDS, RTMPFactory
+from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
 from twisted_rtmp.limits import STOP_SECONDS, ServerLimits
+from twisted_rtmp.live.connections import TURNED_AWAY_LOG_SECONDS
 from twisted_rtmp.live.players import FLVForm, Player
-from twisted_rtmp.live.streams import LiveStream, TakeOver
+from twisted_rtmp.live.policy import TakeOver
+from twisted_rtmp.live.streams import LiveStream
 
 START = "NetStream.Publish.Start"
 BAD_NAME = "NetStream.Publish.BadName"
@@ -362,13 +364,9 @@ def test_nothingIsLeft(clock: Clock) -> None:
     for held in (
         factory.connections,
         factory.streams,
-        factory._publishers,
-        factory._started,
-        factory._ending,
-        factory._groups,
-        factory._waiting,
     ):
         assert not held
+    assert factory.registry.idle
     assert clock.getDelayedCalls() == []
 
 
@@ -536,11 +534,11 @@ def test_aPlayerLeavesAsAnotherIsToldOfTheEnd(clock: Clock) -> None:
 
         def streamOver(self, player):
             assert player is not self.other
-            factory.stopPlaying(self.other)
+            factory.registry.stopPlaying(self.other)
 
     outlet = Outlet()
     first, outlet.other = (Player(outlet, FLVForm(), "key", 0.0) for _ in range(2))
     for player in (first, outlet.other):
-        assert factory.play("live", "key", player)
+        assert factory.registry.play("live", "key", player)
     publisher.leave()
     assert factory.players("live", "key") == [first]

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import ISinkFactory
-from twisted_rtmp.live.streams import TakeOver
+from twisted_rtmp.live.policy import TakeOver
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message
 

@@ -234,7 +234,7 @@ def test_theServiceHasIt(path, monkeypatch, tmp_path):
 
 
 def test_withoutTheOptionThereIsNothing(clock, factory):
-    client = Getter(HTTPSite(clock, factory), TARGET)
+    client = Getter(HTTPSite(clock, factory.registry), TARGET)
     client.leave()
     assert client.status == 404
 
@@ -243,7 +243,7 @@ def test_whereEncodersCanPublish():
     """Each protocol and port once, and those of HTTP not at all."""
     reactor = MemoryReactorClock()
     factory = RTMPFactory(reactor)
-    site = HTTPSite(reactor, factory)
+    site = HTTPSite(reactor, factory.registry)
     listeners = [
         Listener(text, endpointFromString(reactor, text), listened)
         for text, listened in (

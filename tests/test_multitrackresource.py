@@ -24,6 +24,7 @@ from multitrackkit import (
     serving,
     sizes,
 )
+from rtmpclient import decideBy
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -192,7 +193,7 @@ def test_theKeysQueryIsNoPartOfIt(serve):
 
 
 def test_onlyWhoMayPublishIsAnswered(serve, factory, lines):
-    factory.authorizer = AllowList(["live"], {KEY: "stage"})
+    decideBy(factory, AllowList(["live"], {KEY: "stage"}))
     site = serve()
     answered(site, request())
     answered(site, {**request(), "authentication": KEY + "?bandwidthtest=true"})
@@ -207,7 +208,7 @@ def test_onlyWhoMayPublishIsAnswered(serve, factory, lines):
 
 def test_aKeyThatIsNoText(serve, factory):
     """JSON has halves of characters that no encoding has."""
-    factory.authorizer = AllowList(["live"], [KEY])
+    decideBy(factory, AllowList(["live"], [KEY]))
     assert refused(post(serve(), {**request(), "authentication": "\ud800"}))
     site = serve(check_stream_key=False)
     answer = answered(site, {**request(), "authentication": "\ud800"})
@@ -215,13 +216,13 @@ def test_aKeyThatIsNoText(serve, factory):
 
 
 def test_theApplicationCounts(serve, factory):
-    factory.authorizer = AllowList(["live"])
+    decideBy(factory, AllowList(["live"]))
     site = serve(application="other")
     assert refused(post(site, request())) == "There is no such application."
 
 
 def test_theKeyNeedNotBeChecked(serve, factory):
-    factory.authorizer = AllowList(["live"], [KEY])
+    decideBy(factory, AllowList(["live"], [KEY]))
     site = serve(check_stream_key=False)
     answered(site, {**request(), "authentication": "other"})
 
@@ -255,7 +256,7 @@ def ask(site, key=KEY):
 
 
 def test_whatTheAuthorizerIsAsked(serve, factory):
-    factory.authorizer = slow = Slow()
+    slow = decideBy(factory, Slow())
     client = ask(serve(), KEY + "?user=me")
     connect, publish = slow.asked
     assert (connect.application, connect.query) == ("live", "")
@@ -277,7 +278,7 @@ def test_whatTheAuthorizerIsAsked(serve, factory):
 
 
 def test_refusedLater(serve, factory):
-    factory.authorizer = slow = Slow()
+    slow = decideBy(factory, Slow())
     client = ask(serve())
     slow.decision.errback(Refused("Not <b>today</b> & not tomorrow."))
     client.leave()
@@ -286,7 +287,7 @@ def test_refusedLater(serve, factory):
 
 
 def test_noDecisionInTime(serve, factory, clock):
-    factory.authorizer = slow = Slow()
+    slow = decideBy(factory, Slow())
     client = ask(serve())
     clock.advance(DECISION_SECONDS - 0.1)
     client.pump()
@@ -299,7 +300,7 @@ def test_noDecisionInTime(serve, factory, clock):
 
 def test_goneBeforeTheDecision(serve, factory, clock):
     """Nobody is answered, and nothing is left running."""
-    factory.authorizer = slow = Slow()
+    slow = decideBy(factory, Slow())
     client = ask(serve())
     client.leave()
     assert slow.cancellations == 1
@@ -316,7 +317,7 @@ def test_goneBeforeTheDecision(serve, factory, clock):
     ids=["it may", "it may not"],
 )
 def test_anAuthorizerThatDecidesWhenItIsCancelled(serve, factory, lines, decide):
-    factory.authorizer = slow = Slow()
+    slow = decideBy(factory, Slow())
     slow.decision = Deferred(decide)
     client = ask(serve())
     client.leave()
@@ -326,7 +327,7 @@ def test_anAuthorizerThatDecidesWhenItIsCancelled(serve, factory, lines, decide)
 
 
 def test_theServerStopsBeforeTheDecision(serve, factory, clock):
-    factory.authorizer = slow = Slow()
+    slow = decideBy(factory, Slow())
     client = ask(serve())
     client.protocol.close()
     assert not client.open
@@ -337,7 +338,7 @@ def test_theServerStopsBeforeTheDecision(serve, factory, clock):
 
 
 def test_anAuthorizersBug(serve, factory, loggedFailures):
-    factory.authorizer = slow = Slow()
+    slow = decideBy(factory, Slow())
     client = ask(serve())
     slow.decision.errback(ZeroDivisionError())
     client.leave()

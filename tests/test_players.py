@@ -10,7 +10,7 @@ from twisted_rtmp.flv.tags import encodeTag
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.live import players as playersModule
 from twisted_rtmp.live.pacing import Pacer
-from twisted_rtmp.live.players import FLVForm, Player, PlayerGroup, RTMPForm
+from twisted_rtmp.live.players import FLVForm, Player, RTMPForm
 from twisted_rtmp.live.streams import LiveStream
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.chunk import ChunkReader
@@ -93,7 +93,7 @@ class ReadStream(LiveStream):
     """A stream of which each message comes by a read of its own."""
 
     def __init__(self, pacer):
-        LiveStream.__init__(self, "live", "s", Publisher())
+        LiveStream.__init__(self, "live", "s", Publisher(), pacer)
         self.pacer = pacer
 
     def messageReceived(self, message):
@@ -108,10 +108,8 @@ def stream(pacer):
 
 
 @pytest.fixture
-def group(stream, pacer):
-    group = PlayerGroup(stream, pacer)
-    stream.addSink(group, "players")
-    return group
+def group(stream):
+    return stream.players
 
 
 def join(group, **outlet):

@@ -242,7 +242,7 @@ def test_decidedAfterTheEnd(clock: Clock) -> None:
     assert START not in client.codes()
 
 
-def test_decisionTakesTooLong(clock: Clock) -> None:
+def test_decisionTakesTooLong(clock: Clock, lines: list[str]) -> None:
     failures: list[Any] = []
     decision: Deferred[Any] = Deferred()
     decision.addErrback(lambda f: (failures.append(f.trap(CancelledError)), f)[1])
@@ -253,7 +253,16 @@ def test_decisionTakesTooLong(clock: Clock) -> None:
     client.pump()
     assert client.transport.disconnected
     assert failures == [CancelledError]
-    assert factory.counters.cut == 1
+    [reply] = client.take()
+    assert reply.values[3]["description"] == "The server could not decide in time."
+    assert (factory.counters.refused, factory.counters.cut) == (1, 0)
+    # The operator is told who hung: it was not the encoder.
+    [line] = [line for line in lines if "has not decided" in line]
+    peer = f"{client.address.host}:{client.address.port}"
+    assert line == (
+        f"{Ask.__module__}.Ask has not decided within 10 s whether {peer} may connect"
+        " to live; the peer is refused"
+    )
 
 
 def test_slowDecisionIsNotIdleness(clock: Clock) -> None:

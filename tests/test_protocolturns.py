@@ -182,7 +182,7 @@ def test_whatIsGatheredIsSentBehindWhatWasWritten(clock: Clock) -> None:
     client.command("createStream", 2, None)
     client.take()
     protocol = client.protocol
-    pacer = factory.pacer
+    pacer = factory.registry.pacer
     pacer.gathering = gathered = []
     protocol.writeMedia(encodeMessage(4, AUDIO, 1, 1, AAC_FRAME, 65536))
     protocol.wire.sendUserControl(0, 7)
@@ -202,10 +202,10 @@ def test_whatIsGatheredIsSentBeforeTheEnd(clock: Clock) -> None:
     client = Client(factory)
     client.connect()
     client.take()
-    factory.pacer.gathering = []
+    factory.registry.pacer.gathering = []
     client.protocol.writeMedia(encodeMessage(4, AUDIO, 1, 1, AAC_FRAME, 65536))
     client.protocol.close()
-    factory.pacer.gathering = None
+    factory.registry.pacer.gathering = None
     assert [reply.typeId for reply in client.take()] == [AUDIO]
     assert client.transport.disconnected
 
@@ -215,8 +215,8 @@ def test_muchIsNotGathered(clock: Clock) -> None:
     client = Client(factory)
     client.connect()
     client.take()
-    factory.pacer.gathering = []
+    factory.registry.pacer.gathering = []
     frame = bytes(GATHERED_BYTES)
     client.protocol.writeMedia(encodeMessage(6, VIDEO, 1, 1, frame, 65536))
-    factory.pacer.gathering = None
+    factory.registry.pacer.gathering = None
     assert [len(reply.payload) for reply in client.take()] == [GATHERED_BYTES]

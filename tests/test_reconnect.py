@@ -45,7 +45,7 @@ from twisted_rtmp.flv.tags import FLVReader
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.media.capabilities import Capabilities
-from twisted_rtmp.protocol import MAX_DESCRIPTION_SIZE, MAX_TC_URL_SIZE
+from twisted_rtmp.reconnect import MAX_DESCRIPTION_BYTES, MAX_TC_URL_BYTES
 from twisted_rtmp.relay import Origin, PullRelay, PushRelays, RelayState
 from twisted_rtmp.relay.pull import MOVE_SECONDS
 from twisted_rtmp.wire.amfvalues import UNDEFINED
@@ -157,7 +157,9 @@ def test_allAreAsked(factory, log):
         [reply] = client.take()
         assert reply.values[3]["tcUrl"] == "//b:1936/live"
     assert [client.take() for client in others] == [[], [], []]
-    assert any(line.startswith("3 peers") and "3 are not" in line for line in log)
+    assert any(
+        line.startswith("asked 3 peers") and "; 3 others" in line for line in log
+    )
     assert Client(factory).open, "newcomers are taken"
 
 
@@ -171,10 +173,10 @@ def test_allAreAsked(factory, log):
         ("rtmp://b/live\r\n", ""),
         ("rtmp://b/\x7f", ""),
         ("http://b/live", ""),
-        ("rtmp://b/" + "x" * MAX_TC_URL_SIZE, ""),
+        ("rtmp://b/" + "x" * MAX_TC_URL_BYTES, ""),
         ("rtmp://\ud800/", ""),
         ("", None),
-        ("", "x" * (MAX_DESCRIPTION_SIZE + 1)),
+        ("", "x" * (MAX_DESCRIPTION_BYTES + 1)),
         ("", "\udfff"),
     ],
 )
@@ -189,8 +191,8 @@ def test_wrongRequests(factory, tcUrl, description):
 
 def test_theLargestRequestFits(factory):
     client = joined(factory, capsEx=1.0)
-    tcUrl = "/" + "x" * (MAX_TC_URL_SIZE - 1)
-    assert client.protocol.requestReconnect(tcUrl, "x" * MAX_DESCRIPTION_SIZE)
+    tcUrl = "/" + "x" * (MAX_TC_URL_BYTES - 1)
+    assert client.protocol.requestReconnect(tcUrl, "x" * MAX_DESCRIPTION_BYTES)
     assert client.take()[0].values[3]["tcUrl"] == tcUrl
 
 
@@ -391,13 +393,18 @@ class Moving(Studio):
 
     def pushing(self, url="rtmp://a/there/s3cret"):
         service = PushRelays(
-            self.clock, self.factory, [url], connect=self.network.connect
+            self.clock, self.factory.registry, [url], connect=self.network.connect
         )
         return self.relays(service)
 
     def pulling(self, url="rtmp://a/there/s3cret"):
         service = PullRelay(
-            self.clock, self.factory, "live", "key", url, connect=self.network.connect
+            self.clock,
+            self.factory.registry,
+            "live",
+            "key",
+            url,
+            connect=self.network.connect,
         )
         return self.relays(service).pull
 
@@ -695,7 +702,10 @@ def test_edgeMoves():
             encoder.media(message[0], message[2], message[1])
         encoder.media(VIDEO, AVC_KEY_FRAME, 1000)
     edge = Origin(
-        studio.clock, studio.factory, "rtmp://a", connect=studio.network.connect
+        studio.clock,
+        studio.factory.registry,
+        "rtmp://a",
+        connect=studio.network.connect,
     )
     studio.relays(edge)
     playing = Client(studio.factory)
@@ -1006,7 +1016,7 @@ class Encoder:
     def __init__(self, factory, reactor):
         self.connection = self
         self._factory = factory
-        self._stream = factory.publish("live", "key", self)
+        self._stream = factory.registry.publish("live", "key", self)
         for typeId, time, payload in HEADERS:
             self._stream.messageReceived(Message(typeId, time, 1, payload))
         self._time = 0
@@ -1021,7 +1031,7 @@ class Encoder:
 
     def leave(self):
         self._loop.stop()
-        self._factory.unpublish(self._stream, self)
+        self._factory.registry.unpublish(self._stream, self)
 
     def pauseProducing(self):
         """Nothing holds it."""
@@ -1042,7 +1052,7 @@ async def test_pushMovesOverSockets():
         Listening(reactor) as b,
         Listening(reactor) as c,
     ):
-        c.relay = PushRelays(reactor, c.factory, [a.url("live", "key")])
+        c.relay = PushRelays(reactor, c.factory.registry, [a.url("live", "key")])
         c.relay.startService()
         encoder = Encoder(c.factory, reactor)
         await a.began

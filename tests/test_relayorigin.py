@@ -19,7 +19,8 @@ from twisted_rtmp.client import InvalidURL
 from twisted_rtmp.client.limits import FAREWELL_SECONDS
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import IAuthorizer, Refused
-from twisted_rtmp.live.streams import TakeOver
+from twisted_rtmp.live.directory import IDirectory
+from twisted_rtmp.live.policy import TakeOver
 from twisted_rtmp.relay import Origin, PushRelays, RelayState, parseOrigin
 from twisted_rtmp.relay.base import RETRY_SECONDS
 from twisted_rtmp.relay.origin import (
@@ -27,7 +28,6 @@ from twisted_rtmp.relay.origin import (
     MAX_HOPS,
     MAX_PATH_SIZE,
     PATH_PROPERTY,
-    LoopGuard,
 )
 
 
@@ -73,7 +73,7 @@ class Edge(Studio):
         self.network.scripted("o")
         self.origin = Origin(
             self.clock,
-            self.factory,
+            self.factory.registry,
             url,
             connect=self.network.connect,
             **(settings or {}),
@@ -137,7 +137,9 @@ def test_noOrigins(url):
 
 def test_interfaces(edge):
     assert verifyObject(IService, edge.origin)
-    assert verifyObject(IAuthorizer, edge.factory.authorizer)
+    assert verifyObject(IDirectory, edge.origin)
+    [guard] = edge.factory.registry.guards
+    assert verifyObject(IAuthorizer, guard)
 
 
 def test_manyPlayersCostOneConnection(edge):
@@ -267,7 +269,10 @@ def test_theOriginsPublicationEndsWithoutPlayers(edge):
 def test_pushesDoNotKeepAStream(edge):
     edge.network.scripted("b")
     pushes = PushRelays(
-        edge.clock, edge.factory, ["rtmp://b/live"], connect=edge.network.connect
+        edge.clock,
+        edge.factory.registry,
+        ["rtmp://b/live"],
+        connect=edge.network.connect,
     )
     pushes.startService()
     player = Player(edge)
@@ -345,7 +350,7 @@ def test_theEdgesAuthorizerDecidesFirst():
     edge.giveStream()
     assert allowed.media() == STREAM
     edge.settle()
-    assert edge.factory.authorizer is authorizer
+    assert edge.factory.registry.policy.authorizer is authorizer
 
 
 def test_everythingElseIsTheAuthorizersToo():
@@ -378,7 +383,7 @@ def test_edgesDoNotPlayInACircle():
     edge = Edge("rtmp://other")
     other = RTMPFactory(edge.clock)
     back = Origin(
-        edge.clock, other, "rtmp://first/deeper", connect=edge.network.connect
+        edge.clock, other.registry, "rtmp://first/deeper", connect=edge.network.connect
     )
     back.startService()
     edge.network.factories.update(other=other, first=edge.factory)
@@ -399,7 +404,9 @@ def test_edgesDoNotPlayInACircle():
 def test_edgesOfEdges():
     edge = Edge("rtmp://region")
     region = RTMPFactory(edge.clock)
-    middle = Origin(edge.clock, region, "rtmp://o", connect=edge.network.connect)
+    middle = Origin(
+        edge.clock, region.registry, "rtmp://o", connect=edge.network.connect
+    )
     middle.startService()
     edge.network.factories["region"] = region
     player = Player(edge)
@@ -443,7 +450,8 @@ def test_pathsOfDecisionsToCome():
 
 
 def test_pathsAreBounded():
-    guard = LoopGuard("me", 2)
+    edge = Edge(settings={"maxPulls": 2})
+    locate = edge.origin.locate
 
     class Request:
         application = "live"
@@ -453,12 +461,13 @@ def test_pathsAreBounded():
             self.name = name
 
     for number in range(10):
-        guard.play(Request(str(number)))
-    assert [guard.pathTo(("live", str(n))) for n in range(10)] == [
+        locate("live", str(number), Request(str(number)))
+    assert [edge.origin.pathTo(("live", str(n))) for n in range(10)] == [
         *([[]] * 8),
         *([["far"]] * 2),
     ]
-    assert guard.pathTo(("live", "9")) == []
+    assert edge.origin.pathTo(("live", "9")) == []
+    edge.settle()
 
 
 def test_pullsAreBounded(log):
@@ -487,7 +496,8 @@ def test_theServiceStops(edge):
     edge.giveStream(server=0)
     stopped = edge.origin.stopService()
     assert edge.factory.streams == {}
-    assert edge.factory.authorizer is None
+    assert edge.factory.registry.guards == []
+    assert edge.factory.registry.directory is not edge.origin
     for server in edge.network.servers:
         server.close()
     edge.network.pump()

@@ -23,7 +23,7 @@ from zope.interface.verify import verifyObject
 
 from twisted_rtmp.client import RTMPURL, InvalidURL
 from twisted_rtmp.interfaces import IMediaSink
-from twisted_rtmp.live.streams import TakeOver
+from twisted_rtmp.live.policy import TakeOver
 from twisted_rtmp.relay import PullRelay, PushRelays, RelayState, parsePull
 from twisted_rtmp.relay.base import SILENCE_SECONDS
 
@@ -48,7 +48,7 @@ class Pulling(Studio):
         self.network.scripted("a")
         self.service = PullRelay(
             self.clock,
-            self.factory,
+            self.factory.registry,
             "live",
             "key",
             "rtmp://a/there/s3cret",
@@ -119,7 +119,7 @@ def test_noOptions(text):
 
 def test_aURLNeedsAName(studio):
     with pytest.raises(InvalidURL):
-        PullRelay(studio.clock, studio.factory, "live", "key", "rtmp://a/app")
+        PullRelay(studio.clock, studio.factory.registry, "live", "key", "rtmp://a/app")
 
 
 def test_interfaces(studio):
@@ -148,7 +148,7 @@ def test_aPulledStreamIsPlayedAndPushed(studio):
     studio.network.scripted("b")
     pushes = PushRelays(
         studio.clock,
-        studio.factory,
+        studio.factory.registry,
         ["rtmp://b/live"],
         connect=studio.network.connect,
     )
@@ -380,7 +380,7 @@ def test_mediaMayComeBeforeTheAnswer(taken):
     studio = Studio()
     client = LateClient()
     service = PullRelay(
-        *(studio.clock, studio.factory, "live", "key", "rtmp://a/live/key"),
+        *(studio.clock, studio.factory.registry, "live", "key", "rtmp://a/live/key"),
         connect=lambda reactor, url, **settings: succeed(client),
     )
     service.startService()
@@ -417,24 +417,24 @@ def test_aRelayThatIsStoppedAsItBegins():
         return Deferred()
 
     service = PullRelay(
-        *(studio.clock, studio.factory, "live", "key", "rtmp://a/live/key"),
+        *(studio.clock, studio.factory.registry, "live", "key", "rtmp://a/live/key"),
         connect=connect,
     )
     service.startService()
     assert ended[0].called
-    assert studio.factory.connections == set()
+    assert set(studio.factory.connections) == set()
 
 
 def test_aRelayThatFailsIsLogged(loggedFailures):
     studio = Studio()
     service = PullRelay(
-        *(studio.clock, studio.factory, "live", "key", "rtmp://a/live/key"),
+        *(studio.clock, studio.factory.registry, "live", "key", "rtmp://a/live/key"),
         connect=lambda reactor, url, **settings: fail(ZeroDivisionError()),
     )
     service.startService()
     assert len(loggedFailures.take(ZeroDivisionError)) == 1
     assert service.pull.state is RelayState.ENDED
-    assert studio.factory.connections == set()
+    assert set(studio.factory.connections) == set()
     assert service.stopService().called
 
 
@@ -471,7 +471,7 @@ def test_theServiceStops(studio):
     studio.network.pump()
     assert stopped.called
     assert pull.state is RelayState.ENDED
-    assert studio.factory.connections == set()
+    assert set(studio.factory.connections) == set()
     studio.service.startService()
     studio.network.pump()
     assert len(studio.network.servers) == 2
@@ -483,7 +483,7 @@ def test_theServiceStopsBeforeAnythingCame(host):
     studio.network.scripted("a", connect=silent)
     service = PullRelay(
         studio.clock,
-        studio.factory,
+        studio.factory.registry,
         "live",
         "key",
         RTMPURL.parse(f"rtmp://{host}/live/key"),

@@ -46,7 +46,7 @@ class Pushing(Studio):
         super().__init__(**options)
         targets = targets or ("rtmp://b/live",)
         self.relays = PushRelays(
-            self.clock, self.factory, targets, connect=self.network.connect
+            self.clock, self.factory.registry, targets, connect=self.network.connect
         )
         self.relays.startService()
 
@@ -546,11 +546,11 @@ async def test_aTargetWhoseNetworkIsGoneIsNoticed():
     port = reactor.listenTCP(0, target, interface="127.0.0.1")
     source = RTMPFactory(reactor)
     url = f"rtmp://127.0.0.1:{port.getHost().port}/live"
-    relays = PushRelays(reactor, source, [url])
+    relays = PushRelays(reactor, source.registry, [url])
     relays.startService()
     began = Deferred()
     target.streamStarted.append(began.callback)
-    source.publish("live", "key", Local())
+    source.registry.publish("live", "key", Local())
     await began
     (push,) = relays.pushes
     connection = push._client.transport.socket

@@ -18,10 +18,12 @@ from rtmpclient import (
 )
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.live.pacing import Pacer
 from twisted_rtmp.live.streams import GAP_MILLISECONDS, LiveStream
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message
@@ -76,7 +78,7 @@ def publisher() -> Publisher:
 
 @pytest.fixture
 def stream(publisher: Publisher) -> LiveStream:
-    return LiveStream("live", "key", publisher)
+    return LiveStream("live", "key", publisher, Pacer(Clock()))
 
 
 def say(stream: LiveStream, *messages: tuple[int, bytes], at: int = 0) -> None:
@@ -372,4 +374,7 @@ def test_endReleasesThePublisher(stream: LiveStream, publisher: Publisher) -> No
 
 
 def test_label() -> None:
-    assert LiveStream("a", "b\r\n\x1b", Publisher()).label == "a/b\\r\\n\\x1b"
+    assert (
+        LiveStream("a", "b\r\n\x1b", Publisher(), Pacer(Clock())).label
+        == "a/b\\r\\n\\x1b"
+    )

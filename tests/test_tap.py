@@ -19,7 +19,7 @@ from twisted_rtmp.interfaces import (
     StreamRequest,
 )
 from twisted_rtmp.limits import ServerLimits
-from twisted_rtmp.live.streams import TakeOver
+from twisted_rtmp.live.policy import TakeOver
 from twisted_rtmp.service import RTMPService
 from twisted_rtmp.tap import (
     LISTEN_BACKLOG,

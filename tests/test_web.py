@@ -38,7 +38,7 @@ def factory(clock):
 
 @pytest.fixture
 def site(clock, factory):
-    return HTTPSite(clock, factory)
+    return HTTPSite(clock, factory.registry)
 
 
 @pytest.fixture(params=[Getter, Socket], ids=["response", "socket"])
@@ -227,7 +227,7 @@ def test_manyGetTheSame(factory, site):
 def test_oneWriteAFlush(clock):
     """What one read has brought is one chunk, and one message."""
     factory = RTMPFactory(clock)
-    site = HTTPSite(clock, factory)
+    site = HTTPSite(clock, factory.registry)
     publisher = Publisher(factory)
     publisher.media(VIDEO, AVC_KEY_FRAME, 0)
     getter = Getter(site, "/live/key.flv")
@@ -258,7 +258,7 @@ def test_timestampsAreThoseOfTheStream(factory, site, play):
 
 def test_aStreamGoesOnWithinItsGrace(clock, play):
     factory = RTMPFactory(clock, latency=0, grace=5)
-    site = HTTPSite(clock, factory)
+    site = HTTPSite(clock, factory.registry)
     publisher = Publisher(factory)
     publisher.media(VIDEO, AVC_KEY_FRAME, 0)
     client = play(site)
@@ -382,7 +382,9 @@ def test_preflight(site):
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 def test_onlySomeOrigins(clock, factory, method):
-    site = HTTPSite(clock, factory, origins=["https://a.example", "https://b.example"])
+    site = HTTPSite(
+        clock, factory.registry, origins=["https://a.example", "https://b.example"]
+    )
     Publisher(factory)
 
     def allowed(**headers):
@@ -397,9 +399,11 @@ def test_onlySomeOrigins(clock, factory, method):
 
 def test_aWebSocketFromAnotherOriginIsRefused(clock, factory):
     """No browser asks before it opens one."""
-    site = HTTPSite(clock, factory, origins=["https://a.example"])
+    site = HTTPSite(clock, factory.registry, origins=["https://a.example"])
     Publisher(factory)
     assert Socket(site, "/live/key.flv", origin="https://a.example").accepted
     assert Socket(site, "/live/key.flv").accepted
     assert Socket(site, "/live/key.flv", origin="https://b.example").rejected == 403
-    assert Socket(HTTPSite(clock, factory), "/live/key.flv", origin="null").accepted
+    assert Socket(
+        HTTPSite(clock, factory.registry), "/live/key.flv", origin="null"
+    ).accepted

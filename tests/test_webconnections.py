@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from httpclient import Connection, Getter, Socket
-from rtmpclient import AVC_FRAME, AVC_KEY_FRAME, VIDEO, Client
+from rtmpclient import AVC_FRAME, AVC_KEY_FRAME, VIDEO, Client, decideBy
 from twisted.internet.defer import Deferred
 from webkit import LARGE_KEY_FRAME, Answers, Authorizer, Publisher
 
@@ -23,7 +23,7 @@ def factory(clock):
 
 @pytest.fixture
 def site(clock, factory):
-    return HTTPSite(clock, factory)
+    return HTTPSite(clock, factory.registry)
 
 
 @pytest.fixture(params=[Getter, Socket], ids=["response", "socket"])
@@ -33,8 +33,7 @@ def play(request):
 
 @pytest.fixture
 def authorizer(factory):
-    factory.authorizer = Authorizer()
-    return factory.authorizer
+    return decideBy(factory, Authorizer())
 
 
 def test_whoLeavesIsForgottenAtOnce(factory, site, play, lines):
@@ -190,7 +189,7 @@ def test_aSuccessorComesWhileTheEndIsQueued(factory, site, play):
 
 def test_connectionsCountAgainstTheLimit(clock, lines):
     factory = RTMPFactory(clock, limits=ServerLimits(connections=2))
-    site = HTTPSite(clock, factory)
+    site = HTTPSite(clock, factory.registry)
     Publisher(factory)
     Connection(site)
     assert factory.counters.accepted == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from httpclient import Getter, Socket
+from rtmpclient import decideBy
 from twisted.internet.defer import Deferred
 from webkit import Answers, Authorizer, Publisher
 
@@ -22,7 +23,7 @@ def factory(clock):
 
 @pytest.fixture
 def site(clock, factory):
-    return HTTPSite(clock, factory)
+    return HTTPSite(clock, factory.registry)
 
 
 @pytest.fixture(params=[Getter, Socket], ids=["response", "socket"])
@@ -32,8 +33,7 @@ def play(request):
 
 @pytest.fixture
 def authorizer(factory):
-    factory.authorizer = Authorizer()
-    return factory.authorizer
+    return decideBy(factory, Authorizer())
 
 
 def test_theAuthorizerIsAskedAsForRTMP(factory, authorizer, site, play):
@@ -78,7 +78,7 @@ def test_refusals(factory, authorizer, site, play, lines, which):
 
 
 def test_applicationsThatAreNotAllowed(factory, site, play):
-    factory.authorizer = AllowList(["live"])
+    decideBy(factory, AllowList(["live"]))
     assert play.status(play(site, "/other/key.flv")) == 403
 
 

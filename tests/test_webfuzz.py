@@ -74,7 +74,7 @@ def test_mutatedSessions() -> None:
     factory = RTMPFactory(
         clock, latency=0, limits=ServerLimits(publisherIdleSeconds=1e9)
     )
-    site = HTTPSite(clock, factory)
+    site = HTTPSite(clock, factory.registry)
     publisher = Client(factory)
     publisher.publish()
     publisher.media(VIDEO, AVC_HEADER)
@@ -103,7 +103,7 @@ def test_mutatedSessions() -> None:
         connection.pump()
         if not connection.transport.disconnected:
             connection.leave()
-    assert factory.connections == {publisher.protocol}
+    assert set(factory.connections) == {publisher.protocol}
     assert factory.players("live", "key") == factory.players("live", "none") == []
     publisher.leave()
     clock.advance(0)

@@ -27,14 +27,14 @@ class Publisher:
     def __init__(self, factory):
         self.connection = self
         self._factory = factory
-        self._stream = factory.publish("live", "key", self)
+        self._stream = factory.registry.publish("live", "key", self)
 
     def send(self):
         for typeId, time, payload in MESSAGES:
             self._stream.messageReceived(Message(typeId, time, 1, payload))
 
     def leave(self):
-        self._factory.unpublish(self._stream, self)
+        self._factory.registry.unpublish(self._stream, self)
 
     def pauseProducing(self):
         """Nothing holds it."""
@@ -55,7 +55,7 @@ class Listening:
 
     def __init__(self, reactor):
         self.factory = RTMPFactory(reactor)
-        self._site = HTTPSite(reactor, self.factory)
+        self._site = HTTPSite(reactor, self.factory.registry)
         self._endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
 
     async def __aenter__(self):

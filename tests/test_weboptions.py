@@ -73,7 +73,7 @@ def test_theServiceListensWithASite():
     assert (tcp.description, unix.description) == ("HTTP, tcp:0", "HTTP, unix:h")
     assert tcp.factory is unix.factory
     assert isinstance(tcp.factory, HTTPSite)
-    assert tcp.factory.server is server.factory
+    assert tcp.factory.server is server.factory.registry
     client = Getter(tcp.factory, "/live/key.flv", "HEAD", origin="http://b")
     client.leave()
     assert "access-control-allow-origin" not in client.headers
@@ -82,7 +82,7 @@ def test_theServiceListensWithASite():
 def test_aListenerMayHaveAFactoryOfItsOwn():
     reactor = MemoryReactorClock()
     factory = RTMPFactory(reactor)
-    site = HTTPSite(reactor, factory)
+    site = HTTPSite(reactor, factory.registry)
     listeners = [
         Listener("one", endpointFromString(reactor, "tcp:1")),
         Listener("other", endpointFromString(reactor, "tcp:2"), site),

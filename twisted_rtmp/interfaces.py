@@ -1,23 +1,20 @@
-"""
-What an embedding application may plug in: decisions and sinks of media.
-
-This module imports no other module of the package, except for typing.
-"""
+"""The interfaces that an embedding application may plug in, and those it may use."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IAddress
 from zope.interface import Attribute, Interface
 
+from twisted_rtmp.ledger import Ledger
+from twisted_rtmp.wire.messages import Message
+
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
-
-    from twisted_rtmp.live.streams import LiveStream
-    from twisted_rtmp.wire.messages import Message
+    from twisted.internet.interfaces import IPushProducer
 
 
 class Refused(Exception):
@@ -42,13 +39,19 @@ class ConnectRequest:
         at its ends; may be empty.
     @ivar query: what followed the C{?} in the application or the tcUrl.
     @ivar address: the peer's address.
-    @ivar properties: the whole command object as it came.
+    @ivar properties: the whole command object as it came; over HTTP, as much of one as
+        the request's headers say.
+    @ivar kind: the protocol: C{"rtmp"}, C{"rtmps"}, C{"http"}, C{"https"}, C{"ws"} or
+        C{"wss"}.
+    @ivar connectionId: the connection's identifier, unique in this process.
     """
 
     application: str
     query: str
     address: IAddress | None
     properties: dict[str, Any] = field(repr=False)
+    kind: str = "rtmp"
+    connectionId: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,56 @@ class IAuthorizer(Interface):
         """
 
 
+class TrackFacts(Protocol):
+    """What has come of one track of a stream."""
+
+    @property
+    def kind(self) -> str:
+        """C{"video"} or C{"audio"}."""
+
+    @property
+    def id(self) -> int:
+        """The number of the track, 0 where it has none."""
+
+    @property
+    def codecName(self) -> str:
+        """The codec, for people."""
+
+    @property
+    def frames(self) -> int:
+        """Coded frames."""
+
+    @property
+    def headers(self) -> int:
+        """Messages without a frame, such as sequence headers."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of payload."""
+
+
+class ILiveStream(Interface):
+    """A live stream, as far as its sinks may use it."""
+
+    application = Attribute("""The application's name; may be empty.""")
+    name = Attribute("""The stream's own name; may be empty.""")
+    label = Attribute("""Application and name for log lines: printable and short.""")
+    ledger: Ledger = Attribute("""What came, what was stored and what was lost.""")
+    tracks: Sequence[TrackFacts] = Attribute("""What has come of each track so far.""")
+    metadata: Message | None = Attribute(
+        """The newest C{onMetaData} message, or L{None}."""
+    )
+
+    def headers() -> list[Message]:
+        """
+        List what a decoder needs before the first frame: the newest metadata, then
+        the newest sequence header of each kind.
+        """
+
+    def throttle() -> IPushProducer:
+        """Make a producer by which one sink can slow the encoder down."""
+
+
 class IMediaSink(Interface):
     """
     Takes the media of one live stream: a recorder, a child process, a player
@@ -107,8 +160,7 @@ class IMediaSink(Interface):
 
     A sink that cannot keep up asks the stream for an
     L{IPushProducer<twisted.internet.interfaces.IPushProducer>} with
-    L{LiveStream.throttle<twisted_rtmp.live.streams.LiveStream.throttle>} and pauses
-    it: then the encoder is slowed down by TCP.
+    L{ILiveStream.throttle} and pauses it: then the encoder is slowed down by TCP.
     """
 
     def mediaReceived(message: Message) -> None:
@@ -134,7 +186,7 @@ class ISinkFactory(Interface):
 
     sinkName = Attribute("""A word for log lines, such as C{"recording"}.""")
 
-    def openSink(stream: LiveStream) -> IMediaSink | None:
+    def openSink(stream: ILiveStream) -> IMediaSink | None:
         """
         A stream begins.
 

@@ -21,6 +21,10 @@ CONNECT_SECONDS = 10.0
 #: seconds.  An encoder does all its commands within one or two round trips.
 IDLE_SECONDS = 10.0
 
+#: A decision on a connect, publish or play, in seconds.  Encoders on phones give up
+#: after 3, OBS after 15; what has not been decided by then helps nobody.
+DECISION_SECONDS = 10.0
+
 #: A publisher without audio or video, in seconds.  ffmpeg may probe its input
 #: for more than 5 s after publish; nginx-rtmp never cuts, SRS does after 5.
 PUBLISHER_IDLE_SECONDS = 10.0
@@ -61,6 +65,7 @@ class ServerLimits:
     @ivar handshakeSeconds: L{HANDSHAKE_SECONDS}
     @ivar connectSeconds: L{CONNECT_SECONDS}
     @ivar idleSeconds: L{IDLE_SECONDS}
+    @ivar decisionSeconds: L{DECISION_SECONDS}
     @ivar publisherIdleSeconds: L{PUBLISHER_IDLE_SECONDS}
     @ivar playerWaitSeconds: L{PLAYER_WAIT_SECONDS}
     @ivar drainSeconds: L{DRAIN_SECONDS}
@@ -75,6 +80,7 @@ class ServerLimits:
     handshakeSeconds: float = HANDSHAKE_SECONDS
     connectSeconds: float = CONNECT_SECONDS
     idleSeconds: float = IDLE_SECONDS
+    decisionSeconds: float = DECISION_SECONDS
     publisherIdleSeconds: float = PUBLISHER_IDLE_SECONDS
     playerWaitSeconds: float = PLAYER_WAIT_SECONDS
     drainSeconds: float = DRAIN_SECONDS

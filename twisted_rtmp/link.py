@@ -178,6 +178,7 @@ class Link(Protocol):
     @ivar wire: the connection's state on the wire.
     @ivar peer: the peer's address, for log lines.
     @ivar phase: how far the connection has come.
+    @ivar openedAt: when it began, in the clock's seconds.
     @ivar congested: whether more is queued for the peer than it takes.
     @ivar receivers: what takes the media that come, by message stream id.
     """
@@ -208,6 +209,7 @@ class Link(Protocol):
         self.wire = Connection(role, limits)
         self.peer = "?"
         self.phase = Phase.HANDSHAKE
+        self.openedAt = 0.0
         self.congested = False
         self.receivers: dict[int, MediaReceiver] = {}
         self.pacer = pacer
@@ -246,7 +248,7 @@ class Link(Protocol):
             self._direct = transport
         transport.bufferSize = min(SMALL_READ_SIZE, self._queuedBytes)
         transport.registerProducer(self, True)
-        self._heard = self._since = self._clock.seconds()
+        self._heard = self._since = self.openedAt = self._clock.seconds()
         self.setTimer()
 
     def dataReceived(self, data: bytes) -> None:
@@ -667,9 +669,15 @@ class Link(Protocol):
         self.transport.loseConnection()
         self.setTimer()
 
-    def abort(self, why: str) -> None:
-        """Close at once, whatever is queued."""
-        self.cut(why)
+    def abort(self, why: str = "") -> None:
+        """
+        Close at once, whatever is queued.
+
+        @param why: for the log and the count of those that were cut; without a
+            reason it is neither.
+        """
+        if why:
+            self.cut(why)
         self.transport.abortConnection()
 
     def ending(self) -> None:

@@ -1,30 +1,77 @@
-"""
-One message stream of a connection: what a peer publishes or plays on it.
-
-Imports players, names and C{wire}; reaches its connection through the protocol that
-made it, and other connections only through the protocol's factory.
-"""
+"""One message stream of a connection: what a peer publishes or plays on it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_rtmp.link import Hold, Phase
+from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
+from twisted_rtmp.link import Hold, MediaReceiver, Phase
+from twisted_rtmp.live.decisions import Action
+from twisted_rtmp.live.directory import NameTaken
 from twisted_rtmp.live.players import Player, RTMPForm, wantsGOP
+from twisted_rtmp.live.policy import Policy
+from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.live.selection import Selection
+from twisted_rtmp.live.streams import LiveStream
+from twisted_rtmp.media.capabilities import Capabilities
 from twisted_rtmp.names import printable, streamOf
+from twisted_rtmp.wire.connection import Connection
 from twisted_rtmp.wire.constants import UserControlType
 from twisted_rtmp.wire.messages import Command, Message
 
-if TYPE_CHECKING:
-    from twisted_rtmp.live.streams import LiveStream
-    from twisted_rtmp.protocol import RTMPProtocol
-
 #: Chunk stream of onStatus and its kin; clients take 4 or 5.
 STATUS_CHUNK_STREAM = 5
+
+
+class StreamConnection(Protocol):
+    """
+    What a message stream needs of its connection.
+
+    See L{RTMPProtocol<twisted_rtmp.protocol.RTMPProtocol>} and L{Link} for each.
+    """
+
+    @property
+    def registry(self) -> Registry: ...
+    @property
+    def policy(self) -> Policy: ...
+    @property
+    def application(self) -> str: ...
+    @property
+    def capabilities(self) -> Capabilities: ...
+    @property
+    def wantsSampleAccess(self) -> bool: ...
+    @property
+    def chunkSize(self) -> int: ...
+    @property
+    def peer(self) -> str: ...
+    @property
+    def phase(self) -> Phase: ...
+    @property
+    def congested(self) -> bool: ...
+    @property
+    def wire(self) -> Connection: ...
+    @property
+    def receivers(self) -> dict[int, MediaReceiver]: ...
+
+    def streamRequest(self, name: str, query: str) -> StreamRequest: ...
+    def proceed(self, steps: Coroutine[Deferred[Any], Any, None]) -> None: ...
+    async def decide(
+        self, action: Action, request: ConnectRequest | StreamRequest
+    ) -> str: ...
+    def goesOn(self) -> None: ...
+    def hold(self, reason: Hold, holder: object = None) -> None: ...
+    def release(self, reason: Hold, holder: object = None) -> None: ...
+    def watchHangUp(self) -> None: ...
+    def setTimer(self) -> None: ...
+    def idle(self) -> None: ...
+    def flush(self) -> None: ...
+    def writeMedia(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
+    def abort(self, why: str = "") -> None: ...
 
 
 class NetStream:
@@ -63,7 +110,7 @@ class NetStream:
     messageReceived: Callable[[Message], None]
     writeMedia: Callable[[bytes], None]
 
-    def __init__(self, protocol: RTMPProtocol, id: int) -> None:  # noqa: A002
+    def __init__(self, protocol: StreamConnection, id: int) -> None:  # noqa: A002
         self.protocol = protocol
         self.id = id
         self.name = ""
@@ -105,28 +152,31 @@ class NetStream:
     def command_publish(self, command: Command) -> None:
         self.end()
         self.name, query = streamOf(command.argument(1))
-        protocol = self.protocol
-        authorizer = protocol.factory.authorizer
-        protocol.ask(
-            None if authorizer is None else authorizer.publish,
-            protocol.streamRequest(self.name, query),
-            self._publishAllowed,
-            lambda refusal: self._refuse(
-                "NetStream.Publish.Denied", refusal.description
-            ),
-        )
+        self.protocol.proceed(self._publish(query))
 
-    def _publishAllowed(self, renamed: str | None) -> None:
+    async def _publish(self, query: str) -> None:
         protocol = self.protocol
-        name = self.name if renamed is None else renamed
-        live = protocol.factory.publish(protocol.application, name, self)
+        registry = protocol.registry
+        request = protocol.streamRequest(self.name, query)
+        application = protocol.application
+        try:
+            name = await protocol.decide(Action.PUBLISH, request)
+            await registry.claim(application, name)
+            protocol.goesOn()
+        except Refused as refusal:
+            self._refuse("NetStream.Publish.Denied", refusal.description)
+            return
+        except NameTaken:
+            live = None
+        else:
+            live = registry.publish(application, name, self)
         if live is None:
             self._refuse(
                 "NetStream.Publish.BadName", f"{printable(name)} is being published."
             )
             return
         self.live = live
-        self.heard = protocol.factory.clock.seconds()
+        self.heard = registry.clock.seconds()
         self.messageReceived = live.messageReceived
         protocol.receivers[self.id] = self
         if protocol.phase is not Phase.CONNECTED:
@@ -160,7 +210,7 @@ class NetStream:
         if live is not None:
             del self.protocol.receivers[self.id]
             del self.messageReceived
-            self.protocol.factory.unpublish(live, self)
+            self.protocol.registry.unpublish(live, self)
 
     def takenOver(self) -> None:
         """Another publisher has taken the stream's name over."""
@@ -193,29 +243,31 @@ class NetStream:
         self.end()
         self.name, query = streamOf(command.argument(1))
         reset = bool(command.argument(4, True))
-        protocol = self.protocol
-        authorizer = protocol.factory.authorizer
-        protocol.ask(
-            None if authorizer is None else authorizer.play,
-            protocol.streamRequest(self.name, query),
-            lambda renamed: self._playAllowed(renamed, query, reset),
-            lambda refusal: self._refuse(
-                "NetStream.Play.Failed", refusal.description, " to play"
-            ),
-        )
+        self.protocol.proceed(self._play(query, reset))
 
-    def _playAllowed(self, renamed: str | None, query: str, reset: bool) -> None:
+    async def _play(self, query: str, reset: bool) -> None:
         protocol = self.protocol
-        factory = protocol.factory
-        name = self.name if renamed is None else renamed
+        request = protocol.streamRequest(self.name, query)
+        try:
+            name = await protocol.decide(Action.PLAY, request)
+            await protocol.registry.locate(protocol.application, name, request)
+            protocol.goesOn()
+        except Refused as refusal:
+            self._refuse("NetStream.Play.Failed", refusal.description, " to play")
+        else:
+            self._playAllowed(name, query, reset)
+
+    def _playAllowed(self, name: str, query: str, reset: bool) -> None:
+        protocol = self.protocol
+        registry = protocol.registry
         label = printable(self.name)
         selection = Selection.fromQuery(protocol.capabilities, query)
         self.player = player = Player(
             self,
-            RTMPForm(self.id, factory.chunkSize, selection),
+            RTMPForm(self.id, protocol.chunkSize, selection),
             self.name,
-            factory.clock.seconds(),
-            gopCache=wantsGOP(query, factory.gopCache),
+            registry.clock.seconds(),
+            gopCache=wantsGOP(query, protocol.policy.gopCache),
         )
         protocol.wire.sendUserControl(UserControlType.STREAM_BEGIN, self.id)
         if reset:
@@ -235,7 +287,7 @@ class NetStream:
                 streamId=self.id,
                 csid=STATUS_CHUNK_STREAM,
             )
-        there = factory.play(protocol.application, name, player)
+        there = registry.play(protocol.application, name, player)
         protocol.setTimer()
         self.log.info(
             "{peer} plays {application}/{name}{how}",
@@ -249,7 +301,7 @@ class NetStream:
         """Take the player off."""
         player, self.player = self.player, None
         if player is not None:
-            self.protocol.factory.stopPlaying(player)
+            self.protocol.registry.stopPlaying(player)
             if player.dropped or player.refusedTracks:
                 self.log.info(
                     "{peer} got {sent} messages of {name}; {dropped} were dropped"
@@ -351,7 +403,7 @@ class NetStream:
         @param what: what the stream was asked for, for the log line.
         """
         protocol = self.protocol
-        protocol.factory.counters.refused += 1
+        protocol.registry.counters.refused += 1
         self._sendStatus(code, why, level="error")
         self.log.warn(
             "{peer} is refused a stream of {application}{what}: {why}",

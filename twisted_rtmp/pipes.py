@@ -12,7 +12,7 @@ import shlex
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import (
@@ -35,16 +35,13 @@ from zope.interface import implementer
 
 from twisted_rtmp.flv import tags as flv
 from twisted_rtmp.flv.muxer import FLVMuxer, isMetadata, readMetadata
-from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
+from twisted_rtmp.interfaces import ILiveStream, IMediaSink, ISinkFactory
 from twisted_rtmp.ledger import MediaCounts
 from twisted_rtmp.names import SHOWN_CHARACTERS, printable
 from twisted_rtmp.recording.names import encodeFolders, encodeName
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.limits import MIB
 from twisted_rtmp.wire.messages import Message
-
-if TYPE_CHECKING:
-    from twisted_rtmp.live.streams import LiveStream
 
 #: From a message to the write of what has come since, in seconds.  A write each 20 ms
 #: costs two thirds of one a message, and no viewer sees the difference.
@@ -165,7 +162,7 @@ class PipeSink:
         self,
         reactor: IPipeReactor,
         arguments: Sequence[str],
-        stream: LiveStream,
+        stream: ILiveStream,
         *,
         stallSeconds: float = STALL_SECONDS,
         finishSeconds: float = FINISH_SECONDS,
@@ -580,7 +577,7 @@ class PipeSinks:
         self._stallSeconds = stallSeconds
         self._finishSeconds = finishSeconds
 
-    def openSink(self, stream: LiveStream) -> PipeSink:
+    def openSink(self, stream: ILiveStream) -> PipeSink:
         return PipeSink(
             self._reactor,
             self._arguments,

@@ -1,24 +1,22 @@
-"""
-The server's end of one connection: its commands, decisions and deadlines.
-
-Parses nothing: that is C{wire}'s part.  What is done on one message stream is
-C{netstream}'s, and what is shared between connections the factory's, which is imported
-for typing only.
-"""
+"""The server's end of one connection over RTMP: its commands and deadlines."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
 from twisted_rtmp.link import Hold, Link, Phase
+from twisted_rtmp.live.connections import Description, connectionId
+from twisted_rtmp.live.decisions import Action
+from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.media.capabilities import (
     UNANNOUNCED,
     Capabilities,
@@ -26,6 +24,7 @@ from twisted_rtmp.media.capabilities import (
 )
 from twisted_rtmp.names import applicationOf, printable, streamOf
 from twisted_rtmp.netstream import STREAM_COMMANDS, NetStream
+from twisted_rtmp.reconnect import checkReconnect, shownURL
 from twisted_rtmp.wire.amfvalues import UNDEFINED
 from twisted_rtmp.wire.connection import Role
 from twisted_rtmp.wire.constants import (
@@ -37,16 +36,11 @@ from twisted_rtmp.wire.errors import (
     LimitError,
     MessageError,
     ProtocolError,
-    UsageError,
 )
 from twisted_rtmp.wire.messages import Command, Message
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
-
-    from twisted_rtmp.factory import RTMPFactory
-
-_T = TypeVar("_T")
 
 _DATA: int = MessageType.DATA_AMF0
 
@@ -61,13 +55,6 @@ SERVER_PROPERTIES = {"fmsVer": "FMS/3,0,1,123", "capabilities": 31.0, "mode": 1.
 #: How ffmpeg's flashVer ends when it plays, behind the name of a system.
 FFMPEG_PLAYER = " 9,0,124,2"
 
-#: Largest address in a reconnect request, in bytes.  Web servers take request lines of
-#: 8 KiB; with a description it is to stay far below the 64 KiB that a command may have.
-MAX_TC_URL_SIZE = 8 * 1024
-
-#: The same for its description.
-MAX_DESCRIPTION_SIZE = 8 * 1024
-
 #: Commands that are replies to ours: they are not answered.
 REPLIES = frozenset(("_result", "_error", "onStatus", "onBWDone", "close"))
 
@@ -79,36 +66,43 @@ class RTMPProtocol(Link):
     """
     The server's end of one connection.
 
-    @ivar factory: what the connections share.
+    @ivar registry: what the server's connections share.
+    @ivar id: the connection's identifier, unique in this process.
+    @ivar chunkSize: of what is sent, in bytes.
     @ivar application: the application of C{connect}.
+    @ivar policy: that application's, as it was then.
     @ivar capabilities: what the peer announced there.
     @ivar wantsSampleAccess: whether its players are told that they may read samples,
         as Flash Player wants it.
     """
 
     log = Logger()
-    factory: RTMPFactory
 
-    def __init__(self, factory: RTMPFactory, address: IAddress | None) -> None:
-        limits = factory.limits
+    def __init__(
+        self, registry: Registry, address: IAddress | None, *, chunkSize: int
+    ) -> None:
+        limits = registry.limits
         super().__init__(
             Role.SERVER,
-            factory.clock,
+            registry.clock,
             address,
             limits=limits.wire,
             queuedBytes=limits.queuedReplyBytes,
             drainSeconds=limits.drainSeconds,
-            pacer=factory.pacer,
+            pacer=registry.pacer,
         )
-        self.factory = factory
+        self.registry = registry
+        self.id = connectionId()
+        self.chunkSize = chunkSize
         self.application = ""
         self.capabilities = UNANNOUNCED
         self.wantsSampleAccess = True
+        self.policy = registry.policy
         self._limits = limits
         self._request: ConnectRequest | None = None
         self._netStreams: dict[int, NetStream] = {}
         self._lastStreamId = 0
-        self._decision: Deferred[Any] | None = None
+        self._steps: Deferred[None] | None = None
         self._idleSince = 0.0
         self._unpublished = 0
         self._unknown: set[str] = set()
@@ -117,7 +111,7 @@ class RTMPProtocol(Link):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self.factory.connectionOpened(self)
+        self.registry.connections.opened(self)
 
     def setCongested(self, congested: bool) -> None:
         super().setCongested(congested)
@@ -130,10 +124,10 @@ class RTMPProtocol(Link):
             wasClosing and self._request is not None
         )
         super().connectionLost(reason)
-        if self._decision is not None:
-            self._decision.cancel()
+        if self._steps is not None:
+            self._steps.cancel()
         self._netStreams.clear()
-        self.factory.connectionClosed(self)
+        self.registry.connections.closed(self)
         if connected:
             self.log.info(
                 "{peer} disconnected{how}: {received} bytes received, {sent} sent",
@@ -151,6 +145,9 @@ class RTMPProtocol(Link):
     # Phases, deadlines and the end
 
     def deadline(self) -> tuple[float, str]:
+        if self._steps is not None:
+            # What it waits for has a time limit of its own, and a reason to tell.
+            return math.inf, ""
         limits = self._limits
         if self.phase is Phase.HANDSHAKE:
             return (
@@ -190,11 +187,11 @@ class RTMPProtocol(Link):
         )
 
     def cut(self, why: str) -> None:
-        self.factory.counters.cut += 1
+        self.registry.counters.cut += 1
         super().cut(why)
 
     def violated(self, error: ProtocolError) -> None:
-        self.factory.counters.violations += 1
+        self.registry.counters.violations += 1
         super().violated(error)
 
     def idle(self) -> None:
@@ -208,74 +205,65 @@ class RTMPProtocol(Link):
 
     # Decisions
 
-    def _decide(
-        self,
-        asked: Awaitable[_T] | _T,
-        allowed: Callable[[_T], None],
-        refused: Callable[[Refused], None],
-    ) -> None:
+    def proceed(self, steps: Coroutine[Deferred[Any], Any, None]) -> None:
         """
-        Go on when a decision is there; dispatch nothing meanwhile.
+        Take the steps that a command leads to, and dispatch nothing meanwhile.
 
-        @param asked: what the authorizer returned.
+        Mostly nothing has to be awaited; then the loop that dispatched the command
+        goes on by itself, however many the peer has queued.
+
+        @param steps: they begin at once, are cancelled when the peer leaves, and end by
+            themselves when it is refused.
         """
-        if not isinstance(asked, Awaitable):
-            allowed(asked)
+        deferred = Deferred.fromCoroutine(steps)
+        deferred.addErrback(_unlessCancelled)
+        if deferred.called:
+            failures: list[Failure] = []
+            deferred.addErrback(failures.append)
+            for failure in failures:
+                failure.raiseException()
             return
-        if isinstance(asked, Deferred):
-            deferred: Deferred[_T] = asked
-        else:
-            deferred = ensureDeferred(cast("Any", asked))
+        self._steps = deferred
+        self.hold(Hold.DECISION)
+        deferred.addBoth(self._proceeded)
 
-        # Most decisions are there at once; then the loop that asked goes on by
-        # itself, however many questions the peer has queued.
-        atOnce = True
-
-        def decided(result: _T | Failure) -> None:
-            self._decision = None
-            if self.phase in (Phase.CLOSING, Phase.CLOSED):
-                if isinstance(result, Failure):
-                    result.trap(Refused, CancelledError)
-                return
-            if not isinstance(result, Failure):
-                allowed(result)
-            elif result.check(Refused):
-                refused(cast("Refused", result.value))
-            else:
-                self.log.failure("{peer}: no decision", result, peer=self.peer)
-                refused(Refused("The server could not decide."))
-            if not atOnce:
-                self.flush()
-                self.release(Hold.DECISION)
-
-        self._decision = deferred
-        deferred.addBoth(decided)
-        atOnce = False
-        if self._decision is not None:
-            # It is not the peer that is idle.
-            self._idleSince = self._clock.seconds()
-            self.hold(Hold.DECISION)
-
-    def ask(
-        self,
-        method: Callable[[Any], Any] | None,
-        request: ConnectRequest | StreamRequest,
-        allowed: Callable[[Any], None],
-        refused: Callable[[Refused], None],
-    ) -> None:
-        """Ask the authorizer, if there is one."""
-        if method is None:
-            allowed(None)
+    def _proceeded(self, failure: Failure | None) -> None:
+        """Dispatch again: the awaited steps have been taken."""
+        self._steps = None
+        if failure is not None:
+            # As where a command is dispatched: a bug ends its own connection only.
+            self.log.failure("{peer}: a command failed", failure, peer=self.peer)
+            self.abort()
             return
+        if self.phase is Phase.CONNECTED:
+            # The peer could not go on: it has not been idle.
+            self.idle()
+        self.flush()
+        self.release(Hold.DECISION)
+
+    async def decide(
+        self, action: Action, request: ConnectRequest | StreamRequest
+    ) -> str:
+        """
+        Ask whether the peer may do something.
+
+        @return: the name under which it may.
+        @raise Refused: it may not.
+        @raise CancelledError: the connection has been closed meanwhile.
+        """
         try:
-            asked = method(request)
-        except Refused as refusal:
-            refused(refusal)
-            return
-        except Exception:
-            # An application's bug: no permission either, and the peer is told so.
-            asked = fail()
-        self._decide(asked, allowed, refused)
+            return await self.registry.decide(action, request)
+        finally:
+            self.goesOn()
+
+    def goesOn(self) -> None:
+        """
+        Check, after something was awaited, that the connection is still of use.
+
+        @raise CancelledError: it has been closed.
+        """
+        if self.phase in (Phase.CLOSING, Phase.CLOSED):
+            raise CancelledError
 
     # Events
 
@@ -320,7 +308,7 @@ class RTMPProtocol(Link):
                     peer=self.peer,
                 )
             self._unpublished += 1
-            self.factory.counters.strayMessages += 1
+            self.registry.counters.strayMessages += 1
 
     # Replies
 
@@ -356,11 +344,11 @@ class RTMPProtocol(Link):
             information["description"] = description
         self.wire.sendCommand("onStatus", 0, None, information)
         self.flush()
-        self.factory.counters.reconnectRequests += 1
+        self.registry.counters.reconnectRequests += 1
         self.log.info(
             "{peer} is asked to connect anew{where}",
             peer=self.peer,
-            where=f", to {_shown(tcUrl)}" if tcUrl else "",
+            where=f", to {shownURL(tcUrl)}" if tcUrl else "",
         )
         return True
 
@@ -373,18 +361,29 @@ class RTMPProtocol(Link):
         if not isinstance(properties, dict):
             properties = {}
         application, query = applicationOf(properties)
-        request = ConnectRequest(application, query, self._address, properties)
-        authorizer = self.factory.authorizer
-        self.ask(
-            None if authorizer is None else authorizer.connect,
-            request,
-            lambda _: self._connectAllowed(command, request),
-            lambda refusal: self._connectRefused(command, request, refusal),
+        request = ConnectRequest(
+            application,
+            query,
+            self._address,
+            properties,
+            kind=self._kind,
+            connectionId=self.id,
         )
+        self.proceed(self._connect(command, request))
+
+    async def _connect(self, command: Command, request: ConnectRequest) -> None:
+        try:
+            await self.decide(Action.CONNECT, request)
+        except Refused as refusal:
+            self._connectRefused(command, request, refusal)
+        else:
+            self._connectAllowed(command, request)
 
     def _connectAllowed(self, command: Command, request: ConnectRequest) -> None:
         self._request = request
         self.application = request.application
+        self.policy = self.registry.policyOf(request.application)
+        self._limits = self.policy.limits
         self.capabilities = Capabilities.fromProperties(request.properties)
         self.wantsSampleAccess = not _isFFmpeg(request.properties)
         self._enter(Phase.CONNECTED)
@@ -395,7 +394,7 @@ class RTMPProtocol(Link):
         connection.sendWindowAcknowledgementSize(WINDOW)
         connection.sendPeerBandwidth(WINDOW)
         connection.sendUserControl(UserControlType.STREAM_BEGIN, 0)
-        connection.sendChunkSize(self.factory.chunkSize)
+        connection.sendChunkSize(self.chunkSize)
         encoding = request.properties.get("objectEncoding")
         information: dict[str, Any] = {
             "level": "status",
@@ -416,11 +415,12 @@ class RTMPProtocol(Link):
             amf3=command.amf3,
         )
         connection.sendCommand("onBWDone", 0, None)
+        agent = agentOf(request.properties)
         self.log.info(
             "{peer} connected to {application}{agent}",
             peer=self.peer,
             application=printable(request.application) or "the empty application",
-            agent=_agentOf(request.properties),
+            agent=f" with {agent}" if agent else "",
         )
 
     def _connectRefused(
@@ -437,7 +437,7 @@ class RTMPProtocol(Link):
             },
             amf3=command.amf3,
         )
-        self.factory.counters.refused += 1
+        self.registry.counters.refused += 1
         self.log.warn(
             "{peer} is refused the application {application}: {why}",
             peer=self.peer,
@@ -552,6 +552,31 @@ class RTMPProtocol(Link):
             self.application, name, query, self._address, self._request
         )
 
+    # What others may know and do
+
+    @property
+    def _kind(self) -> str:
+        """The protocol's name: C{"rtmp"} or C{"rtmps"}."""
+        isTLS = ISSLTransport.providedBy(self.transport)
+        return "rtmps" if isTLS else "rtmp"
+
+    def describe(self) -> Description:
+        request = self._request
+        streams = self._netStreams.values()
+        return Description(
+            id=self.id,
+            kind=self._kind,
+            peer=self.peer,
+            since=self.openedAt,
+            state=self.phase.value,
+            bytesReceived=self.wire.bytesReceived,
+            bytesSent=self.wire.bytesSent,
+            application=self.application,
+            agent="" if request is None else agentOf(request.properties),
+            publishes=tuple(n.live.label for n in streams if n.live is not None),
+            plays=tuple(n.player.label for n in streams if n.player is not None),
+        )
+
 
 #: The commands that are the connection's, by name.
 COMMANDS: dict[str, Callable[[RTMPProtocol, Command], None]] = {
@@ -561,36 +586,9 @@ COMMANDS: dict[str, Callable[[RTMPProtocol, Command], None]] = {
 }
 
 
-def checkReconnect(tcUrl: str, description: str) -> None:
-    """
-    Look whether a reconnect request can be sent.
-
-    @raise UsageError: it cannot; see L{RTMPProtocol.requestReconnect}.
-    """
-    for name, value, limit in (
-        ("tcUrl", tcUrl, MAX_TC_URL_SIZE),
-        ("description", description, MAX_DESCRIPTION_SIZE),
-    ):
-        if not isinstance(value, str):
-            raise UsageError(f"the {name} of a reconnect request is not a string")
-        try:
-            size = len(value.encode())
-        except UnicodeEncodeError as error:
-            raise UsageError(f"the {name} is no text: {error.reason}") from None
-        if size > limit:
-            raise UsageError(f"a {name} of {size} bytes is over the limit of {limit}")
-    if any(character <= " " or character == "\x7f" for character in tcUrl):
-        raise UsageError("white space or a control character is in the tcUrl")
-    scheme, separator, _ = tcUrl.partition("://")
-    if separator and "/" not in scheme and not scheme.lower().startswith("rtmp"):
-        raise UsageError(f"{scheme[:80]!a} is no scheme of RTMP")
-
-
-def _shown(tcUrl: str) -> str:
-    """An address for a log line: without credentials and query."""
-    head, slashes, rest = tcUrl.partition("?")[0].partition("//")
-    authority, slash, path = rest.partition("/")
-    return printable(head + slashes + authority.rpartition("@")[2] + slash + path)
+def _unlessCancelled(failure: Failure) -> None:
+    """Take the end of steps that a closed connection has cancelled."""
+    failure.trap(CancelledError)
 
 
 def _isStreamId(value: object) -> TypeGuard[float]:
@@ -604,10 +602,10 @@ def _isFFmpeg(properties: dict[str, Any]) -> bool:
     return isinstance(agent, str) and agent.endswith(FFMPEG_PLAYER)
 
 
-def _agentOf(properties: dict[str, Any]) -> str:
-    """The peer's software, for a log line."""
+def agentOf(properties: dict[str, Any]) -> str:
+    """Give the peer's software as it names it, printable; empty if it does not."""
     agent = properties.get("flashVer")
-    return f" with {printable(agent)}" if isinstance(agent, str) and agent else ""
+    return printable(agent) if isinstance(agent, str) else ""
 
 
 def _reasonOf(reason: Failure) -> str:

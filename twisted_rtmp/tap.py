@@ -26,7 +26,8 @@ from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import ISinkFactory
 from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.live.pacing import LATENCY_SECONDS
-from twisted_rtmp.live.streams import TakeOver
+from twisted_rtmp.live.policy import TakeOver
+from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.multitrack.offers import OfferFile
 from twisted_rtmp.multitrack.resource import MULTITRACK_PATH, MultitrackResource
 from twisted_rtmp.pipes import PipeSinks, parseCommand
@@ -772,7 +773,7 @@ def makeService(options: Options) -> IService:
     process = ServerProcess(reactor)
     if options["once"]:
         factory.streamEnded.append(lambda stream: process.leave())
-    site = HTTPSite(reactor, factory, origins=options["http-origins"])
+    site = HTTPSite(reactor, factory.registry, origins=options["http-origins"])
     httpListeners = [
         Listener(f"HTTP, {description}", endpoint, site)
         for description, endpoint, _ in options["http-listeners"]
@@ -782,12 +783,12 @@ def makeService(options: Options) -> IService:
         factory,
         [*options["listeners"], *httpListeners],
         recordings=recordings,
-        relays=_relays(reactor, factory, options),
+        relays=_relays(reactor, factory.registry, options),
         listenFailed=process.fail,
     )
     if options["multitrack-config"] is not None:
         multitrack = MultitrackResource(
-            factory,
+            factory.registry,
             options["multitrack-config"],
             lambda: server.ingests,
             Origins(options["http-origins"]),
@@ -802,19 +803,19 @@ def makeService(options: Options) -> IService:
 
 def _relays(
     reactor: Any,  # noqa: ANN401  see makeService
-    factory: RTMPFactory,
+    registry: Registry,
     options: Options,
 ) -> list[Service]:
     """Build what takes streams to other servers and from them."""
     relays: list[Service] = [
-        PullRelay(reactor, factory, application, name, url)
+        PullRelay(reactor, registry, application, name, url)
         for (application, name), url in options["pull-sources"].items()
     ]
     if options["origin"] is not None:
         idle = options["origin-idle"]
-        relays.append(Origin(reactor, factory, options["origin"], idleSeconds=idle))
+        relays.append(Origin(reactor, registry, options["origin"], idleSeconds=idle))
     if options["push-targets"]:
-        relays.append(PushRelays(reactor, factory, options["push-targets"]))
+        relays.append(PushRelays(reactor, registry, options["push-targets"]))
     return relays
 
 

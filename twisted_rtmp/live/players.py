@@ -36,6 +36,7 @@ from twisted_rtmp.media.payloads import (
     SEQUENCE_HEADER,
     flagsOf,
 )
+from twisted_rtmp.names import printable
 from twisted_rtmp.wire.chunk import encodeMessage
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.limits import MIB
@@ -43,7 +44,6 @@ from twisted_rtmp.wire.messages import Message
 
 if TYPE_CHECKING:
     from twisted_rtmp.live.pacing import Pacer
-    from twisted_rtmp.live.streams import LiveStream
 
 #: What waits for a player that does not keep up, in bytes and in seconds of media.
 #: Past either, it loses whole GOPs.  3 MiB are 10 s of 2.5 Mb/s, 1 s of 25 Mb/s;
@@ -232,6 +232,31 @@ class Outlet(Protocol):
         """Close at once, whatever is queued: the player is too far behind."""
 
 
+class PlayedStream(Protocol):
+    """What a group of players needs to know of its live stream."""
+
+    @property
+    def label(self) -> str:
+        """Application and name for log lines."""
+
+    @property
+    def enhanced(self) -> bool:
+        """Whether anything of it had an enhanced header."""
+
+    @property
+    def hasVideoTracks(self) -> bool:
+        """Whether there are several video tracks."""
+
+    def headers(self) -> list[Message]:
+        """List what a decoder needs before the first frame."""
+
+    def videoTracks(self, selection: Selection) -> set[int]:
+        """List which of several video tracks pass a selection with their numbers."""
+
+    def isPrimary(self, message: Message) -> bool:
+        """Decide whether a video message is of the first video track."""
+
+
 class _Flow(Enum):
     """What a player does with the stream's frames."""
 
@@ -297,6 +322,11 @@ class Player:
         self._lagged = False
         # The video tracks whose key frames have come while it waits for them.
         self._begun: set[int] = set()
+
+    @property
+    def label(self) -> str:
+        """The stream's application and name, for log lines."""
+        return printable("/".join(self.key))
 
     # What its peer asks for
 
@@ -646,7 +676,7 @@ class PlayerGroup:
     @ivar label: the stream's, for log lines.
     """
 
-    def __init__(self, stream: LiveStream, pacer: Pacer) -> None:
+    def __init__(self, stream: PlayedStream, pacer: Pacer) -> None:
         self.players: dict[Form, list[Player]] = {}
         self.hasVideo = False
         self.label = stream.label
@@ -668,6 +698,9 @@ class PlayerGroup:
         self._gopEncoded: list[bytes] = []
         self._gopRefused = 0
         self._pending: list[Message] = []
+
+    def __len__(self) -> int:
+        return self._count
 
     # From the stream
 

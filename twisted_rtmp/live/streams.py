@@ -6,7 +6,6 @@ Imports C{twisted_rtmp.wire}, the ledger and the interfaces; no protocol.
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
@@ -14,8 +13,11 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.interfaces import ILiveStream, IMediaSink
 from twisted_rtmp.ledger import Ledger
+from twisted_rtmp.live.pacing import Pacer
+from twisted_rtmp.live.players import PlayerGroup
+from twisted_rtmp.live.policy import Policy
 from twisted_rtmp.live.tracks import Track, Tracks
 from twisted_rtmp.media import payloads as media
 from twisted_rtmp.media.exheader import codecNumber
@@ -57,14 +59,6 @@ def _headerKey(message: Message) -> tuple[int, ...]:
     if not flags & media.MULTITRACK:
         return typeId, kind
     return typeId, kind, *trackIdsOf(typeId, message.payload, flags)
-
-
-class TakeOver(Enum):
-    """What happens when a second publisher comes for a stream's name."""
-
-    WHEN_SILENT = "silent"  # it is refused, unless the first has gone silent
-    NEVER = "never"  # it is refused
-    ALWAYS = "always"  # the first one is closed
 
 
 class Publisher(Protocol):
@@ -152,6 +146,7 @@ class Throttle:
         self._stream.release(self)
 
 
+@implementer(ILiveStream)
 class LiveStream:
     """
     What one publisher sends, on its way to the stream's sinks.
@@ -163,13 +158,30 @@ class LiveStream:
     @ivar metadata: the newest C{onMetaData} message, or L{None}.
     @ivar label: application and name for log lines.
     @ivar throttled: whether a sink holds the publisher.
-    @ivar publisher: who sends it; L{None} while it waits for its next publisher.
+    @ivar publisher: its source; L{None} while it waits for its next publisher, and when
+        it has ended.
     @ivar publishers: how many have sent it, one after the other.
+    @ivar players: its players.
+    @ivar policy: the rules of its application, as they were when it began.
+    @ivar startedAt: when it began, in the clock's seconds.
     """
 
     log = Logger()
 
-    def __init__(self, application: str, name: str, publisher: Publisher) -> None:
+    def __init__(
+        self,
+        application: str,
+        name: str,
+        publisher: Publisher,
+        pacer: Pacer,
+        *,
+        policy: Policy | None = None,
+        now: float = 0.0,
+    ) -> None:
+        """
+        @param pacer: gathers what is written to the players.
+        @param now: the clock's time, in seconds.
+        """
         self.application = application
         self.name = name
         self.ledger = Ledger()
@@ -193,6 +205,10 @@ class LiveStream:
         # The ends of sinks that have not stored all yet.
         self._ending: set[Deferred[None]] = set()
         self._over = False
+        self.policy = policy or Policy()
+        self.startedAt = now
+        self.players = PlayerGroup(self, pacer)
+        self.addSink(self.players, "players")
 
     # From the publisher
 

@@ -16,8 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import defer
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web import http
 from twisted.web.resource import Resource
@@ -25,6 +24,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from twisted_rtmp.fields import BadField, Fields, aText, parseJSON
 from twisted_rtmp.interfaces import Refused, StreamRequest
+from twisted_rtmp.live.decisions import Action, Undecided
 from twisted_rtmp.multitrack.encoders import Wishes
 from twisted_rtmp.multitrack.offers import (
     KEY_FIELD,
@@ -35,10 +35,10 @@ from twisted_rtmp.multitrack.offers import (
 )
 from twisted_rtmp.names import peerName, printable, streamOf
 from twisted_rtmp.web.answers import Origins, notAllowed
-from twisted_rtmp.web.asking import connectOf, said
+from twisted_rtmp.web.asking import connectRequest
 
 if TYPE_CHECKING:
-    from twisted_rtmp.factory import RTMPFactory
+    from twisted_rtmp.live.registry import Registry
 
 #: Where it is.
 MULTITRACK_PATH = b"multitrack-config"
@@ -75,7 +75,7 @@ class MultitrackResource(Resource):
 
     def __init__(
         self,
-        server: RTMPFactory,
+        server: Registry,
         file: OfferFile,
         ingests: Callable[[], Iterable[tuple[str, int]]],
         origins: Origins,
@@ -155,24 +155,17 @@ class MultitrackResource(Resource):
     ) -> None:
         """Answer when it is known whether the encoder may publish."""
         asking = Deferred.fromCoroutine(self._ask(request, offer, key))
-        asking.addTimeout(DECISION_SECONDS, self._server.clock)
         gone = request.notifyFinish().addErrback(lambda failure: asking.cancel())
         try:
             await asking
         except Refused as refusal:
             if gone.called:
-                return  # it was cancelled, and says so in its own way
-            self._server.counters.refused += 1
-            body = self._fail(request, refusal.description)
-        except defer.TimeoutError:
-            self.log.warn("{peer}: no decision in time", peer=_peerOf(request))
-            body = self._fail(request, "The server could not decide in time.")
-        # An application's bug: no permission either, and the peer is told so.
-        except Exception:
-            if gone.called:
                 return
-            self.log.failure("{peer}: no decision", peer=_peerOf(request))
-            body = self._fail(request, "The server could not decide.")
+            if not isinstance(refusal, Undecided):
+                self._server.counters.refused += 1
+            body = self._fail(request, refusal.description)
+        except CancelledError:
+            return  # the encoder has left
         else:
             if gone.called:
                 return
@@ -183,18 +176,17 @@ class MultitrackResource(Resource):
 
     async def _ask(self, request: Request, offer: Offer, key: str) -> None:
         """
-        Ask the authorizer, if there is one, as if the encoder published.
+        Ask the deciders as if the encoder published.
 
         @raise Refused: it may not.
         """
-        authorizer = self._server.authorizer
-        if authorizer is None or not offer.checksKey:
+        if not offer.checksKey:
             return
         name, query = streamOf(key)
-        connect = connectOf(request, offer.application, "")
-        await said(authorizer.connect(connect))
+        connect = connectRequest(request, offer.application, "")
+        await self._server.decide(Action.CONNECT, connect, DECISION_SECONDS)
         asked = StreamRequest(offer.application, name, query, connect.address, connect)
-        await said(authorizer.publish(asked))
+        await self._server.decide(Action.PUBLISH, asked, DECISION_SECONDS)
 
     def _offered(
         self, request: Request, offer: Offer, key: str, wishes: Wishes, version: str

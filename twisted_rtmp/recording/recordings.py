@@ -14,14 +14,14 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_rtmp.disk import STALL_SECONDS, Disk, IDiskReactor, Pool
-from twisted_rtmp.interfaces import ISinkFactory
+from twisted_rtmp.interfaces import ILiveStream, ISinkFactory
 from twisted_rtmp.limits import STOP_SECONDS
 from twisted_rtmp.recording.names import DEFAULT_NAME, RecordName
 from twisted_rtmp.recording.recorder import FinishedFile, FLVRecorder, Settings
 from twisted_rtmp.recording.trackfiles import TrackRecorder
 
 if TYPE_CHECKING:
-    from twisted_rtmp.live.streams import LiveStream
+    pass
 
 #: Bytes on the disk below which nothing is recorded.  None: how much a disk needs for
 #: others only its operator knows, and a full one does not end a stream.
@@ -103,7 +103,7 @@ class Recordings:
             tellFailed=self._tellFailed,
         )
 
-    def openSink(self, stream: LiveStream) -> FLVRecorder | TrackRecorder | None:
+    def openSink(self, stream: ILiveStream) -> FLVRecorder | TrackRecorder | None:
         """Record a stream; L{None} once L{stop} has been called."""
         if self._stopped:
             return None

@@ -30,7 +30,7 @@ from twisted_rtmp.wire.errors import ProtocolError
 from twisted_rtmp.wire.messages import Message
 
 if TYPE_CHECKING:
-    from twisted_rtmp.live.streams import LiveStream
+    from twisted_rtmp.interfaces import ILiveStream
 
 #: Files of one stream beside its own: as many tracks as a stream keeps headers of, 16
 #: of each kind.  OBS sends up to 5.  A hostile encoder could have 510, of 73 kB each.
@@ -72,7 +72,7 @@ class _Part:
     @ivar colored: the codec whose metadata without a number are the track's.
     """
 
-    def __init__(self, stream: LiveStream, typeId: int = 0, trackId: int = 0) -> None:
+    def __init__(self, stream: ILiveStream, typeId: int = 0, trackId: int = 0) -> None:
         """@param typeId: the message type id of the track; any of track 0."""
         self.application = stream.application
         self.name = stream.name
@@ -156,7 +156,7 @@ class TrackRecorder:
     """
 
     def __init__(
-        self, settings: Settings, stream: LiveStream, recorders: set[FLVRecorder]
+        self, settings: Settings, stream: ILiveStream, recorders: set[FLVRecorder]
     ) -> None:
         """@param recorders: has those that are not done yet."""
         self._stream = stream

@@ -25,6 +25,7 @@ from twisted_rtmp.client.errors import ClientError, ServerRefused, StreamNotFoun
 from twisted_rtmp.client.limits import STEADY_SECONDS, ClientLimits
 from twisted_rtmp.client.moving import MoveLimit
 from twisted_rtmp.client.url import RTMPURL
+from twisted_rtmp.live.connections import Description, connectionId
 from twisted_rtmp.names import printable
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from twisted_rtmp.client.protocol import ReconnectRequest, RTMPClient
-    from twisted_rtmp.factory import RTMPFactory
+    from twisted_rtmp.live.registry import Registry
 
 #: The shortest and the longest wait before the next attempt, in seconds, before up to
 #: a second of jitter.  nginx-rtmp and SRS try every 3 s, ffmpeg users' loops every 1 s.
@@ -139,7 +140,7 @@ class Relay:
     the original address that is tried, whatever was asked for: who answers there knows
     best where to go now.
 
-    The factory counts it as one of its connections, and ends it as those.
+    The server counts it as one of its connections, and ends it as those.
 
     @ivar url: the stream's address at the other server.
     @ivar at: the address of the newest connection: L{url}, unless the other end has
@@ -155,7 +156,7 @@ class Relay:
     def __init__(
         self,
         reactor: IReactorTime,
-        factory: RTMPFactory,
+        registry: Registry,
         url: RTMPURL,
         label: str,
         connect: Connect | None = None,
@@ -164,18 +165,19 @@ class Relay:
     ) -> None:
         """
         @param connect: instead of L{connectRTMP}.
-        @param limits: those of the factory's peers, by default.
+        @param limits: those of the server's peers, by default.
         @param public: names that may appear in the log, though they are in the URL.
         """
-        self.factory = factory
+        self.registry = registry
         self.url = self.at = url
         self.label = label
         self.state = RelayState.IDLE
         self.why = ""
-        self.transport = self  # for the factory: see abortConnection
+        self.id = connectionId()
+        self.since = 0.0
         self._clock = reactor
         self._connect: Connect = connectRTMP if connect is None else connect
-        self._limits = _limitsOf(factory) if limits is None else limits
+        self._limits = _limitsOf(registry) if limits is None else limits
         self._public = tuple(public)
         self._secrets = _secretsOf(url, self._public)
         self._counters = RelayCounters()
@@ -210,7 +212,8 @@ class Relay:
 
     def start(self) -> None:
         """Connect, and go on until L{stop}."""
-        self.factory.connectionOpened(self)
+        self.since = self._clock.seconds()
+        self.registry.connections.opened(self)
         self._run = Deferred.fromCoroutine(self.goOn())
         if self._stopping:
             self._run.cancel()
@@ -252,7 +255,7 @@ class Relay:
     def _finish(self, _: object) -> None:
         self._enter(RelayState.ENDED)
         self.over()
-        self.factory.connectionClosed(self)
+        self.registry.connections.closed(self)
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             deferred.callback(None)
@@ -492,22 +495,53 @@ class Relay:
     def over(self) -> None:
         """It has ended."""
 
-    # What the factory sees of it
+    # What the server sees of it
 
     def close(self) -> None:
         """The server stops."""
         self.stop()
 
-    def abortConnection(self) -> None:
-        """The time to stop is over."""
-        self.abort()
+    #: The word for it among other kinds of connections.
+    kind = "relay"
+
+    def describe(self) -> Description:
+        """Say what it is and does, of all its connections together."""
+        clients = [c for c in (self._client, self._next, *self._former) if c]
+        state = self.state.value
+        return Description(
+            id=self.id,
+            kind=self.kind,
+            peer=self.peer,
+            since=self.since,
+            state=f"{state}: {self.why}" if self.why else state,
+            bytesReceived=sum(client.wire.bytesReceived for client in clients),
+            bytesSent=sum(client.wire.bytesSent for client in clients),
+            application=self.application,
+            publishes=self.publishes,
+            plays=self.plays,
+        )
+
+    @property
+    def application(self) -> str:
+        """The application of the stream here."""
+        raise NotImplementedError
+
+    @property
+    def publishes(self) -> tuple[str, ...]:
+        """The streams that it publishes here, as C{application/name}."""
+        return ()
+
+    @property
+    def plays(self) -> tuple[str, ...]:
+        """The streams that it plays here, as C{application/name}."""
+        return ()
 
 
-def _limitsOf(factory: RTMPFactory) -> ClientLimits:
+def _limitsOf(registry: Registry) -> ClientLimits:
     """What a relay allows its other end, as far as a server's peers are like that."""
     return ClientLimits(
-        wire=factory.limits.wire,
-        drainSeconds=factory.limits.drainSeconds,
+        wire=registry.limits.wire,
+        drainSeconds=registry.limits.drainSeconds,
         silenceSeconds=SILENCE_SECONDS,
     )
 

@@ -1,12 +1,8 @@
-"""
-Pull on demand: what makes a server an edge of another one.
-
-Imports pull and the interfaces; the factory is an argument.
-"""
+"""Pull on demand: it makes a server an edge of another one."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
@@ -25,6 +21,7 @@ from twisted_rtmp.interfaces import (
     Refused,
     StreamRequest,
 )
+from twisted_rtmp.live.directory import IDirectory, LocalDirectory
 from twisted_rtmp.names import printable
 from twisted_rtmp.relay.base import Connect
 from twisted_rtmp.relay.pull import Pull
@@ -33,7 +30,7 @@ from twisted_rtmp.relay.push import PushedPlayer
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-    from twisted_rtmp.factory import RTMPFactory
+    from twisted_rtmp.live.registry import Registry
     from twisted_rtmp.live.streams import LiveStream
 
 #: How long a stream is kept that nobody plays, in seconds: a player that reconnects,
@@ -64,6 +61,7 @@ PATH_PROPERTY = "edgePath"
 _Key = tuple[str, str]
 
 
+@implementer(IDirectory)
 class Origin(Service):
     """
     Pulls each stream that is played here and not published here from another server,
@@ -78,7 +76,7 @@ class Origin(Service):
     def __init__(
         self,
         reactor: IReactorTime,
-        factory: RTMPFactory,
+        registry: Registry,
         url: RTMPURL | str,
         *,
         idleSeconds: float = IDLE_SECONDS,
@@ -99,7 +97,7 @@ class Origin(Service):
         self.pulls: dict[_Key, Pull] = {}
         self.identifier = uuid4().hex[:16]
         self._reactor = reactor
-        self._factory = factory
+        self._registry = registry
         self._idleSeconds = idleSeconds
         self._maxPulls = maxPulls
         self._connect = connect
@@ -107,16 +105,18 @@ class Origin(Service):
         self._idle: dict[_Key, IDelayedCall] = {}
         self._ending: set[Deferred[None]] = set()
         self._toldFull: float | None = None
-        self._guard = LoopGuard(self.identifier, maxPulls)
+        self._guard = LoopGuard(self.identifier)
+        # The edges that asked for a stream, the farthest first; the oldest goes first.
+        self._paths: dict[_Key, list[str]] = {}
 
     def startService(self) -> None:
         Service.startService(self)
-        factory = self._factory
-        self._guard.authorizer = factory.authorizer
-        factory.authorizer = self._guard
-        factory.playersChanged.append(self._playersChanged)
-        factory.streamStarted.append(self._streamStarted)
-        factory.streamEnded.append(self._streamEnded)
+        registry = self._registry
+        registry.guards.append(cast("IAuthorizer", self._guard))
+        registry.directory = cast("IDirectory", self)
+        registry.playersChanged.append(self._playersChanged)
+        registry.streamStarted.append(self._streamStarted)
+        registry.streamEnded.append(self._streamEnded)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -125,17 +125,42 @@ class Origin(Service):
         @return: fires when they have ended.
         """
         Service.stopService(self)
-        factory = self._factory
-        if factory.authorizer is cast("IAuthorizer", self._guard):
-            factory.authorizer = self._guard.authorizer
-        factory.playersChanged.remove(self._playersChanged)
-        factory.streamStarted.remove(self._streamStarted)
-        factory.streamEnded.remove(self._streamEnded)
+        registry = self._registry
+        registry.guards.remove(cast("IAuthorizer", self._guard))
+        registry.directory = cast("IDirectory", LocalDirectory())
+        registry.playersChanged.remove(self._playersChanged)
+        registry.streamStarted.remove(self._streamStarted)
+        registry.streamEnded.remove(self._streamEnded)
         for key in list(self.pulls):
             self._drop(key)
         return DeferredList(list(self._ending)).addCallback(lambda _: None)
 
-    # What happens at the factory
+    # The server's directory
+
+    def claim(self, application: str, name: str) -> None:
+        """Every name is free: the origin is asked for those that nobody has here."""
+
+    def release(self, application: str, name: str) -> None:
+        """The origin does not have to know."""
+
+    def locate(
+        self, application: str, name: str, request: StreamRequest | None
+    ) -> None:
+        """
+        Note the way by which an edge is about to play a stream.
+
+        The stream is pulled when its player waits for it.
+        """
+        if request is not None and PATH_PROPERTY in request.connect.properties:
+            self._paths[application, name] = _pathOf(request.connect.properties)
+            if len(self._paths) > self._maxPulls:
+                del self._paths[next(iter(self._paths))]
+
+    def pathTo(self, key: _Key) -> list[str]:
+        """Take the edges that have asked for a stream, the farthest first."""
+        return self._paths.pop(key, [])
+
+    # What happens at the server
 
     def _playersChanged(self, application: str, name: str, count: int) -> None:
         key = application, name
@@ -144,7 +169,7 @@ class Origin(Service):
             idle = self._idle.pop(key, None)
             if idle is not None:
                 idle.cancel()
-            if pull is None and key not in self._factory.streams:
+            if pull is None and key not in self._registry.streams:
                 self._pull(key)
         elif pull is not None:
             if pull.live is None:
@@ -156,7 +181,7 @@ class Origin(Service):
 
     def _isPlayed(self, key: _Key) -> bool:
         """Whether somebody plays a stream or waits for it; pushes do not count."""
-        players = self._factory.players(*key)
+        players = self._registry.players(*key)
         return any(not isinstance(player, PushedPlayer) for player in players)
 
     def _streamStarted(self, stream: LiveStream) -> None:
@@ -176,15 +201,15 @@ class Origin(Service):
     def _pull(self, key: _Key) -> None:
         """Begin to pull a stream."""
         application, name = key
-        if not name or self._factory.stopping:
+        if not name or self._registry.stopping:
             return
         if len(self.pulls) >= self._maxPulls:
             self._tellFull(key)
             return
-        path = [*self._guard.pathTo(key), self.identifier]
+        path = [*self.pathTo(key), self.identifier]
         pull = Pull(
             self._reactor,
-            self._factory,
+            self._registry,
             application,
             name,
             self.addressOf(application, name),
@@ -219,7 +244,7 @@ class Origin(Service):
     def _pullEnded(self, _: None, key: _Key, pull: Pull, ended: Deferred[None]) -> None:
         self._ending.discard(ended)
         if self.pulls.get(key) is pull:
-            # The factory has ended it, as it stops.
+            # The server has ended it, as it stops.
             self._drop(key)
 
     def _tellFull(self, key: _Key) -> None:
@@ -237,65 +262,32 @@ class Origin(Service):
 @implementer(IAuthorizer)
 class LoopGuard:
     """
-    Refuses what this edge would play from itself, and notes by which edges a stream is
-    asked for.
+    Refuses the connection of an edge that would play from itself.
 
-    Everything else is for the authorizer behind it.
-
-    @ivar authorizer: that one, if there is one.
+    Everything else it allows.
     """
 
-    def __init__(self, identifier: str, maxPaths: int) -> None:
-        """
-        @param identifier: the edge's own.
-        @param maxPaths: how many streams' paths are kept; the oldest goes first.
-        """
-        self.authorizer: IAuthorizer | None = None
+    def __init__(self, identifier: str) -> None:
+        """@param identifier: this edge's own."""
         self._identifier = identifier
-        self._maxPaths = maxPaths
-        self._paths: dict[_Key, list[str]] = {}
 
-    def pathTo(self, key: _Key) -> list[str]:
-        """The edges that have asked for a stream, the farthest first."""
-        return self._paths.pop(key, [])
+    def connect(self, request: ConnectRequest) -> None:
+        """
+        Refuse an edge that this edge asks itself, or that too many others stand before.
 
-    def connect(self, request: ConnectRequest) -> Awaitable[None] | None:
+        @raise Refused: it is one.
+        """
         path = _pathOf(request.properties)
         if self._identifier in path:
             raise Refused("This edge would play from itself: its origin leads here.")
         if len(path) >= MAX_HOPS:
             raise Refused(f"There are {MAX_HOPS} edges on the way already.")
-        authorizer = self.authorizer
-        return None if authorizer is None else authorizer.connect(request)
 
-    def publish(self, request: StreamRequest) -> Awaitable[str | None] | str | None:
-        authorizer = self.authorizer
-        return None if authorizer is None else authorizer.publish(request)
+    def publish(self, request: StreamRequest) -> None:
+        """Edges may publish like everybody."""
 
-    def play(self, request: StreamRequest) -> Awaitable[str | None] | str | None:
-        authorizer = self.authorizer
-        asked = None if authorizer is None else authorizer.play(request)
-        if PATH_PROPERTY not in request.connect.properties:
-            return asked
-        if isinstance(asked, Awaitable):
-            return self._noteLater(asked, request)
-        self._note(asked, request)
-        return asked
-
-    async def _noteLater(
-        self, asked: Awaitable[str | None], request: StreamRequest
-    ) -> str | None:
-        renamed = await asked
-        self._note(renamed, request)
-        return renamed
-
-    def _note(self, renamed: str | None, request: StreamRequest) -> None:
-        """An edge is about to play a stream."""
-        paths = self._paths
-        name = request.name if renamed is None else renamed
-        paths[request.application, name] = _pathOf(request.connect.properties)
-        if len(paths) > self._maxPaths:
-            del paths[next(iter(paths))]
+    def play(self, request: StreamRequest) -> None:
+        """Edges may play like everybody."""
 
 
 def _pathOf(properties: Mapping[str, Any]) -> list[str]:

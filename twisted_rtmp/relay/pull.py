@@ -19,14 +19,17 @@ from twisted_rtmp.client.limits import ClientLimits
 from twisted_rtmp.client.streams import Subscription
 from twisted_rtmp.client.url import RTMPURL
 from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.live.decisions import Undecided
+from twisted_rtmp.live.directory import NameTaken
 from twisted_rtmp.names import printable
 from twisted_rtmp.relay.base import Connect, Relay, RelayCounters, RelayState
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
+    from twisted.python.failure import Failure
 
     from twisted_rtmp.client.protocol import RTMPClient
-    from twisted_rtmp.factory import RTMPFactory
+    from twisted_rtmp.live.registry import Registry
     from twisted_rtmp.live.streams import LiveStream
     from twisted_rtmp.wire.messages import Message
 
@@ -41,7 +44,6 @@ class Pull(Relay):
     """
     One stream of another server; the publisher of a live stream here.
 
-    @ivar application: the live stream's application.
     @ivar name: the live stream's name.
     @ivar live: the live stream, while there is one.
     @ivar mediaReceived: takes a message; the live stream's own method while there is
@@ -53,7 +55,7 @@ class Pull(Relay):
     def __init__(
         self,
         reactor: IReactorTime,
-        factory: RTMPFactory,
+        registry: Registry,
         application: str,
         name: str,
         url: RTMPURL,
@@ -70,14 +72,14 @@ class Pull(Relay):
         label = printable(f"{application}/{name}")
         super().__init__(
             reactor,
-            factory,
+            registry,
             url,
             f"pull of {label} from {url}",
             connect,
             limits,
             public=(name, application),
         )
-        self.application = application
+        self._application = application
         self.name = name
         self.live: LiveStream | None = None
         self.mediaReceived = self._firstReceived
@@ -85,6 +87,8 @@ class Pull(Relay):
         self._subscription: Subscription | None = None
         self._paused = False
         self._reason = ""
+        # What has come while the name is being claimed.
+        self._unclaimed: list[Message] = []
         # What the live stream had got when we became its publisher.
         self._before = 0, 0
 
@@ -103,13 +107,24 @@ class Pull(Relay):
             size=self._counters.size + received.size - size,
         )
 
+    kind = "pull"
+
+    @property
+    def application(self) -> str:
+        """The live stream's application."""
+        return self._application
+
+    @property
+    def publishes(self) -> tuple[str, ...]:
+        return () if self.live is None else (self.live.label,)
+
     # What is relayed
 
     def properties(self) -> Mapping[str, Any] | None:
         return self._properties
 
     def hindrance(self) -> str:
-        present = self.factory.streams.get((self.application, self.name))
+        present = self.registry.streams.get((self.application, self.name))
         if present is None or present.publisher is None:
             return ""
         return f"{present.publisher.peer} publishes it here"
@@ -118,7 +133,7 @@ class Pull(Relay):
         return self._reason
 
     async def relay(self, client: RTMPClient) -> ClientError | None:
-        client.pacer = self.factory.pacer
+        client.pacer = self.registry.pacer
         self._reason = ""
         self._paused = False
         subscription = await client.play(None, self)
@@ -139,13 +154,43 @@ class Pull(Relay):
         """The stream begins."""
         if self._reason:
             return
-        live = self.factory.publish(self.application, self.name, self)
+        self._unclaimed.append(message)
+        if len(self._unclaimed) > 1:
+            return
+        claim = Deferred.fromCoroutine(self._claim())
+        if not claim.called:
+            # What the source sends on waits in its connection.
+            self.pauseProducing()
+            claim.addBoth(self._claimed)
+
+    def _claimed(self, failure: Failure | None) -> None:
+        """Read on: it is known whether the name is ours."""
+        if failure is not None:
+            self._failed(failure)
+        self.resumeProducing()
+
+    async def _claim(self) -> None:
+        """Have the name, and publish what has come."""
+        try:
+            await self.registry.claim(self.application, self.name)
+        except (NameTaken, Undecided):
+            live = None
+        else:
+            live = self.registry.publish(self.application, self.name, self)
+        unclaimed, self._unclaimed = self._unclaimed, []
         if live is None:
             self._leave("another publisher has the name")
             return
+        self._begin(live)
+        if self.live is live:
+            for message in unclaimed:
+                live.messageReceived(message)
+
+    def _begin(self, live: LiveStream) -> None:
+        """Be the publisher of the live stream."""
         if self._stopping:
             # Whoever was told of the stream has stopped us.
-            self.factory.unpublish(live, self)
+            self.registry.unpublish(live, self)
             return
         if self._acceptedAt is None:
             self.accepted(RelayState.RELAYING)
@@ -155,7 +200,6 @@ class Pull(Relay):
         self._before = received.messages, received.size
         self.live = live
         self.mediaReceived = live.messageReceived
-        live.messageReceived(message)
 
     def streamEnded(self) -> None:
         """No message follows."""
@@ -167,7 +211,7 @@ class Pull(Relay):
             self.mediaReceived = self._firstReceived
             self._counters = self._countersWith(live)
             # While it moves the players stay, and do not notice.
-            self.factory.unpublish(live, self, MOVE_SECONDS if self.moving else 0.0)
+            self.registry.unpublish(live, self, MOVE_SECONDS if self.moving else 0.0)
 
     def _leave(self, why: str) -> None:
         """Play it no longer, for a reason."""
@@ -217,7 +261,7 @@ class PullRelay(Service):
     def __init__(
         self,
         reactor: IReactorTime,
-        factory: RTMPFactory,
+        registry: Registry,
         application: str,
         name: str,
         url: RTMPURL | str,
@@ -240,7 +284,7 @@ class PullRelay(Service):
             raise InvalidURL("there is no stream's name in the URL")
         self.pull: Pull | None = None
         self._reactor = reactor
-        self._factory = factory
+        self._registry = registry
         self._connect = connect
         self._limits = limits
 
@@ -248,7 +292,7 @@ class PullRelay(Service):
         Service.startService(self)
         self.pull = Pull(
             self._reactor,
-            self._factory,
+            self._registry,
             *self._key,
             self.url,
             connect=self._connect,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from twisted_rtmp.client.protocol import RTMPClient
-    from twisted_rtmp.factory import RTMPFactory
+    from twisted_rtmp.live.registry import Registry
     from twisted_rtmp.live.streams import LiveStream
 
 #: What a player's messages are encoded for until the target has said its stream id:
@@ -139,7 +139,7 @@ class Push(Relay):
     def __init__(
         self,
         reactor: IReactorTime,
-        factory: RTMPFactory,
+        registry: Registry,
         stream: LiveStream,
         url: RTMPURL,
         connect: Connect | None = None,
@@ -153,7 +153,7 @@ class Push(Relay):
         """
         super().__init__(
             reactor,
-            factory,
+            registry,
             url,
             f"push of {stream.label} to {url}",
             connect,
@@ -186,6 +186,17 @@ class Push(Relay):
         _count(counters, self._player)
         return counters
 
+    kind = "push"
+
+    @property
+    def application(self) -> str:
+        """The live stream's application."""
+        return self.stream.application
+
+    @property
+    def plays(self) -> tuple[str, ...]:
+        return (self.stream.label,)
+
     # Its life
 
     def start(self) -> None:
@@ -193,7 +204,7 @@ class Push(Relay):
         super().start()
 
     def _join(self) -> None:
-        self.factory.play(self.stream.application, self.stream.name, self._player)
+        self.registry.play(self.stream.application, self.stream.name, self._player)
 
     def finish(self) -> Deferred[None]:
         """
@@ -206,7 +217,7 @@ class Push(Relay):
             group = player.group
             if group is not None:
                 group.flush()
-            self.factory.stopPlaying(player)
+            self.registry.stopPlaying(player)
             player.end(self._clock.seconds())
         self.close()
         return self.whenEnded()
@@ -214,14 +225,14 @@ class Push(Relay):
     def streamEnded(self) -> None:
         """The stream is over: what is queued is still sent, for a while."""
         self._streamEnded = True
-        self.factory.stopPlaying(self._player)
+        self.registry.stopPlaying(self._player)
         if self._complete or self.ended:
             return
         if not self._worthWaiting():
             self._giveUp()
             return
         self._giveUpCall = self._clock.callLater(
-            self.factory.limits.drainSeconds, self._giveUp
+            self.registry.limits.drainSeconds, self._giveUp
         )
 
     def _worthWaiting(self) -> bool:
@@ -255,7 +266,7 @@ class Push(Relay):
         if self._giveUpCall is not None:
             self._giveUpCall.cancel()
             self._giveUpCall = None
-        self.factory.stopPlaying(self._player)
+        self.registry.stopPlaying(self._player)
 
     def done(self) -> bool:
         return self._complete or (self._streamEnded and not self._worthWaiting())
@@ -300,7 +311,7 @@ class Push(Relay):
         """Begin anew, as a player does: with the headers and the current GOP."""
         self._stale = False
         old, self._player = self._player, self._newPlayer()
-        self.factory.stopPlaying(old)
+        self.registry.stopPlaying(old)
         if not self._streamEnded:
             self._join()
         old.forgo(self._player)
@@ -364,7 +375,7 @@ class PushRelays(Service):
     def __init__(
         self,
         reactor: IReactorTime,
-        factory: RTMPFactory,
+        registry: Registry,
         targets: Iterable[PushTarget | str],
         *,
         connect: Connect | None = None,
@@ -384,7 +395,7 @@ class PushRelays(Service):
         self.pushes: list[Push] = []
         self.total = RelayCounters()
         self._reactor = reactor
-        self._factory = factory
+        self._registry = registry
         self._connect = connect
         self._limits = limits
         # The newest push to each address of each target.
@@ -392,8 +403,8 @@ class PushRelays(Service):
 
     def startService(self) -> None:
         Service.startService(self)
-        self._factory.streamStarted.append(self._streamStarted)
-        for stream in list(self._factory.streams.values()):
+        self._registry.streamStarted.append(self._streamStarted)
+        for stream in list(self._registry.streams.values()):
             self._streamStarted(stream)
 
     def stopService(self) -> Deferred[None]:
@@ -403,8 +414,8 @@ class PushRelays(Service):
         @return: fires when what was queued has been sent, or cannot be.
         """
         Service.stopService(self)
-        if self._streamStarted in self._factory.streamStarted:
-            self._factory.streamStarted.remove(self._streamStarted)
+        if self._streamStarted in self._registry.streamStarted:
+            self._registry.streamStarted.remove(self._streamStarted)
         return _finished(self.pushes)
 
     def addTarget(self, target: PushTarget | str) -> PushTarget:
@@ -417,7 +428,7 @@ class PushRelays(Service):
             target = PushTarget.parse(target)
         self.targets.append(target)
         if self.running:
-            for stream in list(self._factory.streams.values()):
+            for stream in list(self._registry.streams.values()):
                 self._consider(target, stream)
         return target
 
@@ -452,7 +463,7 @@ class PushRelays(Service):
             return
         push = Push(
             self._reactor,
-            self._factory,
+            self._registry,
             stream,
             url,
             connect=self._connect,
@@ -471,7 +482,7 @@ class PushRelays(Service):
         if self._newest.get((target, push.url)) is push:
             del self._newest[target, push.url]
             if self.running and target.fixed and target in self.targets:
-                for stream in list(self._factory.streams.values()):
+                for stream in list(self._registry.streams.values()):
                     if stream is not push.stream:
                         self._consider(target, stream)
 

@@ -1,36 +1,48 @@
-"""
-What an authorizer is asked about who comes by HTTP.
-
-Imports C{twisted.web} and the interfaces.
-"""
+"""The requests to a decider that stand for what a peer asks for over HTTP."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import Any
 
 from twisted.web.server import Request
 
 from twisted_rtmp.interfaces import ConnectRequest
+from twisted_rtmp.web.channel import channelOf
 
-_T = TypeVar("_T")
+
+def headerText(request: Request, name: bytes) -> str:
+    """
+    Give a header as text; empty if there is none.
+
+    @param name: in lower case.
+    """
+    # What is not UTF-8 is shown as it is escaped: peers may send any bytes.
+    return (request.getHeader(name) or b"").decode("utf-8", "backslashreplace")
 
 
-def connectOf(request: Request, application: str, query: str) -> ConnectRequest:
-    """What C{connect} by RTMP would have been, as far as a request says."""
-    scheme = "https" if request.isSecure() else "http"
-    host = request.getHeader("host") or ""
+def connectRequest(
+    request: Request, application: str, query: str, kind: str = "http"
+) -> ConnectRequest:
+    """
+    Make the request that C{connect} over RTMP would be, as far as the peer tells.
+
+    @param kind: C{"http"} or C{"ws"}; over TLS it gets an C{s}.
+    """
+    suffix = "s" if request.isSecure() else ""
+    host = headerText(request, b"host")
     properties: dict[str, Any] = {
         "app": application,
-        "tcUrl": f"{scheme}://{host}/{application}",
+        "tcUrl": f"http{suffix}://{host}/{application}",
     }
-    for key, header in (("flashVer", "user-agent"), ("pageUrl", "referer")):
-        value = request.getHeader(header)
-        if value is not None:
+    for key, header in (("flashVer", b"user-agent"), ("pageUrl", b"referer")):
+        value = headerText(request, header)
+        if value:
             properties[key] = value
-    return ConnectRequest(application, query, request.getClientAddress(), properties)
-
-
-async def said(asked: Awaitable[_T] | _T) -> _T:
-    """What an authorizer answered, at once or later."""
-    return await asked if isinstance(asked, Awaitable) else asked
+    return ConnectRequest(
+        application,
+        query,
+        request.getClientAddress(),
+        properties,
+        kind=kind + suffix,
+        connectionId=channelOf(request).id,
+    )

@@ -10,16 +10,18 @@ peer that does not take what it asked for is waited for without end: not here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import ISSLTransport, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
 from twisted_rtmp.link import sendNow
+from twisted_rtmp.live.connections import Description, connectionId
 from twisted_rtmp.names import peerName
 
 if TYPE_CHECKING:
@@ -48,7 +50,10 @@ MEDIA_SIZE = 64 * 1024
 
 
 class Answering(Protocol):
-    """What takes long to answer a request."""
+    """An answer to a request that takes long."""
+
+    def describe(self, connection: Description) -> Description:
+        """Add to its connection's description what it does there."""
 
     def close(self) -> None:
         """The server stops: end the answer, and the connection."""
@@ -87,6 +92,11 @@ class Channel(HTTPChannel):
         self._refused = False
         self._congested = False
         self._bodyBytes = 0
+        self.id = connectionId()
+        self._peer = "?"
+        self._openedAt = 0.0
+        self._received = 0
+        self._sent = 0
 
     def connectionMade(self) -> None:
         HTTPChannel.connectionMade(self)
@@ -97,7 +107,9 @@ class Channel(HTTPChannel):
         if isinstance(transport, FileDescriptor):
             self._direct = transport
         self._setBufferSize(REQUEST_SIZE)
-        self.site.server.connectionOpened(self)
+        self._peer = peerName(transport.getPeer())
+        self._openedAt = self.site.server.clock.seconds()
+        self.site.server.connections.opened(self)
 
     def _setBufferSize(self, size: int) -> None:
         """Bound what is read at a time, and queued before a pause."""
@@ -110,11 +122,12 @@ class Channel(HTTPChannel):
             self._draining.cancel()
             self._draining = None
         HTTPChannel.connectionLost(self, reason)
-        self.site.server.connectionClosed(self)
+        self.site.server.connections.closed(self)
 
     # What comes
 
     def dataReceived(self, data: bytes) -> None:
+        self._received += len(data)
         if self._upgraded is not None:
             self._upgraded.dataReceived(data)
         elif not self._refused:
@@ -187,10 +200,35 @@ class Channel(HTTPChannel):
 
     def send(self, data: bytes) -> None:
         """Send media, at once as far as that goes."""
+        self._sent += len(data)
         if self._direct is not None:
             data = sendNow(self._direct, data)
         if data:
             self.transport.write(data)
+
+    def write(self, data: bytes) -> None:
+        self._sent += len(data)
+        HTTPChannel.write(self, data)
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        pieces = list(iovec)
+        self._sent += sum(map(len, pieces))
+        HTTPChannel.writeSequence(self, pieces)
+
+    def describe(self) -> Description:
+        """Say what it is and does."""
+        isTLS = ISSLTransport.providedBy(self.transport)
+        description = Description(
+            id=self.id,
+            kind="https" if isTLS else "http",
+            peer=self._peer,
+            since=self._openedAt,
+            state="between requests",
+            bytesReceived=self._received,
+            bytesSent=self._sent,
+        )
+        answering = self.answering
+        return description if answering is None else answering.describe(description)
 
     # Deadlines and the end
 

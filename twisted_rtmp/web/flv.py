@@ -2,20 +2,20 @@
 Live streams as FLV over HTTP: in the body of a response, or in binary messages of a
 WebSocket.
 
-Imports the players, the factory for typing, and C{twisted.web}.  A peer that plays
-over HTTP is a L{Player<twisted_rtmp.live.players.Player>} like one over RTMP: it joins,
-is bounded, loses frames and is counted alike.
+A peer that plays over HTTP is a L{Player<twisted_rtmp.live.players.Player>} like one
+over RTMP: it joins, is bounded, loses frames and is counted alike.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.web import http
@@ -28,12 +28,15 @@ from twisted_rtmp.flv.kinds import isSettled, tracksSeen
 from twisted_rtmp.flv.tags import encodeHeader
 from twisted_rtmp.interfaces import Refused, StreamRequest
 from twisted_rtmp.link import unsentBy
+from twisted_rtmp.live.connections import Description
+from twisted_rtmp.live.decisions import Action, Undecided
 from twisted_rtmp.live.players import FLVForm, Player, wantsGOP
+from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.live.selection import EVERYTHING, Selection
 from twisted_rtmp.media.capabilities import UNANNOUNCED
 from twisted_rtmp.names import DEFAULT_INSTANCE, peerName, printable
 from twisted_rtmp.web.answers import Origins, answer, notAllowed
-from twisted_rtmp.web.asking import connectOf, said
+from twisted_rtmp.web.asking import connectRequest, headerText
 from twisted_rtmp.web.bodies import Body, ResponseBody, SocketBody, setHeaders
 from twisted_rtmp.web.channel import channelOf
 from twisted_rtmp.web.websocket import VERSION, BadUpgrade, WebSocket, isUpgrade
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
-    from twisted_rtmp.factory import RTMPFactory
     from twisted_rtmp.live.streams import LiveStream
 
 #: RFC 9110, 15.5.22.
@@ -137,7 +139,7 @@ class FLVPlay:
     log = Logger()
 
     def __init__(
-        self, server: RTMPFactory, request: Request, application: str, name: str
+        self, server: Registry, request: Request, application: str, name: str
     ) -> None:
         """
         Look at the request; say nothing yet.
@@ -148,6 +150,7 @@ class FLVPlay:
         self.congested = False
         self._server = server
         self._clock = server.clock
+        self._policy = server.policyOf(application)
         self._request = request
         self._channel = channelOf(request)
         self._application = application
@@ -164,49 +167,66 @@ class FLVPlay:
         self._unsent = 0
         self._heldBytes = 0
         self._byWebSocket = request.method == b"GET" and isUpgrade(request)
+        self._kind = "ws" if self._byWebSocket else "http"
         self._body: Body
         if self._byWebSocket:
-            seconds = server.limits.drainSeconds
+            seconds = self._policy.limits.drainSeconds
             socket = WebSocket(request, self._clock, seconds, self._leave)
             self._body = SocketBody(request, socket)
         else:
             self._body = ResponseBody(request)
 
-    def start(self, asked: Awaitable[str]) -> None:
-        """
-        Begin.
-
-        @param asked: gives the name of the stream to play, or raises L{Refused}.
-        """
+    def start(self) -> None:
+        """Ask whether the peer may play; go on when there is a decision."""
         self._channel.answering = self
         self._request.notifyFinish().addErrback(self._lost)
-        decision = Deferred.fromCoroutine(self._decide(asked))
+        decision = Deferred.fromCoroutine(self._decide())
+        decision.addErrback(self._failed)
         if self._state is State.ASKING:
             self._decision = decision
 
-    async def _decide(self, asked: Awaitable[str]) -> None:
-        """Go on when there is a decision."""
+    async def _decide(self) -> None:
+        """Do what was asked for, if it is allowed."""
         try:
-            name = await asked
+            name = await self._allowed()
         except Refused as refusal:
-            code, text = http.FORBIDDEN, refusal.description
-        # An application's bug: no permission either, and the peer is told so.
-        except Exception:
-            if self._state is State.OVER:
-                return  # it was cancelled
-            self.log.failure("{peer}: no decision", peer=self.peer)
-            code, text = http.INTERNAL_SERVER_ERROR, "The server could not decide."
-        else:
-            code, text = http.OK, ""
+            self._decision = None
+            if self._state is not State.OVER:
+                isFault = isinstance(refusal, Undecided)
+                code = http.INTERNAL_SERVER_ERROR if isFault else http.FORBIDDEN
+                self._answer(code, refusal.description)
+            return
         self._decision = None
         if self._state is State.OVER:
             return
-        if code != http.OK:
-            self._answer(code, text)
-        elif self._request.method == b"HEAD":
+        if self._request.method == b"HEAD":
             self._look(name)
         else:
             self._play(name)
+
+    async def _allowed(self) -> str:
+        """
+        Ask as for a player over RTMP: C{connect}, then C{play}.
+
+        @return: the name of the stream to play.
+        @raise Refused: the peer may not play.
+        """
+        server, application = self._server, self._application
+        query = queryOf(self._request)
+        connect = connectRequest(self._request, application, query, self._kind)
+        await server.decide(Action.CONNECT, connect)
+        request = StreamRequest(
+            application, self._name, query, connect.address, connect
+        )
+        name = await server.decide(Action.PLAY, request)
+        await server.locate(application, name, request)
+        return name
+
+    def _failed(self, failure: Failure) -> None:
+        """End the connection: its peer has left, or there is a bug."""
+        if not failure.check(CancelledError):
+            self.log.failure("{peer}: a request failed", failure, peer=self.peer)
+            self._channel.abort()
 
     def _look(self, name: str) -> None:
         """Say whether the stream is there."""
@@ -227,7 +247,7 @@ class FLVPlay:
             FLVForm(selectionFor(query, self._request.getHeader(b"user-agent"))),
             self._name,
             self._clock.seconds(),
-            gopCache=wantsGOP(query, self._server.gopCache),
+            gopCache=wantsGOP(query, self._policy.gopCache),
             once=True,
         )
         there = self._server.play(self._application, name, self._player)
@@ -241,7 +261,7 @@ class FLVPlay:
         )
         if self._state is State.ASKING:
             self._enter(State.WAITING)
-            self._setTimer(self._server.limits.playerWaitSeconds, self._notThere)
+            self._setTimer(self._policy.limits.playerWaitSeconds, self._notThere)
 
     def _notThere(self) -> None:
         """Nobody has begun to publish in time."""
@@ -309,6 +329,18 @@ class FLVPlay:
         """The peer wants no more."""
         if self._state is not State.OVER:
             self._over()
+
+    def describe(self, connection: Description) -> Description:
+        """Add to its connection's description what it does there."""
+        suffix = "s" if self._request.isSecure() else ""
+        return replace(
+            connection,
+            kind=self._kind + suffix,
+            state=self._state.value,
+            application=printable(self._application),
+            agent=printable(headerText(self._request, b"user-agent")),
+            plays=(self._label,),
+        )
 
     def close(self) -> None:
         """The server stops."""
@@ -383,7 +415,7 @@ class FLVPlay:
     def _watch(self) -> None:
         """See to it that the peer takes something of what is queued."""
         self._unsent = unsentBy(self._channel.transport)
-        self._setTimer(self._server.limits.drainSeconds, self._isTaking)
+        self._setTimer(self._policy.limits.drainSeconds, self._isTaking)
 
     def _isTaking(self) -> None:
         """Cut the peer if it took nothing; it may be slow."""
@@ -391,7 +423,7 @@ class FLVPlay:
         if unsentBy(self._channel.transport) < self._unsent:
             self._watch()
         else:
-            self.cut(f"it takes nothing for {self._server.limits.drainSeconds:g} s")
+            self.cut(f"it takes nothing for {self._policy.limits.drainSeconds:g} s")
 
     def resumeProducing(self) -> None:
         """The peer has taken what was queued."""
@@ -416,7 +448,7 @@ class FLVResource(Resource):
 
     isLeaf = True
 
-    def __init__(self, server: RTMPFactory, origins: Origins) -> None:
+    def __init__(self, server: Registry, origins: Origins) -> None:
         Resource.__init__(self)
         self._server = server
         self._origins = origins
@@ -441,22 +473,5 @@ class FLVResource(Resource):
             request.setHeader(b"sec-websocket-version", VERSION)
             code = UPGRADE_REQUIRED if error.wrongVersion else http.BAD_REQUEST
             return answer(request, code, str(error))
-        play.start(self._ask(request, application, name))
+        play.start()
         return NOT_DONE_YET
-
-    async def _ask(self, request: Request, application: str, name: str) -> str:
-        """
-        Ask the authorizer, if there is one.
-
-        @return: the name of the stream to play.
-        @raise Refused: it may not be.
-        """
-        authorizer = self._server.authorizer
-        if authorizer is None:
-            return name
-        query = queryOf(request)
-        connect = connectOf(request, application, query)
-        await said(authorizer.connect(connect))
-        asked = StreamRequest(application, name, query, connect.address, connect)
-        renamed: str | None = await said(authorizer.play(asked))
-        return name if renamed is None else renamed

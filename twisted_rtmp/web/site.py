@@ -21,7 +21,7 @@ from twisted_rtmp.web.flv import FLVResource
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IReactorTime
 
-    from twisted_rtmp.factory import RTMPFactory
+    from twisted_rtmp.live.registry import Registry
 
 
 class Root(Resource):
@@ -57,7 +57,7 @@ class HTTPSite(Site):
     """
     A server's live streams, by HTTP.
 
-    @ivar server: the factory that has the streams.
+    @ivar server: has the streams.
     @ivar root: where other resources can be added.
     """
 
@@ -68,7 +68,7 @@ class HTTPSite(Site):
     def __init__(
         self,
         reactor: IReactorTime,
-        server: RTMPFactory,
+        server: Registry,
         *,
         origins: Iterable[str] = ("*",),
     ) -> None:
@@ -90,7 +90,9 @@ class HTTPSite(Site):
         )
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override]
-        return Site.buildProtocol(self, addr) if self.server.admit() else None
+        return (
+            Site.buildProtocol(self, addr) if self.server.connections.admit() else None
+        )
 
     def acceptableProtocols(self) -> list[bytes]:
         return [b"http/1.1"]

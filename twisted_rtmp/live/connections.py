@@ -1,0 +1,167 @@
+"""The connections of a server, whatever protocol they speak."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from twisted_rtmp.live.counters import Counters
+
+#: The least time between two log lines on newcomers turned away, in seconds.
+TURNED_AWAY_LOG_SECONDS = 10.0
+
+_numbers = count(1)
+
+
+def connectionId() -> str:
+    """Make an identifier for a connection: unique in this process, short in logs."""
+    return f"c{next(_numbers)}"
+
+
+@dataclass(frozen=True)
+class Description:
+    """
+    One connection as plain values, at one moment.
+
+    @ivar id: unique in this process.
+    @ivar kind: C{"rtmp"}, C{"rtmps"}, C{"http"}, C{"https"}, C{"ws"}, C{"wss"},
+        C{"pull"} or C{"push"}.
+    @ivar peer: the address of the other end, for people.
+    @ivar since: when it began, in the clock's seconds.
+    @ivar state: how far it has come, in a word or two.
+    @ivar bytesReceived: all that came, in bytes.
+    @ivar bytesSent: all that was sent, in bytes.
+    @ivar application: the application it is connected to; empty before that is known.
+    @ivar agent: the peer's software, as it says; may be empty.
+    @ivar publishes: the streams it publishes, as C{application/name}.
+    @ivar plays: the streams it plays or waits for, as C{application/name}.
+    """
+
+    id: str
+    kind: str
+    peer: str
+    since: float
+    state: str
+    bytesReceived: int = 0
+    bytesSent: int = 0
+    application: str = ""
+    agent: str = ""
+    publishes: tuple[str, ...] = ()
+    plays: tuple[str, ...] = ()
+
+
+class Connection(Protocol):
+    """A connection that counts against the limit and ends with the server."""
+
+    @property
+    def id(self) -> str:
+        """See L{Description}."""
+
+    def describe(self) -> Description:
+        """Say what it is and does."""
+
+    def close(self) -> None:
+        """Close when what is queued has been sent, or at a deadline."""
+
+    def abort(self) -> None:
+        """Close at once, whatever is queued."""
+
+
+class Connections:
+    """
+    The open connections of a server.
+
+    @ivar counters: L{Counters} of the server.
+    @ivar limit: how many there may be.
+    """
+
+    log = Logger()
+
+    def __init__(self, clock: IReactorTime, counters: Counters, limit: int) -> None:
+        self.counters = counters
+        self.limit = limit
+        self._clock = clock
+        self._open: dict[Connection, None] = {}
+        self._closing = False
+        self._toldTurnedAway: float | None = None
+        self._allClosed: Deferred[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Connection]:
+        """Give the connections, oldest first; they may change meanwhile."""
+        return iter(list(self._open))
+
+    def __contains__(self, connection: object) -> bool:
+        return connection in self._open
+
+    def byId(self, id: str) -> Connection | None:  # noqa: A002
+        """Find a connection by its identifier."""
+        return next((each for each in self._open if each.id == id), None)
+
+    def admit(self) -> bool:
+        """Decide whether there is room for a newcomer, by whatever protocol."""
+        if self._closing or len(self._open) >= self.limit:
+            self._turnAway()
+            return False
+        self.counters.accepted += 1
+        return True
+
+    def _turnAway(self) -> None:
+        """Count a newcomer that there is no room for; log now and then."""
+        self.counters.turnedAway += 1
+        now = self._clock.seconds()
+        told = self._toldTurnedAway
+        if not self._closing and (
+            told is None or now - told >= TURNED_AWAY_LOG_SECONDS
+        ):
+            self._toldTurnedAway = now
+            self.log.warn(
+                "a connection is turned away: {limit} are open ({count} so far)",
+                limit=self.limit,
+                count=self.counters.turnedAway,
+            )
+
+    def opened(self, connection: Connection) -> None:
+        """Take a connection that has its transport."""
+        self._open[connection] = None
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection that has lost its transport."""
+        self._open.pop(connection, None)
+        if not self._open and self._allClosed is not None:
+            allClosed, self._allClosed = self._allClosed, None
+            allClosed.callback(None)
+
+    def close(self) -> Deferred[None]:
+        """
+        Close all connections, and take no new ones.
+
+        @return: fires when all have closed.
+        """
+        self._closing = True
+        for connection in self:
+            connection.close()
+        if not self._open:
+            return succeed(None)
+        self._allClosed = Deferred()
+        return self._allClosed
+
+    def abort(self) -> int:
+        """
+        Close all connections at once.
+
+        @return: how many there were.
+        """
+        self._allClosed = None
+        left = list(self)
+        for connection in left:
+            connection.abort()
+        return len(left)
