@@ -127,6 +127,7 @@ class World(DiskClock):
         super().__init__()
         self.children = []
         self.error = None
+        self.endsAtOnce = False
 
     def spawnProcess(self, protocol, executable, args=(), env=None, **more):
         assert not more
@@ -135,6 +136,9 @@ class World(DiskClock):
             raise self.error
         child = Child(protocol, list(args), env)
         self.children.append(child)
+        if self.endsAtOnce:
+            # As the reactor does when the child has ended before it is waited for.
+            child.exit()
         return child
 
     def run(self, seconds=1.0, *children):
@@ -395,6 +399,16 @@ def test_aChildThatLeavesEarly(world, lines, status, text):
     assert text in lines[-1]
     assert stream.end().called
     assert len(lines) == 2, "no line a message"
+    assert world.getDelayedCalls() == []
+
+
+def test_aChildThatEndsBeforeItsStartIsKnown(world, loggedFailures):
+    world.endsAtOnce = True
+    stream = open_(world)
+    play(stream, [video(0, True), video(40)])
+    assert lost(stream) == {"pipe closed": 2}
+    assert booked(stream)
+    assert stream.end().called
     assert world.getDelayedCalls() == []
 
 

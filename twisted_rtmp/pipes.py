@@ -240,6 +240,11 @@ class PipeSink:
         assert state in _TRANSITIONS[self._state], f"{self._state} to {state}"
         self._state = state
 
+    @property
+    def running(self) -> bool:
+        """Whether its child takes media."""
+        return self._state is _State.RUNNING
+
     def _start(self) -> bool:
         """Run the command when the first message has come."""
         if self._state is not _State.IDLE:
@@ -257,6 +262,9 @@ class PipeSink:
             self._childEnded,
         )
         try:
+            # A child may end, and be reported, before its start has been.
+            self._moveTo(_State.RUNNING)
+            self._gone = False
             # Its own search in PATH; no shell.
             process: IProcessTransport = self._reactor.spawnProcess(
                 protocol, self._arguments[0], self._arguments, environment
@@ -269,16 +277,17 @@ class PipeSink:
                 error=error.strerror or str(error),
             )
             self._reason = "pipe not started"
+            self._gone = True
             self._moveTo(_State.CLOSED)
             return False
+        if not self.running:
+            return False  # the log has said how it ended
         self._log.info(
             "{stream}: runs {command} (process {pid})",
             stream=self._stream.label,
             command=printable(self._arguments[0]),
             pid=process.pid,
         )
-        self._moveTo(_State.RUNNING)
-        self._gone = False
         self._transport = process  # type: ignore[assignment]
         assert self._transport is not None
         self._transport.registerProducer(self, False)
