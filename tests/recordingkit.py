@@ -43,7 +43,7 @@ class StepPool:
     def __init__(self) -> None:
         self.hung = False
         self.started = self.stopped = 0
-        self.trips = 0
+        self.handOvers = 0
         self._works: list[Callable[[], None]] = []
 
     def start(self) -> None:
@@ -54,7 +54,7 @@ class StepPool:
 
     def callInThreadWithCallback(self, onResult, func, *args):
         assert self.started > self.stopped
-        self.trips += 1
+        self.handOvers += 1
         self._works.append(lambda: onResult(True, func(*args)))
         if not self.hung:
             self.work()

@@ -9,17 +9,16 @@ import pytest
 from recordingkit import audio, avcHeader, metadata, mux, timesOf, video
 
 from twisted_rtmp.flv import tags as flv
-from twisted_rtmp.flv.muxer import (
-    HEAD_PAYLOAD,
-    HEAD_SIZE,
-    INDEX_ENTRIES,
-    MAX_TIME,
+from twisted_rtmp.flv.head import HEAD_PAYLOAD, HEAD_SIZE, INDEX_ENTRIES, encodeHead
+from twisted_rtmp.flv.kinds import BOTH, Kinds
+from twisted_rtmp.flv.metadata import (
     METADATA_BYTES,
-    FLVMuxer,
-    KeyFrameIndex,
-    encodeHead,
-    readMetadata,
+    decodeMetadata,
+    lastingProperties,
 )
+from twisted_rtmp.flv.muxer import FLVMuxer
+from twisted_rtmp.flv.survey import KeyFrameIndex
+from twisted_rtmp.flv.timeline import MAX_TIME
 from twisted_rtmp.ledger import MediaCounts
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
@@ -49,7 +48,7 @@ def test_muxedTagsAreThoseOfTheWire():
 
 
 @pytest.mark.parametrize(
-    ("batches", "times", "anchors"),
+    ("batches", "times", "breaks"),
     [
         ([[100, 90, 110], [95, 130]], [10, 0, 20, 5, 40], 0),
         # A little before the start: belongs to the first frames.
@@ -66,17 +65,17 @@ def test_muxedTagsAreThoseOfTheWire():
         ([[2**32 - 40], [2**32], [2**32 + 40]], [0, 40, 80], 0),
     ],
 )
-def test_timeGoesOn(batches, times, anchors):
+def test_timeGoesOn(batches, times, breaks):
     muxer = FLVMuxer()
     data = b"".join(mux([video(t) for t in batch], muxer)[0] for batch in batches)
     assert timesOf(data) == times
-    assert muxer.anchors == anchors
+    assert muxer.timeline.breaks == breaks
 
 
 def test_oldHeadersDoNotMoveTheStart():
     data, _, muxer = mux([avcHeader(0), video(3_600_000, True), video(3_600_040)])
     assert timesOf(data) == [0, 0, 40]
-    assert muxer.anchors == 0
+    assert muxer.timeline.breaks == 0
 
 
 def test_headersJustBeforeKeepTheirDistance():
@@ -133,7 +132,7 @@ def test_audioAloneHasAnIndexUntilVideoComes():
 def test_headsAreOfOneSizeAndPlainAMF(entries, extra):
     times = [2000 * n for n in range(entries)]
     positions = [HEAD_SIZE + 7 * n for n in range(entries)]
-    head = encodeHead({"encoder": "x" * extra}, True, False, times, positions)
+    head = encodeHead({"encoder": "x" * extra}, Kinds(True, False), times, positions)
     assert len(head) == HEAD_SIZE
     reader = flv.FLVReader()
     reader.feed(head)
@@ -151,9 +150,14 @@ def test_headsAreOfOneSizeAndPlainAMF(entries, extra):
         assert "keyframes" not in values
 
 
+def readMetadata(payload):
+    properties = decodeMetadata(payload)
+    return None if properties is None else lastingProperties(properties)
+
+
 def test_metadataThatDoesNotFit():
     with pytest.raises(UsageError):
-        encodeHead({"x": "y" * 100_000}, True, True)
+        encodeHead({"x": "y" * 100_000}, BOTH)
     large = amf0.encode("onMetaData", {"x": "y" * METADATA_BYTES})
     assert readMetadata(large) is None
     assert readMetadata(amf0.encode("onMetaData", "text")) is None
@@ -164,7 +168,7 @@ def test_metadataThatDoesNotFit():
     assert readMetadata(payload) == largest
     full = range(INDEX_ENTRIES)
     facts = dict.fromkeys(f"fact number {n}" for n in range(20))
-    assert len(encodeHead({**largest, **facts}, True, True, full, full)) == HEAD_SIZE
+    assert len(encodeHead({**largest, **facts}, BOTH, full, full)) == HEAD_SIZE
 
 
 def test_theEncodersGuessesAreDropped():

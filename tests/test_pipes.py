@@ -290,6 +290,7 @@ def test_theChildReadsTheStream(world, lines):
         ([metadata(audiocodecid=10.0), audio(0)], 4),
         ([metadata(audiocodecid=10.0), avcHeader()], 5),
         ([metadata(a=1.0), audio(0)], 5),
+        ([metadata(width=640.0), avcHeader()], 1),
     ],
 )
 def test_theHeaderAnnouncesWhatComes(world, messages, flags):

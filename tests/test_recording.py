@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from recordingkit import (
+    MIB,
     LogLines,
     World,
     aacHeader,
@@ -23,7 +24,7 @@ from recordingkit import (
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp import disk
-from twisted_rtmp.flv.muxer import HEAD_SIZE
+from twisted_rtmp.flv.head import HEAD_SIZE
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
 from twisted_rtmp.recording import recorder
 from twisted_rtmp.wire import amf0
@@ -98,6 +99,29 @@ def test_everythingIsInTheFile(world, lines):
     assert world.recordings.recorders == set()
     assert world.recordings.stop().called
     assert world.clock.getDelayedCalls() == []
+
+
+def test_messagesWaitForTheTick(world):
+    streams = [world.stream(name=f"s{n}") for n in range(20)]
+    for stream in streams:
+        stream.messageReceived(audio(0))
+    world.tick(0.1)
+    for stream in streams:
+        stream.messageReceived(audio(100))
+    world.tick(0.09)
+    assert world.paths() == []
+    world.tick(0.02)
+    assert world.pool.handOvers == 1
+    assert [len(readTags(path)) for path in world.paths()] == [3] * 20
+
+
+def test_muchIsWrittenAtOnce(world):
+    stream = world.stream()
+    stream.messageReceived(video(0, True, MIB // 2))
+    assert world.pool.handOvers == 0
+    stream.messageReceived(video(40, size=MIB // 2))
+    assert world.pool.handOvers == 1
+    assert len(readTags(world.path())) == 3
 
 
 def test_theFileIsWholeAfterEveryBatch(world):
@@ -269,7 +293,7 @@ def test_timestampsThatStartAgain(world):
     world.tick()
     play(stream, gop(0))
     stream.end()
-    assert sink.anchors == 1
+    assert sink.timelineBreaks == 1
     times = [tag.timestamp for tag in readTags(world.path())[1:]]
     assert times == sorted(times)
     assert len(times) == 40

@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 from recordingkit import World, headOf, makeFLV, makeStream, messagesOf, readTags
 
-from twisted_rtmp.flv.muxer import HEAD_SIZE
+from twisted_rtmp.flv.head import HEAD_SIZE
 from twisted_rtmp.recording import Recordings
 from twisted_rtmp.wire.messages import Message
 

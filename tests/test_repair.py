@@ -27,7 +27,7 @@ from recordingkit import (
 )
 
 from twisted_rtmp.flv import tags as flv
-from twisted_rtmp.flv.muxer import HEAD_SIZE
+from twisted_rtmp.flv.head import HEAD_SIZE
 from twisted_rtmp.recording import Recordings
 from twisted_rtmp.recording.__main__ import Progress, main
 from twisted_rtmp.recording.repair import WINDOW_BYTES, RepairError, repair
@@ -249,10 +249,10 @@ def test_metadataThatCannotBeReadIsKept(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "no FLV"),
-        (b"FL", "no FLV"),
+        (b"", "not an FLV"),
+        (b"FL", "not an FLV"),
         (b"FLV\x01\x05\0\0", "shorter than"),
-        (b"MKV" * 100, "no FLV"),
+        (b"MKV" * 100, "not an FLV"),
         (flv.encodeHeader(), "holds no audio"),
         (flv.encodeHeader() + bytes(10_000), "holds no audio"),
         (b"FLV\x01\x05\xff\xff\xff\xff\0\0\0\0", "holds no audio"),
@@ -330,7 +330,7 @@ def test_theCommand(crashed, tmp_path, capsys):
     )
     assert err.splitlines() == [
         f"{missing}: not repaired: No such file or directory",
-        f"{bad}: not repaired: it is no FLV file of version 1",
+        f"{bad}: not repaired: it is not an FLV file of version 1",
     ]
     assert main([str(crashed)]) == 0
     assert "nothing to do" in capsys.readouterr().out

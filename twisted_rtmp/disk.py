@@ -2,8 +2,7 @@
 Ordered writes to files, off the reactor's thread.
 
 A L{Disk} owns one thread and one clock tick for all files; a L{FileWriter} is the
-reactor's side of one file and a L{DiskFile} the thread's.  This module knows
-nothing of FLV or streams; it must not import the server.
+reactor's side of one file and a L{DiskFile} the thread's.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from twisted_rtmp.wire.limits import MIB
 
 #: From the first byte that waits to its hand-over to the disk thread, in seconds.  A
 #: kill loses what has not been handed over, which is to be less than 0.5 s; shorter
-#: batches cost more, since each trip to the thread and back takes 80 us of CPU.
+#: batches cost more, since each hand-over to the thread and back takes 80 us of CPU.
 FLUSH_SECONDS = 0.2
 
 #: Bytes that are handed over at once, without waiting for the tick: the disk is kept
@@ -47,8 +46,8 @@ BATCH_BYTES = 1 * MIB
 HIGH_WATER = 8 * MIB
 LOW_WATER = 4 * MIB
 
-#: A paused producer and a disk that finishes nothing: after so many seconds the file
-#: is given up, since an encoder that cannot send gives up its connection.
+#: From the pause of a producer until its file is given up, in seconds, if the disk
+#: finishes nothing meanwhile: an encoder that cannot send gives up its connection.
 STALL_SECONDS = 10.0
 
 #: Seconds between two looks at the free space, and whether the file is still there.
@@ -64,7 +63,7 @@ _T = TypeVar("_T")
 
 
 class IDiskReactor(IReactorTime, IReactorFromThreads):
-    """What a L{Disk} needs of a reactor."""
+    """The parts of a reactor that a L{Disk} needs."""
 
 
 class Pool(Protocol):
@@ -98,7 +97,7 @@ class DiskStalled(OSError):
 
 
 class _DaemonThread(Thread):
-    """A thread that a disk which never answers may keep: the process can leave."""
+    """A thread that does not keep the process, should the disk never answer."""
 
     def start(self) -> None:
         self.daemon = True
@@ -106,7 +105,7 @@ class _DaemonThread(Thread):
 
 
 class _DiskPool(ThreadPool):
-    """One thread: so all work is done in the order it was given."""
+    """One thread, so that all work is done in the order in which it was given."""
 
     threadFactory = _DaemonThread
 
@@ -118,7 +117,7 @@ class Disk:
     """
     One thread for the writes of many files, and one tick.
 
-    @ivar trips: how often work was handed to the thread.
+    @ivar handOvers: how often work was handed to the thread.
     """
 
     def __init__(
@@ -128,11 +127,11 @@ class Disk:
         flushSeconds: float = FLUSH_SECONDS,
     ) -> None:
         """
-        @param pool: what runs the work, in order; one daemon thread by default.
+        @param pool: runs the work, in order; one daemon thread by default.
         @param flushSeconds: how long data may wait before it is handed over.
         """
         self.reactor = reactor
-        self.trips = 0
+        self.handOvers = 0
         self._pool: Pool = _DiskPool() if pool is None else pool
         self._flushSeconds = flushSeconds
         self._started = False
@@ -148,7 +147,7 @@ class Disk:
         """
         Call a function at the next tick, which is L{FLUSH_SECONDS} off at most.
 
-        All that is handed over by what one tick calls makes one trip.
+        All work that comes from what one tick calls is handed over at once.
         """
         self._woken.append(flush)
         if self._tick is None:
@@ -186,7 +185,7 @@ class Disk:
             self._started = True
             self._pool.start()
         jobs, self._jobs = self._jobs, []
-        self.trips += 1
+        self.handOvers += 1
         self._running += 1
 
         def done(success: bool, outcome: list[Any] | Failure) -> None:
@@ -251,7 +250,7 @@ class Disk:
 
 
 def _runAll(works: list[Callable[[], Any]]) -> list[Any]:
-    """Run functions one after the other; one's L{OSError} does not stop the next."""
+    """Run functions in turn; the L{OSError} of one does not stop the next."""
     results: list[Any] = []
     for work in works:
         try:
@@ -271,7 +270,7 @@ class DiskFile:
 
     @ivar path: where it is; empty until it has been created.
     @ivar size: bytes of all batches that were stored.
-    @ivar mark: what came with the last batch that was stored.
+    @ivar checkpoint: the object that was given with the last batch that was stored.
     """
 
     def __init__(
@@ -290,7 +289,7 @@ class DiskFile:
         """
         self.path = ""
         self.size = 0
-        self.mark: Any = None
+        self.checkpoint: Any = None
         self._directory = directory
         self._folders = list(components[:-1])
         self._name = components[-1]
@@ -302,7 +301,7 @@ class DiskFile:
     def append(
         self,
         buffers: list[bytes],
-        mark: object = None,
+        checkpoint: object = None,
         *,
         sync: bool = False,
         check: bool = False,
@@ -310,7 +309,7 @@ class DiskFile:
         """
         Store a batch at the end, whole or not at all.
 
-        @param mark: see L{mark}.
+        @param checkpoint: kept with the file when the batch is stored.
         @param sync: whether to wait until it is on the disk itself.
         @param check: whether to look for free space and the file's name.
         @return: L{None}, or why no other batch can follow this one.
@@ -331,7 +330,7 @@ class DiskFile:
             self._cutBack()
             raise
         self.size += size
-        self.mark = mark
+        self.checkpoint = checkpoint
         if check and self._minFree:
             self._error = self._lowSpace(self._fd)
         return self._error
@@ -340,7 +339,7 @@ class DiskFile:
         """
         Replace bytes that have been stored.
 
-        @raise OSError: as it says.
+        @raise OSError: the system refuses.
         """
         if self._fd >= 0 and self.size:
             _overwriteAll(self._fd, data, offset)
@@ -351,7 +350,8 @@ class DiskFile:
         """
         Overwrite the beginning and close the file; remove it if it is empty.
 
-        @param makeHead: given the size and the last mark, the bytes at the start.
+        @param makeHead: makes the bytes at the start, given the size and the last
+            checkpoint.
         @return: whether there is a file.
         @raise OSError: the beginning could not be written; the file is closed.
         """
@@ -361,7 +361,7 @@ class DiskFile:
             if not self.size:
                 os.unlink(self.path)
                 return False
-            _overwriteAll(self._fd, makeHead(self.size, self.mark), 0)
+            _overwriteAll(self._fd, makeHead(self.size, self.checkpoint), 0)
             if sync:
                 os.fsync(self._fd)
         finally:
@@ -411,7 +411,7 @@ class DiskFile:
         )
 
     def _cutBack(self) -> None:
-        """Take a batch off that was stored in part."""
+        """Remove a batch that was stored in part."""
         # If this fails too, the file ends with a piece of a tag, as after a crash; the
         # error that is already on its way says why.
         if self._fd >= 0:
@@ -421,9 +421,9 @@ class DiskFile:
 
 def _enter(folder: int, name: str) -> int:
     """
-    Open a folder's folder, which is made if it is not there.
+    Open a folder in a folder; make it if it is not there.
 
-    @raise OSError: it is a symbolic link, or no folder.
+    @raise OSError: it is a symbolic link, or not a folder.
     """
     with suppress(FileExistsError):
         os.mkdir(name, dir_fd=folder)
@@ -434,7 +434,7 @@ def _enter(folder: int, name: str) -> int:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR):
             raise
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no folder"
+        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "not a folder"
         raise OSError(error.errno, f"{name} is {what}") from error
 
 
@@ -500,7 +500,7 @@ class FileWriter:
         lowWater: int = LOW_WATER,
     ) -> None:
         """
-        @param failed: called at most once, with L{error}.
+        @param failed: called at most once, with C{error}.
         @param syncSeconds: the disk is waited for about this often; L{None} leaves
             it to the operating system.
         @param stallSeconds: see L{STALL_SECONDS}.
@@ -517,8 +517,6 @@ class FileWriter:
         self._stallSeconds = stallSeconds
         self._highWater = highWater
         self._lowWater = lowWater
-        self._pending: list[bytes] = []
-        self._pendingSize = 0
         self._producer: Any = None
         self._paused = False
         self._stall: IDelayedCall | None = None
@@ -526,18 +524,18 @@ class FileWriter:
         self._lastSync = now
         self._lastCheck = now
 
-    # -- IConsumer ---------------------------------------------------------
+    # IConsumer
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """
         Let a producer be paused when the disk does not keep up.
 
-        @raise UsageError: it is no push producer, or there is one already.
+        @raise UsageError: it is not a push producer, or there is one already.
         """
         if not streaming:
-            raise UsageError("a file takes an IPushProducer only")
+            raise UsageError("the producer of a file must be an IPushProducer")
         if self._producer is not None:
-            raise UsageError("a file takes one producer at a time")
+            raise UsageError("a file must have one producer at a time")
         self._producer = producer
         if self.error is None:
             self._checkWater()
@@ -548,42 +546,23 @@ class FileWriter:
         self._producer = None
 
     def write(self, data: bytes) -> None:
-        """Take bytes; they are handed over at the next tick."""
+        """Store bytes, as one batch."""
         self.writeSequence([data])
 
     def writeSequence(self, buffers: Sequence[bytes]) -> None:
-        """Take bytes; they are handed over at the next tick."""
-        if self.error is not None:
-            return
-        if not self._pending:
-            self._disk.wake(self.flush)
-        self._pending += buffers
-        size = sum(map(len, buffers))
-        self._pendingSize += size
-        self.waiting += size
-        if self._pendingSize >= BATCH_BYTES:
-            self.flush()
-        else:
-            self._checkWater()
+        """Store bytes, as one batch."""
+        self.send(list(buffers), sum(map(len, buffers))).addErrback(_known)
 
-    # -- batches -----------------------------------------------------------
-
-    def flush(self) -> None:
-        """Hand over what C{write} has taken."""
-        if self._pending:
-            buffers, self._pending = self._pending, []
-            size, self._pendingSize = self._pendingSize, 0
-            self.waiting -= size
-            self.send(buffers, size).addErrback(_known)
+    # Batches
 
     def send(
-        self, buffers: list[bytes], size: int, mark: object = None
+        self, buffers: list[bytes], size: int, checkpoint: object = None
     ) -> Deferred[None]:
         """
         Hand a batch over at once.
 
         @param size: the bytes in the buffers.
-        @param mark: kept with the file when the batch is stored.
+        @param checkpoint: kept with the file when the batch is stored.
         @return: fires when the operating system has taken the batch, or fails with
             the L{OSError} for which it has not taken any of it.
         """
@@ -603,7 +582,7 @@ class FileWriter:
         self.waiting += size
         file = self.file
         sent = self._disk.run(
-            lambda: file.append(buffers, mark, sync=sync, check=check)
+            lambda: file.append(buffers, checkpoint, sync=sync, check=check)
         ).addBoth(self._taken, size)
         self._checkWater()
         return sent
@@ -630,12 +609,11 @@ class FileWriter:
 
     def close(self, makeHead: Callable[[int, Any], bytes]) -> Deferred[bool]:
         """
-        Store what is left, rewrite the beginning, close the file.
+        Rewrite the beginning and close the file.
 
         @param makeHead: see L{DiskFile.finish}; called on the disk's thread.
         @return: see L{DiskFile.finish}.
         """
-        self.flush()
         file = self.file
         sync = self._syncSeconds is not None
         closed = self._disk.run(lambda: file.finish(makeHead, sync=sync))
@@ -649,16 +627,13 @@ class FileWriter:
     def _fail(self, error: OSError) -> None:
         if self.error is None:
             self.error = error
-            self._pending = []
-            self.waiting -= self._pendingSize
-            self._pendingSize = 0
             self.unregisterProducer()
             self._failed(error)
 
-    # -- pressure ----------------------------------------------------------
+    # Pressure
 
     def _checkWater(self) -> None:
-        """Pause or resume; something has been taken or stored."""
+        """Pause or resume the producer, since something has been taken or stored."""
         if self._paused:
             if self.waiting <= self._lowWater:
                 self._resume()
@@ -686,7 +661,7 @@ class FileWriter:
 
 
 def _known(failure: Failure) -> OSError:
-    """The error of a write, which L{FileWriter.error} tells already."""
+    """Take the error of a write, which is L{FileWriter.error} already."""
     failure.trap(OSError)
     error: OSError = failure.value  # type: ignore[assignment]
     return error

@@ -1,8 +1,4 @@
-"""
-Streams into child processes: each stream as FLV on a command's standard input.
-
-Imports the recording's format and the wire; not the protocol.
-"""
+"""Streams into child processes: each stream as FLV on a command's standard input."""
 
 from __future__ import annotations
 
@@ -34,12 +30,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_rtmp.flv import tags as flv
-from twisted_rtmp.flv.muxer import FLVMuxer, isMetadata, readMetadata
+from twisted_rtmp.flv.muxer import FLVMuxer
+from twisted_rtmp.flv.survey import MediaSurvey
 from twisted_rtmp.interfaces import ILiveStream, IMediaSink, ISinkFactory
 from twisted_rtmp.ledger import MediaCounts
 from twisted_rtmp.names import SHOWN_CHARACTERS, printable
 from twisted_rtmp.recording.names import encodeFolders, encodeName
-from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.limits import MIB
 from twisted_rtmp.wire.messages import Message
 
@@ -156,7 +152,7 @@ class PipeSink:
     known what the child can read and what is lost.
     """
 
-    _log = Logger()
+    log = Logger()
 
     def __init__(
         self,
@@ -191,7 +187,7 @@ class PipeSink:
         self._throttle = stream.throttle()
         self._throttled = False
         self._pending: list[Message] = []
-        self._pendingSize = 0
+        self._pendingBytes = 0
         self._batches: deque[_Batch] = deque()
         self._waiting = 0  # bytes in the batches
         self._sending: _Batch | None = None
@@ -204,7 +200,7 @@ class PipeSink:
         self._over = False  # the stream is
         self._gone = True  # the child is, with its output
 
-    # -- IMediaSink --------------------------------------------------------
+    # IMediaSink
 
     def mediaReceived(self, message: Message) -> None:
         if self._state is not _State.RUNNING and not self._start():
@@ -213,8 +209,8 @@ class PipeSink:
         if self._flushCall is None:
             self._flushCall = self._reactor.callLater(FLUSH_SECONDS, self._flushNow)
         self._pending.append(message)
-        self._pendingSize += len(message.payload)
-        if self._pendingSize >= BATCH_BYTES:
+        self._pendingBytes += len(message.payload)
+        if self._pendingBytes >= BATCH_BYTES:
             self._flush()
 
     def streamEnded(self) -> Deferred[None] | None:
@@ -234,7 +230,7 @@ class PipeSink:
         self._exited.append(exited)
         return exited
 
-    # -- the way to the child ----------------------------------------------
+    # The way to the child
 
     def _moveTo(self, state: _State) -> None:
         assert state in _TRANSITIONS[self._state], f"{self._state} to {state}"
@@ -270,7 +266,7 @@ class PipeSink:
                 protocol, self._arguments[0], self._arguments, environment
             )
         except OSError as error:
-            self._log.warn(
+            self.log.warn(
                 "{stream}: {command} cannot be run: {error}",
                 stream=self._stream.label,
                 command=printable(self._arguments[0]),
@@ -282,7 +278,7 @@ class PipeSink:
             return False
         if not self.running:
             return False  # the log has said how it ended
-        self._log.info(
+        self.log.info(
             "{stream}: runs {command} (process {pid})",
             stream=self._stream.label,
             command=printable(self._arguments[0]),
@@ -303,16 +299,16 @@ class PipeSink:
             self._flushCall.cancel()
             self._flushCall = None
         messages, self._pending = self._pending, []
-        self._pendingSize = 0
+        self._pendingBytes = 0
         if not messages:
             return
         counts = MediaCounts()
         muxer = self._muxer
-        first = muxer.base is None
+        first = muxer.timeline.base is None
         before = 0 if first else muxer.position
         buffers = muxer.mux(messages, counts)
         if first:
-            buffers.insert(0, flv.encodeHeader(*_tracks(messages)))
+            buffers.insert(0, _header(messages))
         size = muxer.position - before
         self._waiting += size
         self._batches.append(_Batch(buffers, size, counts))
@@ -364,7 +360,7 @@ class PipeSink:
         if left > 0:
             self._stallCall = self._reactor.callLater(left, self._checkStall)
             return
-        self._log.warn(
+        self.log.warn(
             "{stream}: the child has read nothing for {seconds:g} s and is cut off",
             stream=self._stream.label,
             seconds=self._stallSeconds,
@@ -402,7 +398,7 @@ class PipeSink:
             self._throttled = False
             self._throttle.resumeProducing()
 
-    # -- the child's end ---------------------------------------------------
+    # The child's end
 
     def _signalIn(self, seconds: float, signal: str = "TERM") -> None:
         if self._signalCall is not None:
@@ -433,7 +429,7 @@ class PipeSink:
             self._signalCall.cancel()
             self._signalCall = None
         early = not self._over
-        tell = self._log.info if well and not early else self._log.warn
+        tell = self.log.info if well and not early else self.log.warn
         tell(
             "{stream}: the child {status}{early}",
             stream=self._stream.label,
@@ -449,29 +445,19 @@ class PipeSink:
             each.callback(None)
 
 
-def _tracks(messages: Sequence[Message]) -> tuple[bool, bool]:
-    """
-    Whether there will be audio, and video: what the metadata says and what has come.
-
-    GStreamer ignores a kind that the header does not announce and waits 6 s for one
-    that does not come.
-    """
-    kinds = {message.typeId for message in messages}
+def _header(messages: Sequence[Message]) -> bytes:
+    """Write the FLV header, which cannot be corrected later."""
+    survey = MediaSurvey()
     for message in messages:
-        if isMetadata(message):
-            names = readMetadata(message.payload) or {}
-            if "audiocodecid" in names or "videocodecid" in names:
-                return (
-                    "audiocodecid" in names or MessageType.AUDIO in kinds,
-                    "videocodecid" in names or MessageType.VIDEO in kinds,
-                )
-    return True, True
+        survey.takeMetadata(message)
+        survey.learnMessage(message)
+    return flv.encodeHeader(*survey.lastingKinds)
 
 
 class _ChildProtocol(ProcessProtocol):
     """Hears of a child: its output goes to the log, line by line."""
 
-    _log = Logger()
+    log = Logger()
 
     def __init__(
         self,
@@ -513,7 +499,7 @@ class _ChildProtocol(ProcessProtocol):
             self._suppressed += 1
             return
         text = line.decode("utf-8", "replace")[:LINE_CHARACTERS]
-        self._log.info(
+        self.log.info(
             "{stream}: {line}{more}",
             stream=self._label,
             line="".join(

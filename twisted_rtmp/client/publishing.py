@@ -1,8 +1,4 @@
-"""
-Publishes an FLV file, in its own time or faster.
-
-Imports the client's streams and the FLV format; the clock is an argument.
-"""
+"""Publishes an FLV file, in its own time or faster."""
 
 from __future__ import annotations
 
@@ -11,7 +7,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from twisted.internet.task import deferLater
 
-from twisted_rtmp.flv.muxer import isMetadata, readMetadata
+from twisted_rtmp.flv.metadata import (
+    decodeMetadata,
+    isMetadata,
+    lastingProperties,
+)
 from twisted_rtmp.flv.tags import FLVReader
 from twisted_rtmp.media.flags import (
     CODED,
@@ -26,7 +26,7 @@ from twisted_rtmp.media.payloads import flagsOf
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import NEED_DATA, MessageType
-from twisted_rtmp.wire.errors import FLVError, ProtocolError
+from twisted_rtmp.wire.errors import FLVError
 from twisted_rtmp.wire.messages import Message
 
 if TYPE_CHECKING:
@@ -76,17 +76,12 @@ def readMessages(file: BinaryIO) -> Iterator[Message]:
 def _withoutFileFacts(message: Message) -> Message:
     if not isMetadata(message):
         return message
-    metadata = readMetadata(message.payload)
-    if metadata is None:
+    properties = decodeMetadata(message.payload)
+    lasting = None if properties is None else lastingProperties(properties)
+    if lasting is None or lasting == properties:
         return message
-    try:
-        [_, whole, *_] = amf0.decode(message.payload)
-    except ProtocolError:
-        return message
-    if len(whole) != len(metadata):
-        payload = amf0.encode("onMetaData", ECMAArray(metadata))
-        return Message(message.typeId, message.timestamp, 0, payload)
-    return message
+    payload = amf0.encode("onMetaData", ECMAArray(lasting))
+    return Message(message.typeId, message.timestamp, 0, payload)
 
 
 class FilePublisher:

@@ -1,15 +1,11 @@
-"""
-Stores what a client plays: in an FLV file, or as FLV on a pipe.
-
-Imports the FLV format and the wire; not the client.
-"""
+"""Stores what a client plays: in an FLV file, or as FLV on a pipe."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol, cast
 
 from twisted.internet.defer import Deferred
@@ -20,20 +16,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_rtmp.flv import tags as flv
-from twisted_rtmp.flv.muxer import (
-    HEAD_SIZE,
-    FLVMuxer,
-    encodeHead,
-    fileFacts,
-    isMetadata,
-    readMetadata,
-)
+from twisted_rtmp.flv.head import HEAD_SIZE
+from twisted_rtmp.flv.muxer import FLVMuxer
+from twisted_rtmp.flv.survey import MediaSurvey
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.ledger import MediaCounts
 from twisted_rtmp.media import payloads as media
 from twisted_rtmp.media.payloads import CODED
-from twisted_rtmp.wire.constants import MessageType
-from twisted_rtmp.wire.errors import ProtocolError
 from twisted_rtmp.wire.messages import Message
 
 #: Messages and bytes that are kept until the first frame is there, which says where the
@@ -41,14 +30,6 @@ from twisted_rtmp.wire.messages import Message
 #: what is more belongs to a stream without frames, such as one of captions.
 WAITING_MESSAGES = 500
 WAITING_BYTES = 1024 * 1024
-
-_AUDIO: int = MessageType.AUDIO
-_VIDEO: int = MessageType.VIDEO
-
-_FACTS: dict[int, Callable[[bytes], dict[str, Any]]] = {
-    _AUDIO: media.audioFacts,
-    _VIDEO: media.videoFacts,
-}
 
 
 class Output(Protocol):
@@ -258,14 +239,12 @@ class FLVSink:
         self._begun = False
         self._waiting: list[Message] = []
         self._waitingSize = 0
-        self._metadata: dict[str, Any] = {}
-        self._facts: dict[str, Any] = {}
-        self._kinds: set[int] = set()
+        self._survey = MediaSurvey()
 
     @property
     def duration(self) -> float:
         """The time of the last message in the file, in seconds."""
-        return self._muxer.lastTime / 1000
+        return self._muxer.timeline.lastTime / 1000
 
     def mediaReceived(self, message: Message) -> None:
         message.flags = media.flagsOf(message.typeId, message.payload)
@@ -278,17 +257,13 @@ class FLVSink:
         if self._full:
             self._enough()
             return
-        if message.typeId in _FACTS and message.typeId not in self._kinds:
-            self._learn(message)
+        self._survey.learnMessage(message)
         if self._begun:
             self._write([message])
             return
-        if self._output.head and isMetadata(message):
-            metadata = readMetadata(message.payload)
-            if metadata is not None:
-                self._metadata = metadata
-                self.counts.count(message)
-                return
+        if self._survey.takeMetadata(message) and self._output.head:
+            self.counts.count(message)
+            return
         self._waiting.append(message)
         self._waitingSize += len(message.payload)
         if (
@@ -297,17 +272,6 @@ class FLVSink:
             or self._waitingSize > WAITING_BYTES
         ):
             self._begin()
-
-    def _learn(self, message: Message) -> None:
-        """Look for what C{onMetaData} tells of the media."""
-        try:
-            facts = _FACTS[message.typeId](message.payload)
-        except ProtocolError:
-            return  # what the server sends is stored as it is
-        for name, value in facts.items():
-            self._facts.setdefault(name, value)
-        if message.flags & CODED:
-            self._kinds.add(message.typeId)
 
     def _begin(self) -> None:
         """Where the time begins is known: write the head, and all that waits."""
@@ -318,18 +282,12 @@ class FLVSink:
             # Headers come as old as they are to who joins a stream.
             for message in messages:
                 message.timestamp = max(message.timestamp, frame.timestamp)
-        # Whatever comes: a reader looks at the tags.
-        head = self._head({}) if self._output.head else flv.encodeHeader()
-        self._write(messages, head)
-
-    def _head(self, facts: dict[str, Any]) -> bytes:
-        index = self._muxer.index
-        entries: tuple[Sequence[int], Sequence[int]] = (index.times, index.positions)
-        return encodeHead(
-            {**self._metadata, **self._facts, **facts},
-            _AUDIO in self._kinds,
-            _VIDEO in self._kinds,
-            *(entries if facts else ((), ())),
+        survey = self._survey
+        self._write(
+            messages,
+            survey.encodeHead()
+            if self._output.head
+            else flv.encodeHeader(*survey.lastingKinds),
         )
 
     def _write(self, messages: list[Message], head: bytes = b"") -> None:
@@ -368,14 +326,11 @@ class FLVSink:
         head = b""
         if self._begun and self._output.head and self.error is None:
             muxer = self._muxer
-            head = self._head(
-                fileFacts(
-                    muxer.position,
-                    muxer.lastTime,
-                    _AUDIO in self._kinds,
-                    _VIDEO in self._kinds,
-                    len(muxer.index.times),
-                )
+            head = self._survey.encodeFinalHead(
+                muxer.position,
+                muxer.timeline.lastTime,
+                muxer.index.times,
+                muxer.index.positions,
             )
         try:
             return self._output.close(head)

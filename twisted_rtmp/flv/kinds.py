@@ -1,74 +1,120 @@
 """
-Which of audio and video a stream has: what the header of an FLV stream says.
+Kinds of media: which of audio and video a stream has, as the header of an FLV stream
+says.
 
-Imports C{twisted_rtmp.wire}, and the streams for typing.
+It matters: with a kind too many mpegts.js waits for ever, ffmpeg for 5 s and GStreamer
+for 6 s; with a kind too few GStreamer ignores what comes of it, and mpegts.js may.  So
+there is one rule for files, pipes and HTTP.  A kind I{has come} once a sequence header
+or a coded frame of it has; the metadata I{promise} it if they say anything of it.
+
+    ============================  ==================================================
+    A finished file               what has come
+    A file that is written        what has come and what is promised; corrected when
+                                  more comes
+    HTTP                          waits until the stream is settled, or a second;
+                                  then what has come
+    A pipe, which cannot correct  what has come and what is promised; both if nothing
+    and does not wait             is promised
+    ============================  ==================================================
+
+Where nothing is known at all, the answer is both: mpegts.js does not take a header
+with neither for FLV.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
-from twisted_rtmp.wire import amf0
+from twisted_rtmp.flv.metadata import decodeMetadata
+from twisted_rtmp.ledger import Ledger
 from twisted_rtmp.wire.constants import MessageType
-from twisted_rtmp.wire.errors import ProtocolError
+from twisted_rtmp.wire.messages import Message
 
-if TYPE_CHECKING:
-    from twisted_rtmp.live.streams import LiveStream
-
-#: Frames after which a stream has shown what it has, whatever its metadata says: about
-#: a second.
+#: Frames after which a stream has shown what it has, whatever its metadata promise:
+#: about a second.
 SETTLE_FRAMES = 100
 
 _AUDIO: int = MessageType.AUDIO
 _VIDEO: int = MessageType.VIDEO
 
-#: What in C{onMetaData} tells that there is audio, or video.
+#: Properties of C{onMetaData} that promise audio, or video.
 _AUDIO_KEYS = ("audiocodecid", "audiosamplerate", "hasAudio")
 _VIDEO_KEYS = ("videocodecid", "width", "hasVideo")
 
 
-def tracksSeen(stream: LiveStream) -> tuple[bool, bool]:
-    """Whether a stream has had audio, and video."""
+class Kinds(NamedTuple):
+    """Which of audio and video there is."""
+
+    audio: bool
+    video: bool
+
+    def __or__(self, other: Kinds) -> Kinds:
+        return Kinds(self.audio or other.audio, self.video or other.video)
+
+    def orBoth(self) -> Kinds:
+        """Give both if there is neither."""
+        return self if self.audio or self.video else BOTH
+
+
+NEITHER = Kinds(False, False)
+BOTH = Kinds(True, True)
+
+
+class Source(Protocol):
+    """What must be known of a stream to tell its kinds."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The figures of what has come."""
+
+    @property
+    def metadata(self) -> Message | None:
+        """The newest C{onMetaData}."""
+
+    def headers(self) -> list[Message]:
+        """List the newest metadata and sequence headers."""
+
+
+def promisedKinds(properties: Mapping[str, Any] | None) -> Kinds:
+    """
+    Tell which kinds metadata promise.
+
+    @param properties: see L{decodeMetadata}.
+    """
+    if properties is None:
+        return NEITHER
+    return Kinds(
+        any(properties.get(key) not in (None, False, "") for key in _AUDIO_KEYS),
+        any(properties.get(key) not in (None, False, "") for key in _VIDEO_KEYS),
+    )
+
+
+def lastingKinds(come: Kinds, promised: Kinds) -> Kinds:
+    """Choose the kinds of a header that must be written now and stays as it is."""
+    return come | promised if promised != NEITHER else BOTH
+
+
+def receivedKinds(stream: Source) -> Kinds:
+    """Tell which kinds a live stream has had."""
     received = stream.ledger.received
     types = {header.typeId for header in stream.headers()}
-    return (
+    return Kinds(
         received.audio > 0 or _AUDIO in types,
         received.video > 0 or _VIDEO in types,
     )
 
 
-def tracksPromised(stream: LiveStream) -> tuple[bool, bool]:
-    """Whether a stream's metadata tell of audio, and of video."""
-    if stream.metadata is None:
-        return False, False
-    try:
-        values = amf0.decode(stream.metadata.payload)
-    except ProtocolError:
-        return False, False
-    facts = values[1] if len(values) > 1 else None
-    if not isinstance(facts, dict):
-        return False, False
-    return (
-        any(facts.get(key) not in (None, False, "") for key in _AUDIO_KEYS),
-        any(facts.get(key) not in (None, False, "") for key in _VIDEO_KEYS),
-    )
-
-
-def isSettled(stream: LiveStream) -> bool:
-    """
-    Whether it is known which of audio and video a stream has.
-
-    The header of an FLV stream says so, and it matters: with a track too many
-    mpegts.js waits for ever and ffmpeg for 5 s, with one too few mpegts.js may play
-    without it.
-    """
-    seen = tracksSeen(stream)
-    if all(seen):
+def isSettled(stream: Source) -> bool:
+    """Tell whether what has come of a live stream is what it has."""
+    come = receivedKinds(stream)
+    if come == BOTH:
         return True
     received = stream.ledger.received
     if received.audio + received.video >= SETTLE_FRAMES:
         return True
-    promised = tracksPromised(stream)
-    return any(promised) and all(
-        there for there, wanted in zip(seen, promised, strict=True) if wanted
-    )
+    metadata = stream.metadata
+    if metadata is None:
+        return False
+    promised = promisedKinds(decodeMetadata(metadata.payload))
+    return promised != NEITHER and come | promised == come

@@ -10,15 +10,13 @@ in turn, with a back pointer at the end::
     tag:  type  size  timestamp  timestamp bits 24-31  stream id  payload
            1     3        3               1                3        size
 
-All numbers are big-endian.  FLV 10.1, E.2 to E.4.1.  Imports the standard library
-and its own package's constants, errors, messages and AMF0.
+All numbers are big-endian.  FLV 10.1, E.2 to E.4.1.
 """
 
 from __future__ import annotations
 
 import struct
 
-from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.constants import (
     MAX_MESSAGE_LENGTH,
     NEED_DATA,
@@ -82,16 +80,6 @@ def encodeTagHeader(typeId: int, timestamp: int, size: int) -> bytes:
     )
 
 
-def encodePreviousTagSize(size: int) -> bytes:
-    """
-    Write the back pointer that follows a tag.  FLV 10.1, E.3.
-
-    @param size: of the tag's payload, in bytes; the tag's header is added here.
-    @return: 4 bytes.
-    """
-    return _packPointer(size + TAG_HEADER_SIZE)
-
-
 def encodeTag(typeId: int, timestamp: int, payload: bytes) -> bytes:
     """
     Write a tag and the back pointer after it.
@@ -109,17 +97,6 @@ def encodeTag(typeId: int, timestamp: int, payload: bytes) -> bytes:
             _packPointer(size + TAG_HEADER_SIZE),
         )
     )
-
-
-def scriptData(name: str, value: object) -> bytes:
-    """
-    Write the payload of a script data tag: a name and one value.  FLV 10.1, E.4.4.
-
-    @param name: such as C{"onMetaData"}.
-    @param value: anything that L{amf0.encode} takes.
-    @raise UsageError: AMF0 cannot hold the value.
-    """
-    return amf0.encode(name, value)
 
 
 class FLVReader:

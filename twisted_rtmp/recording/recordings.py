@@ -1,8 +1,4 @@
-"""
-All recordings of a server: L{Recordings} gives each stream that begins its recorder.
-
-Imports the recorders, the disk and the interfaces; not the protocol.
-"""
+"""All recordings of a server: L{Recordings} gives each new stream its recorder."""
 
 from __future__ import annotations
 
@@ -17,14 +13,15 @@ from twisted_rtmp.disk import STALL_SECONDS, Disk, IDiskReactor, Pool
 from twisted_rtmp.interfaces import ILiveStream, ISinkFactory
 from twisted_rtmp.limits import STOP_SECONDS
 from twisted_rtmp.recording.names import DEFAULT_NAME, RecordName
-from twisted_rtmp.recording.recorder import FinishedFile, FLVRecorder, Settings
+from twisted_rtmp.recording.part import FinishedFile, Settings
+from twisted_rtmp.recording.recorder import FLVRecorder
 from twisted_rtmp.recording.trackfiles import TrackRecorder
 
 if TYPE_CHECKING:
     pass
 
-#: Bytes on the disk below which nothing is recorded.  None: how much a disk needs for
-#: others only its operator knows, and a full one does not end a stream.
+#: Free bytes on the disk below which nothing is recorded.  None: only the operator
+#: knows how much others need, and a full disk does not end a stream.
 MIN_FREE = 0
 
 
@@ -42,7 +39,7 @@ class Recordings:
 
     sinkName = "recording"
 
-    _log = Logger()
+    log = Logger()
 
     def __init__(
         self,
@@ -62,8 +59,9 @@ class Recordings:
         """
         @param directory: made when the first stream is recorded.
         @param name: see L{RecordName}.
-        @param rotateSeconds: begin a new file at the first key frame after so long.
-        @param rotateBytes: begin a new file at the first key frame after so many.
+        @param rotateSeconds: the length of a file, in seconds: the next one begins at
+            the first key frame after that.
+        @param rotateBytes: the size of a file, in bytes, likewise.
         @param minFree: bytes that must remain free on the disk.
         @param fsyncSeconds: wait for the disk itself about this often; L{None} leaves
             it to the operating system when its cache is written.
@@ -73,7 +71,7 @@ class Recordings:
             own; otherwise a stream's file has all of them, as they came.
         @param now: the time for names, in seconds since 1970; the reactor's by default.
         @param pool: see L{Disk}.
-        @raise ValueError: an argument makes no sense; the message is one line.
+        @raise ValueError: an argument is invalid; the message is one line.
         """
         for what, value in (
             ("rotateSeconds", rotateSeconds),
@@ -118,7 +116,7 @@ class Recordings:
         for callback in self.finished:
             # An application's fault is not the recording's.
             maybeDeferred(callback, file).addErrback(
-                lambda failure: self._log.failure(
+                lambda failure: self.log.failure(
                     "A callback of a finished recording failed", failure
                 )
             )
@@ -130,7 +128,7 @@ class Recordings:
         """
         Finish every recording and end the disk's thread.
 
-        @param seconds: how long a disk that does not answer is waited for.
+        @param seconds: how long to wait for a disk that does not answer.
         @return: fires when all is done, or given up; it never fails.
         """
         self._stopped = True
@@ -140,7 +138,7 @@ class Recordings:
 
     def _tellStopped(self, complete: bool) -> None:
         if not complete:
-            self._log.warn(
+            self.log.warn(
                 "The disk does not answer; {count} recordings are left unfinished",
                 count=len(self.recorders),
             )

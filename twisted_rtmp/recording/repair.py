@@ -3,7 +3,7 @@ Finishes FLV files that a crash left behind.
 
 A file is read once from start to end, without its payloads where they do not matter;
 then its tail is cut off after the last whole tag, and length and index are written
-into the space at its start.  Imports the format and the wire; no reactor.
+into the space at its start.
 """
 
 from __future__ import annotations
@@ -14,36 +14,26 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from twisted_rtmp.flv import tags as flv
-from twisted_rtmp.flv.muxer import (
-    AUDIO_INDEX_MILLISECONDS,
-    HEAD_PAYLOAD,
-    HEAD_SIZE,
-    MAX_TIME,
-    SPACE,
-    KeyFrameIndex,
-    encodeHead,
-    fileFacts,
-    isMetadata,
-    lowestTrack,
-    readMetadata,
-    tellsAll,
-)
+from twisted_rtmp.flv.head import HEAD_PAYLOAD, HEAD_SIZE
+from twisted_rtmp.flv.metadata import SPACE, isMetadata
+from twisted_rtmp.flv.survey import KeyFrameIndex, MediaSurvey
+from twisted_rtmp.flv.timeline import MAX_TIME
 from twisted_rtmp.media import payloads as media
 from twisted_rtmp.wire.constants import TagType
 from twisted_rtmp.wire.errors import UsageError
 from twisted_rtmp.wire.limits import MIB
 from twisted_rtmp.wire.messages import Message
 
-#: Bytes that are read at once; larger payloads are passed over without reading.
+#: Bytes that are read at once; larger payloads are skipped without reading.
 WINDOW_BYTES = 256 * 1024
 
 #: Bytes that are copied at once into a new file.
 COPY_BYTES = 1 * MIB
 
-#: Of a payload, the bytes that say what it is.  More are read of several tracks.
+#: Bytes at the beginning of a payload that say what it is.  More are read of several
+#: tracks.
 PREFIX_BYTES = 64
 
 #: Bytes of a sequence header that are looked at.  HEVC's largest have some hundred.
@@ -62,20 +52,20 @@ _unpackPointer = struct.Struct(">I").unpack
 
 
 class RepairError(Exception):
-    """A file cannot be repaired as it was asked for; says what can be done."""
+    """A file cannot be repaired as it was asked for; the message says how it can be."""
 
 
 @dataclass
 class Repaired:
     """
-    What was done to a file.
+    The result of a repair.
 
     @ivar path: the file that is whole now.
     @ivar changed: whether anything had to be done.
     @ivar size: bytes.
     @ivar duration: the last tag's time, in seconds.
     @ivar tags: audio, video and data tags that it holds.
-    @ivar cut: bytes at the end that were no whole tag.
+    @ivar cut: bytes at the end that were not a whole tag.
     @ivar damaged: bytes in the middle that were left out.
     """
 
@@ -109,26 +99,25 @@ class _Window:
 @dataclass
 class _Scan:
     """
-    What a file holds.
+    The contents of a file.
 
     @ivar size: of the file, in bytes.
     @ivar ranges: where whole tags stand, as starts and ends.
     @ivar head: the first tag's payload, if that is C{onMetaData}.
-    @ivar headEnd: where that tag ends; where tags begin if it is none.
+    @ivar isHeadTaken: whether the new head has the properties of that tag.
+    @ivar headEnd: where that tag ends; where tags begin if there is none.
+    @ivar survey: what the new head is to say of the media.
     """
 
     size: int
     ranges: list[tuple[int, int]] = field(default_factory=list)
     head: bytes | None = None
+    isHeadTaken: bool = False
     headEnd: int = 0
     tags: int = 0
     lastTime: int = 0
-    facts: dict[str, Any] = field(default_factory=dict)
-    kinds: set[int] = field(default_factory=set)
-    untold: set[int] = field(default_factory=lambda: {_AUDIO, _VIDEO})
-    leadingTrack: int | None = None
+    survey: MediaSurvey = field(default_factory=MediaSurvey)
     index: KeyFrameIndex = field(default_factory=KeyFrameIndex)
-    nextAudio: int = 0
 
     @property
     def end(self) -> int:
@@ -157,8 +146,8 @@ def repair(
         for files of other programs and for those with damage in the middle, which is
         left out.
     @param progress: called with bytes done and bytes to do.
-    @raise RepairError: it needs C{output}, is no FLV, or holds nothing.
-    @raise OSError: as it says.
+    @raise RepairError: it needs C{output}, is not FLV, or holds nothing.
+    @raise OSError: the file cannot be read or written.
     """
     flags = os.O_RDONLY if output is not None else os.O_RDWR
     fd = os.open(path, flags | os.O_CLOEXEC)
@@ -175,7 +164,7 @@ def repair(
         os.close(fd)
 
 
-# -- reading -----------------------------------------------------------------
+# Reading
 
 
 def _scanFile(
@@ -193,9 +182,10 @@ def _scanFile(
         for header in _tagsFrom(window, position, scan.size):
             tagStart, end = header[0], header[1]
             if tagStart == scan.headEnd and not scan.tags and scan.head is None:
-                payload = _metadataOf(window, header)
-                if payload is not None:
-                    scan.head = payload
+                metadata = _metadataIn(window, header)
+                if metadata is not None:
+                    scan.head = metadata.payload
+                    scan.isHeadTaken = scan.survey.takeMetadata(metadata)
                     scan.headEnd = start = position = end
                     continue
             _learn(scan, window, header)
@@ -213,11 +203,11 @@ def _scanFile(
 def _readHeader(window: _Window) -> int:
     """
     @return: where the first tag begins.
-    @raise RepairError: this is no FLV.
+    @raise RepairError: this is not FLV.
     """
     data = window.read(0, flv.HEADER_SIZE)
     if not data.startswith(b"FLV\x01"):
-        raise RepairError("it is no FLV file of version 1")
+        raise RepairError("it is not an FLV file of version 1")
     if len(data) < flv.HEADER_SIZE:
         raise RepairError("it is shorter than an FLV header")
     dataOffset: int = _unpackPointer(data[5:9])[0]
@@ -256,7 +246,7 @@ def _parseTag(data: bytes, position: int, size: int) -> _Header | None:
 
 
 def _pointsBack(window: _Window, header: _Header) -> bool:
-    """Whether the right back pointer follows a tag."""
+    """Tell whether the right back pointer follows a tag."""
     pointer = window.read(header[1] - flv.PREVIOUS_TAG_SIZE, flv.PREVIOUS_TAG_SIZE)
     size: int = _unpackPointer(pointer)[0]
     return size == header[4] + flv.TAG_HEADER_SIZE
@@ -303,15 +293,16 @@ def _resynchronise(window: _Window, position: int, size: int) -> int:
     return size
 
 
-def _metadataOf(window: _Window, header: _Header) -> bytes | None:
-    """The payload of a tag that is C{onMetaData}."""
+def _metadataIn(window: _Window, header: _Header) -> Message | None:
+    """Read a tag that is C{onMetaData}."""
     start, _, typeId, time, size, _ = header
     payload = window.read(start + flv.TAG_HEADER_SIZE, size)
-    return payload if isMetadata(Message(typeId, time, 0, payload)) else None
+    message = Message(typeId, time, 0, payload)
+    return message if isMetadata(message) else None
 
 
 def _learn(scan: _Scan, window: _Window, header: _Header) -> None:
-    """Take what a tag tells about the file."""
+    """Learn what a tag tells about the file."""
     start, _, typeId, time, size, payload = header
     scan.tags += 1
     if time > MAX_TIME:
@@ -323,50 +314,26 @@ def _learn(scan: _Scan, window: _Window, header: _Header) -> None:
     if size > PREFIX_BYTES and _isDeep(typeId, payload):
         payload = window.read(position, size)
     flags = media.flagsOf(typeId, payload)
-    _learnFacts(scan, window, header, payload, flags)
+    if scan.survey.wants(typeId, payload, flags):
+        if len(payload) < size:
+            payload = window.read(position, min(size, HEADER_BYTES))
+        scan.survey.learn(typeId, payload, flags)
+    if not flags & media.CODED:
+        return
+    index = scan.index
+    if typeId == _AUDIO:
+        index.addAudio(time, start)
+        return
+    index.hasVideo = True
     if flags & media.KEY_FRAME:
-        scan.nextAudio = -1  # there is video: its key frames are the index
-        track = lowestTrack(payload, flags)
-        if scan.leadingTrack is None or track < scan.leadingTrack:
-            scan.leadingTrack = track
-            scan.index.clear()
-        if track == scan.leadingTrack:
-            scan.index.add(time, start)
-    elif typeId == _AUDIO and flags & media.CODED and 0 <= scan.nextAudio <= time:
-        scan.index.add(time, start)
-        scan.nextAudio = time + AUDIO_INDEX_MILLISECONDS
-
-
-def _learnFacts(
-    scan: _Scan, window: _Window, header: _Header, payload: bytes, flags: int
-) -> None:
-    """
-    Take what C{onMetaData} is to tell, as a recorder does.
-
-    @param payload: the whole of it, or its beginning.
-    """
-    start, _, typeId, _, size, _ = header
-    tells = False
-    if not flags & media.SEQUENCE_HEADER:
-        if not flags & media.CODED or typeId not in scan.untold:
-            return
-        tells = tellsAll(typeId, payload, flags)
-        if not tells and typeId in scan.kinds:
-            return
-    scan.kinds.add(typeId)
-    if len(payload) < size:
-        payload = window.read(start + flv.TAG_HEADER_SIZE, min(size, HEADER_BYTES))
-    read = media.videoFacts if typeId == _VIDEO else media.audioFacts
-    for name, value in read(payload).items():
-        scan.facts.setdefault(name, value)
-    if tells:
-        scan.untold.discard(typeId)
+        index.addKeyFrame(payload, flags, time, start)
 
 
 def _isDeep(typeId: int, payload: bytes) -> bool:
     """
-    Whether extensions, several tracks or a configuration stand before what the payload
-    is.  A single track does not, of which encoders with many make most messages.
+    Tell whether extensions, several tracks or a configuration stand before what says
+    what the payload is.  A single track does not, of which encoders with many make most
+    messages.
     """
     first, second = payload[0], payload[1]
     packetType = first & 0x0F
@@ -379,7 +346,7 @@ def _isDeep(typeId: int, payload: bytes) -> bool:
     )
 
 
-# -- writing -----------------------------------------------------------------
+# Writing
 
 
 def _headOf(scan: _Scan, size: int, shift: int, payloadSize: int) -> bytes:
@@ -389,22 +356,13 @@ def _headOf(scan: _Scan, size: int, shift: int, payloadSize: int) -> bytes:
     @param size: the finished file's, in bytes.
     @param shift: bytes that the tags have moved.
     """
-    metadata = {} if scan.head is None else readMetadata(scan.head) or {}
     times, positions = scan.index.before(scan.size)
-    hasAudio, hasVideo = _AUDIO in scan.kinds, _VIDEO in scan.kinds
-    facts = fileFacts(size, scan.lastTime, hasAudio, hasVideo, len(times))
-    return encodeHead(
-        {**metadata, **scan.facts, **facts},
-        hasAudio,
-        hasVideo,
-        times,
-        _moved(scan, positions, shift),
-        payloadSize,
-    )
+    moved = _moved(scan, positions, shift)
+    return scan.survey.encodeFinalHead(size, scan.lastTime, times, moved, payloadSize)
 
 
 def _moved(scan: _Scan, positions: Sequence[int], shift: int) -> list[int]:
-    """Positions in the finished file, which has no damage in it."""
+    """Compute positions in the finished file, which has no damage in it."""
     moved = []
     ranges = iter(scan.ranges)
     end = next(ranges)[1]
@@ -418,7 +376,7 @@ def _moved(scan: _Scan, positions: Sequence[int], shift: int) -> list[int]:
 
 
 def _isOurs(head: bytes | None) -> bool:
-    """Whether a first tag reserves space, also if a crash has damaged it."""
+    """Tell whether a first tag reserves space, also if a crash has damaged it."""
     return head is not None and (len(head) == HEAD_PAYLOAD or SPACE.encode() in head)
 
 
@@ -454,7 +412,7 @@ def _writeNew(
     output: str, fd: int, scan: _Scan, progress: Callable[[int, int], object] | None
 ) -> Repaired:
     foreign = scan.head is not None and not _isOurs(scan.head)
-    if foreign and readMetadata(scan.head or b"") is None:
+    if foreign and not scan.isHeadTaken:
         # Nothing that the new head could take over, but not ours to throw away.
         scan.ranges.insert(0, (_readHeader(_Window(fd)), scan.headEnd))
     size = HEAD_SIZE + sum(end - start for start, end in scan.ranges)

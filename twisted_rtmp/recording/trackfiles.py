@@ -4,11 +4,12 @@ A file for each further track of a stream.
 The stream's own file has track 0 of each kind and all data; each other track has a file
 beside it, with the same name and the same time line.  Each holds plain messages, which
 any player reads: their tracks have no numbers any more, and what has a legacy form is
-written in it.  Imports the recorder and the wire; not the protocol.
+written in it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,17 +17,17 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from twisted_rtmp.flv.muxer import isMetadata
+from twisted_rtmp.flv.metadata import decodeMetadata
 from twisted_rtmp.interfaces import IMediaSink
-from twisted_rtmp.ledger import Ledger
+from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.media import payloads as media
 from twisted_rtmp.media.parts import PlainTrack, splitTracks, toLegacy
 from twisted_rtmp.media.payloads import FOREIGN, MULTITRACK
-from twisted_rtmp.recording.recorder import FLVRecorder, Piece, Settings, Whole
+from twisted_rtmp.recording.part import Settings
+from twisted_rtmp.recording.recorder import Account, FLVRecorder
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import MessageType
-from twisted_rtmp.wire.errors import ProtocolError
 from twisted_rtmp.wire.messages import Message
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ _LEGACY = frozenset(("avc1", "mp4a", ".mp3"))
 
 def _plainOf(typeId: int, track: PlainTrack) -> bytes | None:
     """
-    A track's payload, as most players read it.
+    Write a track's payload in the form that most players read.
 
     @return: L{None} for what their form of the codec does not have: C{colorInfo}, which
         the SPS says as well, and MultichannelConfig.  In between older players take
@@ -60,16 +61,92 @@ def _plainOf(typeId: int, track: PlainTrack) -> bytes | None:
     return track.payload if legacy is None and track.codec not in _LEGACY else legacy
 
 
-class _Part:
+class SplitMessage:
     """
-    What one file has of a stream: track 0 of both kinds, or another track.
+    A message whose tracks go to files of their own.
+
+    It is written when all of its parts are, and lost, once, if one of them is.
+    """
+
+    __slots__ = ("_ledger", "_left", "_lost", "_message", "_written")
+
+    def __init__(
+        self, message: Message, parts: int, ledger: Ledger, written: MediaCounts
+    ) -> None:
+        self._message = message
+        self._left = parts
+        self._lost = False
+        self._ledger = ledger
+        self._written = written
+
+    def partStored(self) -> None:
+        """Book one part as written."""
+        self._left -= 1
+        if not self._left and not self._lost:
+            self._written.count(self._message)
+
+    def partLost(self, reason: str) -> None:
+        """Book one part as lost."""
+        self._left -= 1
+        if not self._lost:
+            self._lost = True
+            self._ledger.discard(reason)
+
+
+class TrackPart(Message):
+    """
+    One track's part of a message.
+
+    @ivar whole: the message.
+    """
+
+    __slots__ = ("whole",)
+
+    def __init__(
+        self, message: Message, payload: bytes, flags: int, whole: SplitMessage
+    ) -> None:
+        super().__init__(
+            message.typeId, message.timestamp, message.streamId, payload, flags
+        )
+        self.whole = whole
+
+
+class _PartAccount(Account):
+    """Books parts of messages with the messages that they are of."""
+
+    def stored(self, messages: Sequence[Message], counts: MediaCounts) -> None:
+        parts = MediaCounts()
+        for message in messages:
+            if isinstance(message, TrackPart):
+                parts.count(message)
+                message.whole.partStored()
+        counts.video -= parts.video
+        counts.audio -= parts.audio
+        counts.headers -= parts.headers
+        counts.size -= parts.size
+        super().stored(messages, counts)
+
+    def lost(self, reason: str, messages: Sequence[Message], others: int = 0) -> None:
+        whole = []
+        for message in messages:
+            if isinstance(message, TrackPart):
+                message.whole.partLost(reason)
+            else:
+                whole.append(message)
+        super().lost(reason, whole, others)
+
+
+class _TrackSource:
+    """
+    The part of a stream that one file has: track 0 of both kinds, or another track.
 
     @ivar application: the stream's.
     @ivar name: the stream's.
     @ivar label: for log lines.
     @ivar ledger: the stream's.
     @ivar track: such as C{audio1}; empty for track 0.
-    @ivar colored: the codec whose metadata without a number are the track's.
+    @ivar metadataCodec: the codec of which metadata without a number are the track's;
+        L{None} if none are.
     """
 
     def __init__(self, stream: ILiveStream, typeId: int = 0, trackId: int = 0) -> None:
@@ -79,17 +156,17 @@ class _Part:
         self.ledger: Ledger = stream.ledger
         self.track = f"{_KINDS[typeId]}{trackId}" if typeId else ""
         self.label = f"{stream.label} {self.track}" if typeId else stream.label
-        self.colored: int | str | None = None
+        self.metadataCodec: int | str | None = None
         self._stream = stream
         self._typeId = typeId
         self._trackId = trackId
 
     def throttle(self) -> IPushProducer:
-        """By which the publisher is slowed down."""
+        """Make a producer by which the publisher is slowed down."""
         return self._stream.throttle()
 
     def headers(self) -> list[Message]:
-        """What the newest metadata and sequence headers have of the part."""
+        """List what the newest metadata and sequence headers have of the part."""
         found = [] if self._typeId == 0 else self.introduction()
         for message in self._stream.headers():
             flags = message.flags
@@ -97,7 +174,7 @@ class _Part:
                 if self._typeId in (0, message.typeId):
                     found += self._of(message)
             elif flags & FOREIGN:
-                if self.colored is not None:
+                if self.metadataCodec is not None:
                     found += self._of(message)
             elif self._typeId == 0:
                 found.append(message)
@@ -109,7 +186,7 @@ class _Part:
         headers = []
         for track in splitTracks(typeId, message.payload):
             if (
-                track.codec == self.colored
+                track.codec == self.metadataCodec
                 if foreign
                 else track.trackId == self._trackId
             ):
@@ -122,20 +199,12 @@ class _Part:
         return headers
 
     def introduction(self) -> list[Message]:
-        """The metadata of the track, if the stream's say anything of it."""
+        """Make metadata of the track, if the stream's say anything of it."""
         metadata = self._stream.metadata
-        if metadata is None or not isMetadata(metadata):
+        if metadata is None:
             return []
-        try:
-            values = amf0.decode(metadata.payload)
-        except ProtocolError:
-            return []
-        properties = values[1] if len(values) > 1 else None
-        infos = (
-            properties.get(_INFO_MAPS[self.track.rstrip("0123456789")])
-            if isinstance(properties, dict)
-            else None
-        )
+        properties = decodeMetadata(metadata.payload) or {}
+        infos = properties.get(_INFO_MAPS[self.track.rstrip("0123456789")])
         info = infos.get(str(self._trackId)) if isinstance(infos, dict) else None
         if not isinstance(info, dict):
             return []
@@ -158,14 +227,15 @@ class TrackRecorder:
     def __init__(
         self, settings: Settings, stream: ILiveStream, recorders: set[FLVRecorder]
     ) -> None:
-        """@param recorders: has those that are not done yet."""
+        """@param recorders: gets those that are not done yet."""
         self._stream = stream
         self._written = stream.ledger.writer("recording")
         self._recorders = recorders
         # The others are cut when the first one's file is.
         self._settings = replace(settings, rotateMilliseconds=None, rotateBytes=None)
+        self._account = _PartAccount(stream.ledger)
         self._first = FLVRecorder(
-            settings, _Part(stream), recorders.discard, divided=True
+            settings, _TrackSource(stream), recorders.discard, account=self._account
         )
         recorders.add(self._first)
         self._others: dict[tuple[int, int], FLVRecorder] = {}
@@ -190,21 +260,21 @@ class TrackRecorder:
 
     def _tracksReceived(self, message: Message, tracks: list[PlainTrack]) -> None:
         typeId = message.typeId
-        whole = Whole(message, len(tracks), self._stream.ledger, self._written)
+        whole = SplitMessage(message, len(tracks), self._stream.ledger, self._written)
         for track in tracks:
             recorder = self._recorderOf(typeId, track)
             if recorder is None:
-                whole.lost("too many tracks")
+                whole.partLost("too many tracks")
                 continue
             payload = _plainOf(typeId, track)
             if payload is None:
-                whole.stored()  # as far as it can be
+                whole.partStored()  # as far as it can be
                 continue
             flags = media.flagsOf(typeId, payload)
-            recorder.mediaReceived(Piece(message, payload, flags, whole))
+            recorder.mediaReceived(TrackPart(message, payload, flags, whole))
 
     def _recorderOf(self, typeId: int, track: PlainTrack) -> FLVRecorder | None:
-        """The recorder of a track that may be new; L{None} if there are too many."""
+        """Find or make a track's recorder; L{None} if there are too many."""
         trackId = track.trackId
         if trackId == 0:
             return self._first
@@ -212,20 +282,20 @@ class TrackRecorder:
         if recorder is None:
             if len(self._others) == MAX_TRACK_FILES:
                 return None
-            part = _Part(self._stream, typeId, trackId)
+            source = _TrackSource(self._stream, typeId, trackId)
             recorder = self._others[typeId, trackId] = FLVRecorder(
                 self._settings,
-                part,
+                source,
                 self._recorders.discard,
-                track=part.track,
+                track=source.track,
                 leader=self._first,
-                introduction=part.introduction(),
-                divided=True,
+                introduction=source.introduction(),
+                account=self._account,
             )
             self._recorders.add(recorder)
             if typeId == _VIDEO and track.codec not in self._codecs:
                 self._codecs[track.codec] = trackId
-                part.colored = track.codec
+                source.metadataCodec = track.codec
         return recorder
 
     def streamEnded(self) -> Deferred[None]:

@@ -24,7 +24,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from wsproto.frame_protocol import CloseReason
 from zope.interface import implementer
 
-from twisted_rtmp.flv.kinds import isSettled, tracksSeen
+from twisted_rtmp.flv.kinds import isSettled, receivedKinds
 from twisted_rtmp.flv.tags import encodeHeader
 from twisted_rtmp.interfaces import Refused, StreamRequest
 from twisted_rtmp.link import unsentBy
@@ -381,15 +381,13 @@ class FLVPlay:
         self._sendHeader()
 
     def _sendHeader(self) -> None:
-        """Send the FLV header, with the tracks that there are, and what waits."""
+        """Send the FLV header, with the kinds that have come, and what waits."""
         held, self._held = self._held, None
         if held is None or self._stream is None:
             return
         self._stopTimer()
-        audio, video = tracksSeen(self._stream)
-        if not audio and not video:
-            audio = video = True  # mpegts.js takes neither for no FLV
-        self._body.write(b"".join([encodeHeader(audio, video), *held]))
+        kinds = receivedKinds(self._stream).orBoth()
+        self._body.write(b"".join([encodeHeader(*kinds), *held]))
 
     def streamOver(self, player: Player) -> None:
         """All of the stream has been handed over: end the answer."""
