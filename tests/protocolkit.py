@@ -70,10 +70,13 @@ class Sinks:
 class Ask:
     """Answers as the test says; keeps the questions."""
 
-    def __init__(self, connect: Any = None, publish: Any = None) -> None:
+    def __init__(
+        self, connect: Any = None, publish: Any = None, play: Any = None
+    ) -> None:
         self.asked: list[Any] = []
         self._connect = connect
         self._publish = publish
+        self._play = play
 
     def connect(self, request):
         self.asked.append(request)
@@ -84,7 +87,8 @@ class Ask:
         return self._publish() if callable(self._publish) else self._publish
 
     def play(self, request):
-        return None
+        self.asked.append(request)
+        return self._play() if callable(self._play) else self._play
 
 
 def refuse(why: str = "Not you.") -> Any:

@@ -324,6 +324,16 @@ class Player:
         self._begun: set[int] = set()
 
     @property
+    def peer(self) -> str:
+        """The other end, for log lines."""
+        return self._outlet.peer
+
+    @property
+    def queuedBytes(self) -> int:
+        """The bytes that wait for the peer, as they are to be written."""
+        return self._queuedBytes
+
+    @property
     def label(self) -> str:
         """The stream's application and name, for log lines."""
         return printable("/".join(self.key))

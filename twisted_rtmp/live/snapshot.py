@@ -1,0 +1,102 @@
+"""
+Everything that is live, as plain values.
+
+An API, metrics and a page are views of this one thing: strings, numbers, lists and
+dicts only, which any serializer takes.  Names are as peers sent them: what shows them
+to people escapes them; C{label} is printable already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from twisted_rtmp.ledger import Ledger, MediaCounts
+from twisted_rtmp.live.players import Player
+from twisted_rtmp.live.registry import Registry
+from twisted_rtmp.live.streams import LiveStream
+from twisted_rtmp.live.tracks import Track
+
+
+def snapshot(registry: Registry) -> dict[str, Any]:
+    """
+    Describe a server at this moment.
+
+    @return: C{now} (the clock's seconds, as in all C{since}), C{stopping}, C{counters},
+        C{connections} (see L{Description<twisted_rtmp.live.connections.Description>}),
+        C{streams}, and C{waiting}: the streams that players wait for, with their
+        number.
+    """
+    return {
+        "now": registry.clock.seconds(),
+        "stopping": registry.stopping,
+        "counters": registry.counters.asDict(),
+        "connections": [
+            asdict(connection.describe()) for connection in registry.connections
+        ],
+        "streams": [_stream(stream) for stream in registry.streams.values()],
+        "waiting": [
+            {"application": application, "name": name, "players": players}
+            for application, name, players in registry.waiting()
+        ],
+    }
+
+
+def _stream(stream: LiveStream) -> dict[str, Any]:
+    publisher = stream.publisher
+    return {
+        "application": stream.application,
+        "name": stream.name,
+        "label": stream.label,
+        "since": stream.startedAt,
+        "publisher": None if publisher is None else publisher.peer,
+        "publishers": stream.publishers,
+        "throttled": stream.throttled,
+        "tracks": [_track(track) for track in stream.tracks],
+        "media": _ledger(stream.ledger),
+        "players": [_player(player) for player in stream.players.everyone()],
+    }
+
+
+def _track(track: Track) -> dict[str, Any]:
+    return {
+        "kind": track.kind,
+        "id": track.id,
+        "codec": track.codecName,
+        "frames": track.frames,
+        "headers": track.headers,
+        "bytes": track.size,
+    }
+
+
+def _player(player: Player) -> dict[str, Any]:
+    return {
+        "peer": player.peer,
+        "since": player.since,
+        "sent": player.sent,
+        "sentBytes": player.sentBytes,
+        "queuedBytes": player.queuedBytes,
+        "dropped": player.dropped,
+        "droppedBytes": player.droppedBytes,
+        "refusedTracks": player.refusedTracks,
+    }
+
+
+def _ledger(ledger: Ledger) -> dict[str, Any]:
+    return {
+        "received": _counts(ledger.received),
+        "written": {name: _counts(counts) for name, counts in ledger.written.items()},
+        "discarded": dict(ledger.discarded),
+        "gaps": ledger.gaps,
+        "backwardSteps": ledger.backwardSteps,
+    }
+
+
+def _counts(counts: MediaCounts) -> dict[str, int]:
+    return {
+        "video": counts.video,
+        "audio": counts.audio,
+        "headers": counts.headers,
+        "data": counts.data,
+        "bytes": counts.size,
+    }
