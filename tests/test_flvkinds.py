@@ -20,10 +20,9 @@ from twisted_rtmp.flv.kinds import (
     NEITHER,
     SETTLE_FRAMES,
     Kinds,
-    isSettled,
+    StreamKinds,
     lastingKinds,
     promisedKinds,
-    receivedKinds,
 )
 from twisted_rtmp.flv.survey import MediaSurvey
 from twisted_rtmp.media.payloads import flagsOf
@@ -84,24 +83,24 @@ def test_whatHasCome(messages, kinds):
         stream.messageReceived(message)
         message.flags = flagsOf(message.typeId, message.payload)
         survey.learnMessage(message)
-    assert receivedKinds(stream) == survey.kinds == kinds
+    assert StreamKinds(stream).received == survey.kinds == kinds
 
 
 def test_aStreamSettles():
     stream = makeStream()
-    assert not isSettled(stream)
+    assert not StreamKinds(stream).settled
     play(stream, [metadata(width=1.0, audiocodecid=10.0), avcHeader()])
-    assert not isSettled(stream), "audio is promised"
+    assert not StreamKinds(stream).settled, "audio is promised"
     for n in range(SETTLE_FRAMES):
-        assert not isSettled(stream)
+        assert not StreamKinds(stream).settled
         stream.messageReceived(video(n))
-    assert isSettled(stream), "it would have come"
+    assert StreamKinds(stream).settled, "it would have come"
     stream = makeStream()
     play(stream, [metadata(width=1.0), avcHeader()])
-    assert isSettled(stream), "all that is promised has come"
+    assert StreamKinds(stream).settled, "all that is promised has come"
     stream = makeStream()
     play(stream, [aacHeader(), avcHeader()])
-    assert isSettled(stream), "there are no more"
+    assert StreamKinds(stream).settled, "there are no more"
 
 
 def test_aFileSaysWhatIsPromisedUntilItIsFinished(tmp_path):

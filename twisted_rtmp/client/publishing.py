@@ -13,9 +13,8 @@ from twisted_rtmp.flv.metadata import (
     lastingProperties,
 )
 from twisted_rtmp.flv.tags import FLVReader
+from twisted_rtmp.media.cuts import Cuts
 from twisted_rtmp.media.flags import (
-    CODED,
-    KEY_FRAME,
     MALFORMED,
     METADATA,
     MULTICHANNEL,
@@ -59,7 +58,7 @@ def readMessages(file: BinaryIO) -> Iterator[Message]:
 
     Of its metadata, what is about the file is left out: duration, index, sizes.
 
-    @raise FLVError: this is no FLV, or it ends within a tag; what came before has been
+    @raise FLVError: this is not FLV, or it ends within a tag; what came before has been
         given out.
     """
     reader = FLVReader()
@@ -92,8 +91,8 @@ class FilePublisher:
     @ivar sent: bytes of their payloads.
     @ivar time: how far it is in the file, in milliseconds of its time: all rounds
         together, without holes.
-    @ivar move: if set, it is awaited before the next key frame (or before any frame,
-        where there is no video), and gives the publication to go on with.
+    @ivar move: if set, it is awaited at the next place where a decoder can begin, and
+        gives the publication to continue with.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class FilePublisher:
         path: str,
         speed: float = 1.0,
     ) -> None:
-        """@param speed: times the file's own; 0 is as fast as the server takes it."""
+        """@param speed: a multiple of the file's own; 0 is as fast as possible."""
         self.messages = 0
         self.sent = 0
         self.time = 0
@@ -119,17 +118,17 @@ class FilePublisher:
         self._began = 0.0
         self._pending: list[bytes] = []
         self._pendingSize = 0
-        # The newest header of each kind, for who has not had them.
+        # The newest header of each kind, for a server that has not had them.
         self._headers: dict[tuple[int, ...], Message] = {}
-        self._hasVideo = False
+        self._cuts = Cuts()
 
     async def run(self, again: Callable[[], bool] = lambda: False) -> None:
         """
         Send the file, with its own timestamps.
 
         @param again: asked after each round whether there is to be another, whose
-            timestamps go on where the last one's ended.
-        @raise FLVError: this is no FLV, or no whole one.
+            timestamps continue those of the last one.
+        @raise FLVError: this is not FLV, or not whole.
         @raise ClientError: the server does not take it any more.
         @raise OSError: the file cannot be read.
         """
@@ -155,12 +154,13 @@ class FilePublisher:
                 self._first = time
             await self._wait(time)
         if self._offset:
-            # Headers before the first frame may have any time; now they are amid a
-            # stream.
+            # Headers before the first frame may have any time; now they are in
+            # the middle of a stream.
             time = max(time, self._first or 0) + self._offset
             message.timestamp = time
         self._end = max(self._end, time)
-        if self.move is not None and self._isBoundary(message):
+        message.flags = flagsOf(message.typeId, message.payload)
+        if self.move is not None and self._cuts.mayBegin(message):
             await self._go(self.move)
         self._note(message)
         self._write(message)
@@ -177,16 +177,7 @@ class FilePublisher:
         self._pending.append(data)
         self._pendingSize += len(data)
 
-    # Going on elsewhere
-
-    def _isBoundary(self, message: Message) -> bool:
-        """Whether a decoder can begin here."""
-        flags = flagsOf(message.typeId, message.payload)
-        if not flags & CODED:
-            return False
-        if self._hasVideo:
-            return message.typeId == _VIDEO and bool(flags & KEY_FRAME)
-        return True
+    # Continuing elsewhere
 
     async def _go(self, move: Callable[[], Awaitable[Publication]]) -> None:
         """Publish elsewhere from here on, headers first."""
@@ -203,8 +194,8 @@ class FilePublisher:
             if isMetadata(message):
                 self._headers[typeId,] = message
             return
-        flags = flagsOf(typeId, payload)
-        self._hasVideo = self._hasVideo or typeId == _VIDEO
+        flags = message.flags
+        self._cuts.messagePassed(message)
         kind = flags & (SEQUENCE_HEADER | METADATA | MULTICHANNEL)
         if kind and not flags & MALFORMED:
             key = (typeId, kind, *trackIdsOf(typeId, payload, flags))

@@ -95,26 +95,36 @@ def lastingKinds(come: Kinds, promised: Kinds) -> Kinds:
     return come | promised if promised != NEITHER else BOTH
 
 
-def receivedKinds(stream: Source) -> Kinds:
-    """Tell which kinds a live stream has had."""
-    received = stream.ledger.received
-    types = {header.typeId for header in stream.headers()}
-    return Kinds(
-        received.audio > 0 or _AUDIO in types,
-        received.video > 0 or _VIDEO in types,
-    )
+class StreamKinds:
+    """The kinds of a live stream, for a player that waits until they are known."""
 
+    def __init__(self, stream: Source) -> None:
+        self._stream = stream
+        self._metadata: Message | None = None
+        self._promised = NEITHER
 
-def isSettled(stream: Source) -> bool:
-    """Tell whether what has come of a live stream is what it has."""
-    come = receivedKinds(stream)
-    if come == BOTH:
-        return True
-    received = stream.ledger.received
-    if received.audio + received.video >= SETTLE_FRAMES:
-        return True
-    metadata = stream.metadata
-    if metadata is None:
-        return False
-    promised = promisedKinds(decodeMetadata(metadata.payload))
-    return promised != NEITHER and come | promised == come
+    @property
+    def received(self) -> Kinds:
+        """The kinds that have come."""
+        received = self._stream.ledger.received
+        types = {header.typeId for header in self._stream.headers()}
+        return Kinds(
+            received.audio > 0 or _AUDIO in types,
+            received.video > 0 or _VIDEO in types,
+        )
+
+    @property
+    def settled(self) -> bool:
+        """Whether what has come is what the stream has."""
+        come = self.received
+        if come == BOTH:
+            return True
+        received = self._stream.ledger.received
+        if received.audio + received.video >= SETTLE_FRAMES:
+            return True
+        metadata = self._stream.metadata
+        if metadata is not self._metadata:
+            self._metadata = metadata
+            properties = None if metadata is None else decodeMetadata(metadata.payload)
+            self._promised = promisedKinds(properties)
+        return self._promised != NEITHER and come | self._promised == come

@@ -18,6 +18,7 @@ from twisted_rtmp.flv.head import (
 from twisted_rtmp.flv.kinds import NEITHER, Kinds, lastingKinds, promisedKinds
 from twisted_rtmp.flv.metadata import decodeMetadata, isMetadata, lastingProperties
 from twisted_rtmp.ledger import MediaCounts
+from twisted_rtmp.media.cuts import lowestTrack
 from twisted_rtmp.media.parts import trackIdsOf
 from twisted_rtmp.media.payloads import (
     CODED,
@@ -247,16 +248,6 @@ class MediaSurvey:
         facts = fileFacts(size, lastTime, kinds, len(times))
         metadata = {**self.metadata, **self.facts, **facts}
         return encodeHead(metadata, kinds, times, positions, payloadSize)
-
-
-def lowestTrack(payload: bytes, flags: int) -> int:
-    """
-    Tell the lowest number of the tracks in a video frame; 0 if they have none.
-
-    @param payload: of a single track its beginning is enough.
-    @param flags: of the payload, which has L{CODED} among them.
-    """
-    return min(trackIdsOf(_VIDEO, payload, flags))
 
 
 def _tellsAll(typeId: int, payload: bytes, flags: int) -> bool:

@@ -20,8 +20,8 @@ from twisted_rtmp.disk import BATCH_BYTES, DiskStalled, FileRemoved, LowSpace
 from twisted_rtmp.flv.metadata import isMetadata
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.ledger import Ledger, MediaCounts
+from twisted_rtmp.media.cuts import Cuts
 from twisted_rtmp.media.payloads import MULTITRACK
-from twisted_rtmp.recording.cuts import Cuts
 from twisted_rtmp.recording.part import FinishedFile, RecordedFile, Settings, Source
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.messages import Message
@@ -230,7 +230,7 @@ class FLVRecorder:
 
     def _mayResume(self, message: Message) -> bool:
         """Tell whether a new file may be tried, with this message as its first."""
-        self._cuts.messageLost(message)
+        self._cuts.messagePassed(message)
         return (
             not self._unfinished
             and self._disk.reactor.seconds() >= self._retryAt

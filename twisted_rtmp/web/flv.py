@@ -24,7 +24,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from wsproto.frame_protocol import CloseReason
 from zope.interface import implementer
 
-from twisted_rtmp.flv.kinds import isSettled, receivedKinds
+from twisted_rtmp.flv.kinds import StreamKinds
 from twisted_rtmp.flv.tags import encodeHeader
 from twisted_rtmp.interfaces import Refused, StreamRequest
 from twisted_rtmp.link import unsentBy
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
-    from twisted_rtmp.live.streams import LiveStream
 
 #: RFC 9110, 15.5.22.
 UPGRADE_REQUIRED = 426
@@ -159,7 +158,7 @@ class FLVPlay:
         self._state = State.ASKING
         self._decision: Deferred[None] | None = None
         self._player: Player | None = None
-        self._stream: LiveStream | None = None
+        self._kinds: StreamKinds | None = None
         self._timer: IDelayedCall | None = None
         # What waits for the FLV header, as long as that is not sent.
         self._held: list[bytes] | None = []
@@ -358,7 +357,7 @@ class FLVPlay:
         """Tell the peer that the stream is there."""
         self._enter(State.PLAYING)
         self._stopTimer()
-        self._stream = self._server.streams[player.key]
+        self._kinds = StreamKinds(self._server.streams[player.key])
         self._body.begin()
 
     def writeMedia(self, data: bytes) -> None:
@@ -370,8 +369,8 @@ class FLVPlay:
             return  # a stream begins with nothing
         self._held.append(data)
         self._heldBytes += len(data)
-        assert self._stream is not None
-        if self._heldBytes > SETTLE_BYTES or isSettled(self._stream):
+        assert self._kinds is not None
+        if self._heldBytes > SETTLE_BYTES or self._kinds.settled:
             self._sendHeader()
         elif self._timer is None:
             self._setTimer(SETTLE_SECONDS, self._settleDue)
@@ -383,10 +382,10 @@ class FLVPlay:
     def _sendHeader(self) -> None:
         """Send the FLV header, with the kinds that have come, and what waits."""
         held, self._held = self._held, None
-        if held is None or self._stream is None:
+        if held is None or self._kinds is None:
             return
         self._stopTimer()
-        kinds = receivedKinds(self._stream).orBoth()
+        kinds = self._kinds.received.orBoth()
         self._body.write(b"".join([encodeHeader(*kinds), *held]))
 
     def streamOver(self, player: Player) -> None:

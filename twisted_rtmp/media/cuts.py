@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from twisted_rtmp.flv.survey import lowestTrack
-from twisted_rtmp.media.payloads import CODED, KEY_FRAME
+from twisted_rtmp.media.flags import CODED, KEY_FRAME
+from twisted_rtmp.media.parts import trackIdsOf
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.messages import Message
 
@@ -82,8 +82,8 @@ class Cuts:
             if self._hasVideo(timestamp):
                 self.flags = KEY_FRAME
 
-    def messageLost(self, message: Message) -> None:
-        """Note a message that went into no file."""
+    def messagePassed(self, message: Message) -> None:
+        """Note a message that goes into no file; its flags are set."""
         if message.typeId == _VIDEO and message.flags & CODED:
             self._lastVideo = message.timestamp
 
@@ -115,3 +115,13 @@ class Cuts:
             self._lastVideo is not None
             and timestamp - self._lastVideo < NO_VIDEO_MILLISECONDS
         )
+
+
+def lowestTrack(payload: bytes, flags: int) -> int:
+    """
+    Tell the lowest number of the tracks in a video frame; 0 if they have none.
+
+    @param payload: of a single track its beginning is enough.
+    @param flags: of the payload, which has L{CODED} among them.
+    """
+    return min(trackIdsOf(_VIDEO, payload, flags))
