@@ -100,9 +100,11 @@ class LogLines:
         globalLogPublisher.removeObserver(self)
 
 
-def makeStream(application: str = "live", name: str = "test") -> LiveStream:
+def makeStream(
+    application: str = "live", name: str = "test", clock: Clock | None = None
+) -> LiveStream:
     publisher = Publisher()
-    stream = LiveStream(application, name, publisher, Pacer(Clock()))
+    stream = LiveStream(application, name, publisher, Pacer(clock or Clock()))
     stream.publisher = publisher  # for assertions
     return stream
 
@@ -125,7 +127,7 @@ class World:
         self.recordings.finished.append(self.finished.append)
 
     def stream(self, application="live", name="test"):
-        stream = makeStream(application, name)
+        stream = makeStream(application, name, self.clock)
         stream.addSink(self.recordings.openSink(stream), "recording")
         return stream
 

@@ -642,7 +642,7 @@ def test_whatIsLostIsCounted(factory):
     headers = source.begin()
     sent = headers + stopTaking(viewer, source)
     late = int(PLAYER_QUEUE_SECONDS * 1000)
-    lost = source.send(inter(40), inter(80), inter(120 + late))
+    lost = source.send(inter(40), inter(80), inter(late // 2), inter(120 + late))
     kept = source.send(sound(121 + late))
     lost += source.send(inter(160 + late))
     viewer.transport.taking = True
@@ -662,7 +662,8 @@ def test_aGOPThatIsMoreThanMayWait(factory, monkeypatch):
     source, viewer = Source(factory), Viewer(factory)
     headers = source.begin()
     late = int(PLAYER_QUEUE_SECONDS * 1000)
-    gop = source.send(key(0), *(inter(2 * late + n, bytes(100_000)) for n in range(9)))
+    gop = source.send(key(0), inter(late))
+    gop += source.send(*(inter(2 * late + n, bytes(100_000)) for n in range(9)))
     viewer.transport.taking = False
     viewer.play()
     assert viewer.transport.most < 400_000
@@ -742,7 +743,8 @@ def test_theGOPIsBoundedInTime(factory):
     source = Source(factory)
     headers = source.begin()
     limit = int(playersModule.GOP_SECONDS * 1000)
-    gop = source.send(key(5), inter(5 + limit))
+    gop = source.send(key(5), inter(5 + limit // 3), inter(5 + limit // 3 * 2))
+    gop += source.send(inter(5 + limit))
     assert cached(factory) == headers + gop
     source.send(inter(6 + limit))
     assert cached(factory) == headers
@@ -751,8 +753,10 @@ def test_theGOPIsBoundedInTime(factory):
 def test_theGOPIsBoundedWhenTheTimeGoesBack(factory):
     source = Source(factory)
     headers = source.begin()
-    gop = source.send(key(1 << 20), inter(40), inter(80))
-    assert cached(factory) == headers + gop
+    gop = source.send(key(1 << 20))
+    source.send(inter(40), inter(80))
+    times = [(1 << 20) + 40 * n for n in (1, 2)]
+    assert cached(factory) == headers + gop + [inter(time) for time in times]
 
 
 @pytest.mark.parametrize("count", [1, 5000])

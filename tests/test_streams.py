@@ -24,7 +24,8 @@ from zope.interface.verify import verifyObject
 
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.live.pacing import Pacer
-from twisted_rtmp.live.streams import GAP_MILLISECONDS, LiveStream
+from twisted_rtmp.live.streams import LiveStream
+from twisted_rtmp.live.timeline import GAP_MILLISECONDS
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message
 

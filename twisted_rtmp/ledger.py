@@ -96,9 +96,11 @@ class Ledger:
         a file, what the operating system has taken.
     @ivar discarded: messages that a sink or the stream did not keep, by
         reason.
-    @ivar gaps: forward steps of a track's timestamps by more than
-        L{GAP_MILLISECONDS<twisted_rtmp.live.streams.GAP_MILLISECONDS>}.
-    @ivar backwardSteps: backward steps of a track's timestamps.
+    @ivar gaps: forward steps of the time of audio or video by more than
+        L{GAP_MILLISECONDS<twisted_rtmp.live.timeline.GAP_MILLISECONDS>}.
+    @ivar backwardSteps: backward steps of the time of audio or video.
+    @ivar clockBreaks: how often the publisher's clock fell back or jumped ahead, and
+        the stream's time went on where it stood.
     """
 
     def __init__(self) -> None:
@@ -107,6 +109,7 @@ class Ledger:
         self.discarded: dict[str, int] = {}
         self.gaps = 0
         self.backwardSteps = 0
+        self.clockBreaks = 0
 
     def writer(self, sinkName: str) -> MediaCounts:
         """The figures of one storing sink; all sinks of a name share them."""
@@ -142,4 +145,6 @@ class Ledger:
             parts.append(
                 f"{self.gaps} gaps and {self.backwardSteps} backward steps in time"
             )
+        if self.clockBreaks:
+            parts.append(f"{self.clockBreaks} breaks of the publisher's clock repaired")
         return ", ".join(parts)

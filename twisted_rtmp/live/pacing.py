@@ -80,6 +80,7 @@ class Pacer:
     """
     Gathers the reads of all publishers of a server, and the writes that they cause.
 
+    @ivar clock: the clock of the server.
     @ivar active: whether there is so much to do that reads are paced.
     @ivar gathering: where a connection puts itself that gathers what is written to it;
         L{None} while everything is written at once.
@@ -97,7 +98,7 @@ class Pacer:
         @param busyMessages: messages a second from which on they do.
         """
         self.active = False
-        self._clock = clock
+        self.clock = clock
         self._latency = latency
         self._busyMessages = busyMessages
         self._messages = 0
@@ -147,7 +148,7 @@ class Pacer:
             publisher.holdPace()
             self._held.append(publisher)
             if self._tick is None:
-                self._tick = self._clock.callLater(self._wait, self._release)
+                self._tick = self.clock.callLater(self._wait, self._release)
 
     def _count(self, messages: int, now: float) -> None:
         """Note what there was to do, and now and then whether it is much."""
@@ -170,7 +171,7 @@ class Pacer:
 
     def _releaseBatch(self, publishers: list[Paced]) -> None:
         """Receive from some publishers, dispatch, and send what comes of it."""
-        began = self._clock.seconds()
+        began = self.clock.seconds()
         reads = [(publisher, publisher.readPaced()) for publisher in publishers]
         gathered: list[Gathered] = []
         self.gathering = gathered
@@ -182,7 +183,7 @@ class Pacer:
             self.gathering = None
             for connection in gathered:
                 connection.sendGathered()
-        self._noteSeconds(self._clock.seconds() - began)
+        self._noteSeconds(self.clock.seconds() - began)
 
     def _noteSeconds(self, seconds: float) -> None:
         """Note how long it took from a read to the last player."""
@@ -199,12 +200,12 @@ class Pacer:
         self._pending.append(group)
         if not self._reading and self._flushCall is None:
             delay = self._wait if self.active else 0.0
-            self._flushCall = self._clock.callLater(delay, self._flushDue)
+            self._flushCall = self.clock.callLater(delay, self._flushDue)
 
     def _flushDue(self) -> None:
         self._flushCall = None
         self.flush()
-        self._count(0, self._clock.seconds())
+        self._count(0, self.clock.seconds())
 
     def sent(self, messages: int) -> None:
         """Note how many messages were sent, to all players together."""

@@ -186,7 +186,6 @@ class Registry:
             publisher,
             policy=self.policyOf(application),
             pacer=self.pacer,
-            now=self.clock.seconds(),
         )
         self.streams[key] = stream
         self._openSinks(stream)

@@ -18,10 +18,12 @@ from twisted_rtmp.ledger import Ledger
 from twisted_rtmp.live.pacing import Pacer
 from twisted_rtmp.live.players import PlayerGroup
 from twisted_rtmp.live.policy import Policy
+from twisted_rtmp.live.timeline import GAP_MILLISECONDS, NEVER, MediaTime, Timeline
 from twisted_rtmp.live.tracks import Track, Tracks
 from twisted_rtmp.media import payloads as media
 from twisted_rtmp.media.exheader import codecNumber
 from twisted_rtmp.media.parts import trackIdsOf
+from twisted_rtmp.media.payloads import audioFlags, videoFlags
 from twisted_rtmp.names import printable
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.constants import MessageType
@@ -31,17 +33,23 @@ from twisted_rtmp.wire.messages import Message
 if TYPE_CHECKING:
     from twisted_rtmp.live.selection import Selection
 
-#: A step between two timestamps of a track that is counted as a gap, in
-#: milliseconds.  A camera at one frame a second has none.
-GAP_MILLISECONDS = 2000
-
 #: Sequence headers that are kept for who joins later: of two kinds for each of 16
 #: video and 16 audio tracks.  OBS sends up to 6 of each.
 MAX_HEADERS = 64
 
 #: What sets a message apart from the frames that are only passed on.
-_NOTEWORTHY = media.ENHANCED | media.MALFORMED | media.SEQUENCE_HEADER | media.METADATA
+_NOTEWORTHY = (
+    media.KEY_FRAME
+    | media.ENHANCED
+    | media.MALFORMED
+    | media.SEQUENCE_HEADER
+    | media.METADATA
+)
 _HEADER = media.SEQUENCE_HEADER | media.METADATA
+_CODED = media.CODED
+
+#: Before every timestamp: follows no frame.
+_NO_FRAME = -NEVER
 
 _AUDIO: int = MessageType.AUDIO
 _VIDEO: int = MessageType.VIDEO
@@ -84,44 +92,6 @@ class Publisher(Protocol):
 
     def resumeProducing(self) -> None:
         """Go on reading."""
-
-
-class _Continuation:
-    """
-    How the times of a publisher that continues a stream become the stream's.
-
-    Its first frame is set where the stream stood when the one before left, and the
-    time that passed since; everything else keeps its distance to that frame.  When the
-    publisher's own times jump back so far that they would be before its first frame,
-    the stream goes on where it stands: all that follows would have one time otherwise.
-
-    @ivar floor: no message is earlier than this.
-    """
-
-    __slots__ = ("_begin", "_newest", "_shift", "floor")
-
-    def __init__(self, newest: int, milliseconds: int) -> None:
-        self.floor = newest
-        self._begin = newest + max(1, milliseconds)
-        self._newest = self._begin
-        self._shift: int | None = None
-
-    def move(self, message: Message, coded: bool) -> None:
-        """Give a message its time in the stream."""
-        if self._shift is None:
-            if not coded:
-                # ffmpeg sends headers at 0, wherever its frames begin.
-                message.timestamp = self._begin
-                return
-            self._shift = self._begin - message.timestamp
-        timestamp = message.timestamp + self._shift
-        if coded:
-            if timestamp < self.floor - GAP_MILLISECONDS:
-                self.floor = timestamp = self._newest
-                self._shift = timestamp - message.timestamp
-            elif timestamp > self._newest:
-                self._newest = timestamp
-        message.timestamp = max(self.floor, timestamp)
 
 
 @implementer(IPushProducer)
@@ -176,12 +146,8 @@ class LiveStream:
         pacer: Pacer,
         *,
         policy: Policy | None = None,
-        now: float = 0.0,
     ) -> None:
-        """
-        @param pacer: gathers what is written to the players.
-        @param now: the clock's time, in seconds.
-        """
+        """@param pacer: gathers what is written to the players; has the clock."""
         self.application = application
         self.name = name
         self.ledger = Ledger()
@@ -192,21 +158,21 @@ class LiveStream:
         self._tracks = Tracks(self._received)
         self.publisher: Publisher | None = publisher
         self.publishers = 1
-        self._continuation: _Continuation | None = None
+        self._timeline = Timeline(pacer.clock.seconds)
+        self._videoTime = self._timeline.video
+        self._audioTime = self._timeline.audio
         self._holds: set[Throttle] = set()
         self._sinks: list[IMediaSink] = []
         self._sinkNames: dict[IMediaSink, str] = {}
         # The newest sequence header of each kind, in the order in which the
         # kinds first came.
         self._headers: dict[tuple[int, ...], Message] = {}
-        self._lastVideo: int | None = None
-        self._lastAudio: int | None = None
         self._told: set[str] = set()
         # The ends of sinks that have not stored all yet.
         self._ending: set[Deferred[None]] = set()
         self._over = False
         self.policy = policy or Policy()
-        self.startedAt = now
+        self.startedAt = pacer.clock.seconds()
         self.players = PlayerGroup(self, pacer)
         self.addSink(self.players, "players")
 
@@ -219,48 +185,40 @@ class LiveStream:
         The hot path: once a message.
         """
         typeId = message.typeId
-        timestamp = message.timestamp
         received = self._received
         if typeId == _VIDEO:
-            flags = message.flags = media.videoFlags(message.payload)
-            if self._continuation is not None:
-                self._continuation.move(message, bool(flags & media.CODED))
-                timestamp = message.timestamp
+            flags = message.flags = videoFlags(message.payload)
             received.videoSize += len(message.payload)
-            if flags & media.CODED:
+            time = self._videoTime
+            if flags & _CODED:
                 received.video += 1
-                last = self._lastVideo
-                self._lastVideo = timestamp
+                timestamp = message.timestamp + time.shift
             else:
-                received.headers += 1
-                last = None  # ffmpeg sends headers at 0, wherever its frames begin
+                timestamp = _NO_FRAME
         elif typeId == _AUDIO:
-            flags = message.flags = media.audioFlags(message.payload)
-            if self._continuation is not None:
-                self._continuation.move(message, bool(flags & media.CODED))
-                timestamp = message.timestamp
+            flags = message.flags = audioFlags(message.payload)
             received.audioSize += len(message.payload)
-            if flags & media.CODED:
+            time = self._audioTime
+            if flags & _CODED:
                 received.audio += 1
-                last = self._lastAudio
-                self._lastAudio = timestamp
+                timestamp = message.timestamp + time.shift
             else:
-                received.headers += 1
-                last = None  # ffmpeg sends headers at 0, wherever its frames begin
+                timestamp = _NO_FRAME
         else:
             self._dataReceived(message)
             return
-        if last is None:  # a header, or the first frame
-            self._tracks.noted(message)
-        elif not 0 <= timestamp - last <= GAP_MILLISECONDS:
-            if timestamp < last:
-                self.ledger.backwardSteps += 1
-            else:
-                self.ledger.gaps += 1
+        if 0 <= timestamp - time.last <= GAP_MILLISECONDS:
+            time.last = timestamp
+            if time.shift:
+                message.moveTo(timestamp)
+        else:
+            self._placeMessage(message, time)
         if flags & _NOTEWORTHY:
             if flags & media.MALFORMED:
                 self._discard("malformed", f"{len(message.payload)} bytes")
                 return
+            if flags & media.KEY_FRAME:
+                self._timeline.keyFrameAt(message.timestamp)
             if flags & media.ENHANCED:
                 self.enhanced = True
                 if flags & media.MULTITRACK:
@@ -271,6 +229,39 @@ class LiveStream:
                 if len(headers) > MAX_HEADERS:
                     del headers[next(iter(headers))]
         self._passOn(message)
+
+    def _placeMessage(self, message: Message, time: MediaTime) -> None:
+        """Give its time to what is not a frame that just follows the one before."""
+        if not message.flags & _CODED:
+            self._received.headers += 1
+            self._timeline.placeHeader(message, time)
+            self._tracks.noted(message)
+            return
+        last = time.last
+        if last == NEVER:
+            self._tracks.noted(message)
+            last = self._timeline.newest
+        before = last - time.shift
+        step = self._timeline.place(message, time)
+        if step is None:
+            self._clockBroke(before, message)
+        elif step < 0:
+            self.ledger.backwardSteps += 1
+        elif step > GAP_MILLISECONDS:
+            self.ledger.gaps += 1
+
+    def _clockBroke(self, before: int, message: Message) -> None:
+        """Count a break of the publisher's clock; log the first one."""
+        self.ledger.clockBreaks += 1
+        if self.ledger.clockBreaks == 1:
+            self.log.warn(
+                "{stream}: the publisher's clock went from {before} to {after} ms; the"
+                " stream goes on at {time} ms, and further breaks are counted only",
+                stream=self.label,
+                before=before,
+                after=message.senderTimestamp,
+                time=message.timestamp,
+            )
 
     def _passOn(self, message: Message) -> None:
         """Give a message to every sink."""
@@ -287,8 +278,7 @@ class LiveStream:
 
     def _dataReceived(self, message: Message) -> None:
         """Metadata, cue points, captions: kept if well-formed, passed on."""
-        if self._continuation is not None:
-            self._continuation.move(message, coded=False)
+        self._timeline.placeHeader(message)
         self.ledger.received.count(message)
         try:
             values = amf0.decode(message.payload)
@@ -452,15 +442,9 @@ class LiveStream:
         self.publishers += 1
         self._headers.clear()
         self._tracks.restart()
-        self._continuation = _Continuation(
-            max(self._lastVideo or 0, self._lastAudio or 0, self._floor()),
-            milliseconds,
-        )
+        self._timeline.resume(milliseconds)
         if self._holds:
             publisher.pauseProducing()
-
-    def _floor(self) -> int:
-        return 0 if self._continuation is None else self._continuation.floor
 
     # Back to the publisher
 

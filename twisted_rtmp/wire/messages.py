@@ -39,7 +39,7 @@ class Message:
         video payload; 0 until a stream has looked at it.
     """
 
-    __slots__ = ("flags", "payload", "streamId", "timestamp", "typeId")
+    __slots__ = ("_sent", "flags", "payload", "streamId", "timestamp", "typeId")
 
     def __init__(
         self,
@@ -54,6 +54,19 @@ class Message:
         self.streamId = streamId
         self.payload = payload
         self.flags = flags
+
+    @property
+    def senderTimestamp(self) -> int:
+        """The timestamp as its sender gave it, milliseconds, unwrapped."""
+        try:
+            return self._sent
+        except AttributeError:  # unset, as of most messages, since it costs time
+            return self.timestamp
+
+    def moveTo(self, timestamp: int) -> None:
+        """Give it another timestamp, once; the sender's is kept beside it."""
+        self._sent = self.timestamp
+        self.timestamp = timestamp
 
     def __repr__(self) -> str:
         return (
