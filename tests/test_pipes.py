@@ -277,7 +277,7 @@ def test_theChildReadsTheStream(world, lines):
     assert lost(stream) == {}
     assert repr(stream.ledger.written["pipe"]) == repr(stream.ledger.received)
     assert lines == [
-        "live/test: runs reader (process 4711)",
+        "live/test: running reader (process 4711)",
         "live/test: the child ended with status 0",
     ]
     assert world.getDelayedCalls() == []
@@ -469,7 +469,7 @@ def test_aCommandThatCannotBeRun(world, lines):
     stream = open_(world)
     play(stream, [video(0, True), audio(0), audio(20)])
     assert lost(stream) == {"pipe not started": 3}
-    assert lines == ["live/test: reader cannot be run: No such file or directory"]
+    assert lines == ["live/test: cannot run reader: No such file or directory"]
     assert stream.end().called
 
 

@@ -459,7 +459,7 @@ def test_namesStayUniqueAndSafe(world):
 def test_longNamesHaveRoomForATrack(tmp_path):
     template = "{stream}" + "x" * (255 - 200 - 4 - 5 - 9)
     RecordName(template)
-    with pytest.raises(ValueError, match="too long"):
+    with pytest.raises(ValueError, match="must have at most 37 bytes"):
         RecordName(template + "x")
     world = World(tmp_path, separateTracks=True, name=template)
     for _ in range(2):

@@ -50,13 +50,13 @@ BATCH_BYTES = 256 * 1024
 HIGH_WATER = 4 * MIB
 LOW_WATER = 1 * MIB
 
-#: A child that has not taken one batch within so many seconds is cut off, since its
+#: A child that has not taken one batch for this long, in seconds, is cut off, since its
 #: encoder is being held up: as long as a player that reads nothing may stay.
 STALL_SECONDS = 10.0
 
 #: From the end of its input to SIGTERM, in seconds: a child may have an index to write
-#: or an upload to complete.  A server that stops does not wait for so long; then the
-#: child finishes without it.
+#: or an upload to complete.  A server that stops does not wait for that long; then
+#: the child finishes without it.
 FINISH_SECONDS = 30.0
 
 #: From SIGTERM to SIGKILL, in seconds.
@@ -75,11 +75,11 @@ _FIELD = re.compile(r"\{(app|stream)\}")
 
 
 class IPipeReactor(IReactorTime, IReactorProcess):
-    """What L{PipeSinks} needs of a reactor."""
+    """The parts of a reactor that L{PipeSinks} needs."""
 
 
 class InputTransport(Protocol):
-    """What a L{PipeSink} uses of a process transport; an L{IConsumer} in effect."""
+    """The part of a process transport that a L{PipeSink} uses."""
 
     def registerProducer(self, producer: object, streaming: bool) -> None:
         """Ask a producer for bytes."""
@@ -111,16 +111,16 @@ def parseCommand(command: str) -> list[str]:
     except ValueError as error:
         raise ValueError(f"command {command!r}: {error}") from None
     if not arguments:
-        raise ValueError("a command is needed")
+        raise ValueError("the command must not be empty")
     return arguments
 
 
 class _State(Enum):
-    """Where a L{PipeSink} stands."""
+    """The states of a L{PipeSink}."""
 
     IDLE = "nothing to write has come yet"
     RUNNING = "the child takes its input"
-    ENDING = "the stream is over, what waits is still written"
+    ENDING = "the stream has ended, what waits is still written"
     CLOSED = "nothing more is written"
 
 
@@ -197,8 +197,8 @@ class PipeSink:
         self._stallCall: IDelayedCall | None = None
         self._signalCall: IDelayedCall | None = None
         self._exited: list[Deferred[None]] = []
-        self._over = False  # the stream is
-        self._gone = True  # the child is, with its output
+        self._streamHasEnded = False
+        self._childHasEnded = True  # and its output
 
     # IMediaSink
 
@@ -221,8 +221,8 @@ class PipeSink:
             self._endInput()
         elif self._state is _State.IDLE:
             self._moveTo(_State.CLOSED)
-        self._over = True
-        if self._gone:
+        self._streamHasEnded = True
+        if self._childHasEnded:
             return None
         if self._signalCall is None and self._transport is not None:
             self._signalIn(self._finishSeconds)
@@ -260,26 +260,26 @@ class PipeSink:
         try:
             # A child may end, and be reported, before its start has been.
             self._moveTo(_State.RUNNING)
-            self._gone = False
+            self._childHasEnded = False
             # Its own search in PATH; no shell.
             process: IProcessTransport = self._reactor.spawnProcess(
                 protocol, self._arguments[0], self._arguments, environment
             )
         except OSError as error:
             self.log.warn(
-                "{stream}: {command} cannot be run: {error}",
+                "{stream}: cannot run {command}: {error}",
                 stream=self._stream.label,
                 command=printable(self._arguments[0]),
                 error=error.strerror or str(error),
             )
             self._reason = "pipe not started"
-            self._gone = True
+            self._childHasEnded = True
             self._moveTo(_State.CLOSED)
             return False
         if not self.running:
             return False  # the log has said how it ended
         self.log.info(
-            "{stream}: runs {command} (process {pid})",
+            "{stream}: running {command} (process {pid})",
             stream=self._stream.label,
             command=printable(self._arguments[0]),
             pid=process.pid,
@@ -361,7 +361,7 @@ class PipeSink:
             self._stallCall = self._reactor.callLater(left, self._checkStall)
             return
         self.log.warn(
-            "{stream}: the child has read nothing for {seconds:g} s and is cut off",
+            "{stream}: the child has read nothing for {seconds:g} s; terminating it",
             stream=self._stream.label,
             seconds=self._stallSeconds,
         )
@@ -369,7 +369,7 @@ class PipeSink:
         self._signalIn(0)
 
     def _abandon(self, reason: str) -> None:
-        """Write nothing more; book what was not taken as lost."""
+        """Write nothing more; book what the child has not taken as lost."""
         if self._state is _State.CLOSED:
             return
         self._moveTo(_State.CLOSED)
@@ -419,7 +419,7 @@ class PipeSink:
             self._signalIn(TERMINATE_SECONDS, "KILL")
 
     def _inputLost(self) -> None:
-        """The child has closed its standard input, or we have."""
+        """The child has closed its standard input, or this server has."""
         self._abandon("pipe closed")
 
     def _childExited(self, status: str, well: bool) -> None:
@@ -428,7 +428,7 @@ class PipeSink:
         if self._signalCall is not None:
             self._signalCall.cancel()
             self._signalCall = None
-        early = not self._over
+        early = not self._streamHasEnded
         tell = self.log.info if well and not early else self.log.warn
         tell(
             "{stream}: the child {status}{early}",
@@ -438,8 +438,8 @@ class PipeSink:
         )
 
     def _childEnded(self) -> None:
-        """Its output has ended, too."""
-        self._gone = True
+        """The child has ended, and its output."""
+        self._childHasEnded = True
         exited, self._exited = self._exited, []
         for each in exited:
             each.callback(None)
@@ -455,7 +455,7 @@ def _header(messages: Sequence[Message]) -> bytes:
 
 
 class _ChildProtocol(ProcessProtocol):
-    """Hears of a child: its output goes to the log, line by line."""
+    """A child process: its output goes to the log, line by line."""
 
     log = Logger()
 
@@ -494,7 +494,7 @@ class _ChildProtocol(ProcessProtocol):
             self._second = second
             self._lines = 0
         self._lines += 1
-        # A line with a NUL is no text: media that the child was to write to a file.
+        # A line with a NUL is not text but media, meant for a file.
         if self._lines > LINES_A_SECOND or b"\0" in line:
             self._suppressed += 1
             return
@@ -548,8 +548,8 @@ class PipeSinks:
 
     C{{app}} and C{{stream}} in its arguments are replaced, after they were split, by
     names that are plain as those of recordings are; the child has the same in its
-    environment as C{RTMP_APP} and C{RTMP_STREAM}.  There is no shell: who needs one
-    writes C{sh -c '... "$RTMP_STREAM" ...'}.
+    environment as C{RTMP_APP} and C{RTMP_STREAM}.  There is no shell; a command that
+    needs one is C{sh -c '... "$RTMP_STREAM" ...'}.
     """
 
     sinkName = "pipe"

@@ -34,7 +34,7 @@ WAITING_BYTES = 1024 * 1024
 
 class Output(Protocol):
     """
-    Where bytes go.
+    A place where bytes go.
 
     @ivar head: bytes at the beginning that can be overwritten at the end; 0 where
         nothing can be.
@@ -51,7 +51,7 @@ class Output(Protocol):
 
     def close(self, head: bytes) -> Deferred[None] | None:
         """
-        Nothing follows.
+        Finish: nothing follows.
 
         @param head: what the beginning is to be, of L{head} bytes.
         @raise OSError: the end cannot be stored.
@@ -61,14 +61,14 @@ class Output(Protocol):
 class FileOutput:
     """
     A new file, which is made when there is something to write.  It is written in the
-    reactor's thread: a client has nothing else to do than to wait for its disk.
+    reactor's thread: a client has nothing to do but wait for its disk.
     """
 
     head = HEAD_SIZE
 
     def __init__(self, path: str, overwrite: bool = False) -> None:
         """
-        @raise FileExistsError: it is there already, and to be kept.
+        @raise FileExistsError: it exists, and is to be kept.
         @raise OSError: it cannot be made, as far as that can be told without making
             it.
         """
@@ -101,7 +101,7 @@ class FileOutput:
 
 
 def _hindrance(path: str, overwrite: bool) -> int:
-    """The number of the system's error with which a file could not be made; or 0."""
+    """Find the error number with which a file could not be made; 0 if it could."""
     there = os.path.lexists(path)
     folder = os.path.dirname(path) or "."
     if there and not overwrite:
@@ -126,7 +126,7 @@ class BlockingOutput:
         self._file.flush()
 
     def close(self, head: bytes) -> None:
-        """It is not ours to close."""
+        """Do nothing: the file is the caller's."""
 
 
 class PipeOutput:
@@ -169,12 +169,12 @@ class PipeOutput:
         return self._closed
 
     def abandon(self) -> None:
-        """Wait for the reader no longer."""
+        """Do not wait for the reader any longer."""
         if not self._gone:
             self._writer.connectionLost(Failure(ConnectionAborted()))
 
     def childConnectionLost(self, name: str, reason: object) -> None:
-        """For the writer, which is done with the pipe and leaves it open."""
+        """Close the pipe, which the writer has left open."""
         self._gone = True
         os.close(self._fd)
         closed, self._closed = self._closed, None
@@ -279,7 +279,7 @@ class FLVSink:
         messages, self._waiting = self._waiting, []
         frame = messages[-1]
         if frame.flags & CODED:
-            # Headers come as old as they are to who joins a stream.
+            # A player that joins a stream gets headers as old as they are.
             for message in messages:
                 message.timestamp = max(message.timestamp, frame.timestamp)
         survey = self._survey

@@ -62,7 +62,7 @@ BOTH = Kinds(True, True)
 
 
 class Source(Protocol):
-    """What must be known of a stream to tell its kinds."""
+    """The part of a live stream that tells its kinds."""
 
     @property
     def ledger(self) -> Ledger:

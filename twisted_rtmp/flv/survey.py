@@ -134,7 +134,7 @@ class MediaSurvey:
     codecs.
 
     @ivar metadata: the encoder's own properties, for the head.
-    @ivar facts: what the messages tell, which replaces what the encoder says.
+    @ivar facts: what the messages tell; it replaces what the encoder says.
     """
 
     def __init__(self) -> None:
@@ -150,7 +150,7 @@ class MediaSurvey:
         Take a message's properties for the head, if it is an C{onMetaData}.
 
         @return: whether they are in the head now, so that the message need not be in
-            the file; if not, it is none, or too large.
+            the file.
         """
         if not isMetadata(message):
             return False

@@ -34,9 +34,9 @@ TAG_HEADER_SIZE = 11
 #: A back pointer, in bytes.
 PREVIOUS_TAG_SIZE = 4
 
-#: Largest DataOffset that is read, in bytes.  The field exists for longer headers
-#: of later versions, of which there are none; it has 32 bits, and the bytes up to it
-#: would be waited for.
+#: Largest DataOffset that is read, in bytes.  The field exists for longer headers of
+#: later versions, of which there are none; it has 32 bits, and a reader would wait for
+#: all bytes up to it.
 MAX_DATA_OFFSET = 4096
 
 _SIGNATURE = b"FLV\x01"
@@ -69,12 +69,14 @@ def encodeTagHeader(typeId: int, timestamp: int, size: int) -> bytes:
     @param timestamp: milliseconds; the file keeps the lower 32 bits.
     @param size: of the payload, in bytes.
     @return: L{TAG_HEADER_SIZE} bytes.
-    @raise UsageError: the size needs more than 24 bits, or the type is none.
+    @raise UsageError: the size needs more than 24 bits, or the type more than 5.
     """
     if not 0 <= size <= MAX_MESSAGE_LENGTH:
-        raise UsageError(f"an FLV tag cannot hold {size} bytes")
+        raise UsageError(
+            f"an FLV tag must have 0 to {MAX_MESSAGE_LENGTH} bytes, not {size}"
+        )
     if not 0 < typeId <= _TYPE_MASK:
-        raise UsageError(f"{typeId} is not an FLV tag type")
+        raise UsageError(f"an FLV tag type must be 1 to {_TYPE_MASK}, not {typeId}")
     return _packTagHeader(
         typeId << 24 | size, (timestamp << 8 | timestamp >> 24 & 0xFF) & 0xFFFFFFFF
     )
@@ -103,22 +105,22 @@ class FLVReader:
     """
     Reads an FLV file or stream as its bytes come.
 
-    L{feed} takes bytes, cut anywhere; L{nextTag} gives one tag a call.  After an
+    L{feed} takes bytes, cut anywhere; L{nextTag} returns one tag a call.  After an
     L{FLVError} the reader stands where it stood and raises the same again.
 
-    A tag is given out when its back pointer has come too, so that a file which is
-    cut at L{offset} is whole.  Tags with the filter bit are encrypted: nothing here
-    could read them, so they are passed over and counted.  Reserved bits and the
-    stream id are passed over too.
+    A tag is returned when its back pointer has come too, so that a file which is cut
+    at C{offset} is whole.  Tags with the filter bit are encrypted: nothing here could
+    read them, so they are skipped and counted.  Reserved bits and the stream id are
+    ignored.
 
-    @ivar offset: bytes from the start of the input to the end of the last tag given
-        out (or, before the first tag, of the header), its back pointer included.
+    @ivar offset: bytes from the start of the input to the end of the last tag
+        returned (or, before the first tag, of the header), its back pointer included.
     @ivar tagOffset: bytes from the start of the input to the beginning of that tag.
     @ivar hasAudio: the header promises audio; L{False} until it has been read.
     @ivar hasVideo: the header promises video; L{False} until it has been read.
     @ivar badPreviousTagSizes: back pointers that did not fit their tag.  Several
-        writers leave 0 there, and reading forward needs none of them.
-    @ivar filteredTags: tags that were passed over since they are encrypted.
+        writers leave 0 there, and reading forward does not need them.
+    @ivar filteredTags: tags that were skipped since they are encrypted.
     """
 
     def __init__(self) -> None:
@@ -151,7 +153,7 @@ class FLVReader:
         @return: a message with the tag's type, its timestamp in milliseconds
             (unsigned, 32 bits, as in the file), stream id 0 and the payload;
             NEED_DATA when the rest of it has not come yet.
-        @raise FLVError: this is no FLV; C{offset} says where.
+        @raise FLVError: this is not FLV; C{offset} says where.
         """
         buffer = self._buffer
         if not self._headerRead and not self._readHeader():
@@ -165,7 +167,7 @@ class FLVReader:
                 # What a file holds where a crash left a hole; it would read as
                 # empty tags without end.
                 raise FLVError(
-                    "there is no FLV tag type 0", offset=self._bufferOffset + start
+                    "an FLV tag type must not be 0", offset=self._bufferOffset + start
                 )
             if available < TAG_HEADER_SIZE:
                 return NEED_DATA
@@ -201,7 +203,11 @@ class FLVReader:
             return False
         flags, dataOffset = struct.unpack_from(">BI", buffer, len(_SIGNATURE))
         if not HEADER_SIZE - PREVIOUS_TAG_SIZE <= dataOffset <= MAX_DATA_OFFSET:
-            raise FLVError(f"an FLV header of {dataOffset} bytes", offset=5)
+            raise FLVError(
+                f"an FLV header must have 9 to {MAX_DATA_OFFSET} bytes, not"
+                f" {dataOffset}",
+                offset=5,
+            )
         if len(buffer) < dataOffset + PREVIOUS_TAG_SIZE:
             return False
         if any(buffer[dataOffset : dataOffset + PREVIOUS_TAG_SIZE]):

@@ -11,8 +11,8 @@ from twisted_rtmp.wire.messages import Message
 #: number of 32 bits.  FLV 10.1, E.4.1.
 MAX_TIME = 0x7FFFFFFF
 
-#: What comes this much before the file's first timestamp, in milliseconds, gets 0: it
-#: belongs to the first frames.  What is earlier is another time line.
+#: A message this much earlier than the file's first, in milliseconds, or less,
+#: gets the time 0: it belongs to the first frames.  Others are of another time line.
 CLAMP_MILLISECONDS = 1000
 
 #: Headers this much older than the first frame, in milliseconds, were sent to a sink

@@ -2,7 +2,7 @@
 C{python -m twisted_rtmp.recording FILE...}: finishes FLV files after a crash.
 
 Prints one line a file.  The exit status is 0 if all files are whole now, 1 if one of
-them is not, 2 if the command line is wrong.
+them is not, 2 if the command line is invalid.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PROGRESS_SECONDS = 1.0
 
 
 class Progress:
-    """Shows how far a file has been worked through, once a second."""
+    """A line of progress through a file, once a second."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Progress:
 
 
 def describe(repaired: Repaired) -> str:
-    """One line about a file that is whole now."""
+    """Make one line about a file that is whole now."""
     what = "repaired" if repaired.changed else "nothing to do"
     line = (
         f"{repaired.path}: {what}, {repaired.duration:.3f} s, {repaired.tags} tags,"

@@ -1,7 +1,7 @@
 """
 File names from names that come from the network.
 
-Nothing here touches a disk; it must not import the server.
+Nothing here touches a disk.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from string import Formatter
 #: application, and names that sort by time.
 DEFAULT_NAME = "{app}/{stream}-%Y%m%dT%H%M%SZ"
 
-#: What is added to each name.
+#: The end of each name.
 EXTENSION = ".flv"
 
 #: Bytes of a name on the disk: NAME_MAX of Linux and macOS file systems.
@@ -33,14 +33,14 @@ _FIELD_BYTES = 200
 #: (C{app/instance/...}), a hostile one thousands.  The rest becomes one name.
 MAX_FOLDERS = 8
 
-#: Hexadecimal digits that tell names apart which are cut: 64 bits.
+#: Hexadecimal digits that distinguish names that are cut: 64 bits.
 _HASH_DIGITS = 16
 
 #: Beside letters and digits of any script.  None has a meaning to a shell, a URL's
 #: path or a file system, except C{.} and C{-} at the start, which are encoded there.
 _PLAIN = frozenset("._-+=@,")
 
-#: Stands for an empty name.  A stream that is really called so is encoded.
+#: Stands for an empty name.  A stream that really has this name is encoded.
 _EMPTY = "_"
 
 _FIELDS = ("app", "stream")
@@ -57,8 +57,8 @@ class RecordName:
 
     def __init__(self, template: str = DEFAULT_NAME) -> None:
         """
-        @raise ValueError: the template is wrong; the message is one line for the
-            person who wrote it.
+        @raise ValueError: the template is invalid; the message is one line for its
+            author.
         """
         self._parts: list[tuple[str, str | None]] = []
         try:
@@ -70,11 +70,14 @@ class RecordName:
                 field not in _FIELDS or specification or conversion
             ):
                 raise ValueError(
-                    f"record name {template!r}: unknown field {{{field}}};"
-                    " known are {app} and {stream}"
+                    f"record name {template!r}: fields must be {{app}} or {{stream}},"
+                    f" not {{{field}}}"
                 )
             if (len(literal) - len(literal.rstrip("%"))) % 2:
-                raise ValueError(f"record name {template!r}: a % with nothing after it")
+                raise ValueError(
+                    f"record name {template!r}: % must be followed by a letter of"
+                    " strftime, or by another %"
+                )
             self._parts.append((literal, field))
         self._limit = _FIELD_BYTES
         sample = self._sample()
@@ -83,7 +86,7 @@ class RecordName:
         self._validate(template)
 
     def _sample(self) -> list[str]:
-        """The path's components, each field being one NUL."""
+        """Make a path's components, each field being one NUL."""
         moment = datetime.fromtimestamp(0, timezone.utc)
         return "".join(
             _moment(literal, moment) + ("\0" if field else "")
@@ -94,22 +97,30 @@ class RecordName:
         sample = self._sample()
         if not sample[0]:
             raise ValueError(
-                f"record name {template!r}: a path below the record folder is needed"
+                f"record name {template!r}: must be a path below the record folder"
             )
         if not sample[-1]:
-            raise ValueError(f"record name {template!r}: no name for the file")
+            raise ValueError(
+                f"record name {template!r}: must end with a name for the file"
+            )
         for component in sample:
             if component.startswith("."):
                 raise ValueError(
-                    f"record name {template!r}: {component!r} would be hidden or"
-                    " leave the record folder"
+                    f"record name {template!r}: {component!r} must not begin with a"
+                    " dot, which hides files or leaves the record folder"
                 )
             if any(letter < " " and letter != "\0" for letter in component):
-                raise ValueError(f"record name {template!r}: a control character")
+                raise ValueError(
+                    f"record name {template!r}: must not have control characters"
+                )
             fields = component.count("\0")
             size = len(component.encode("utf-8", "surrogateescape")) - fields
-            if size + fields * self._limit + _RESERVED_BYTES > NAME_BYTES:
-                raise ValueError(f"record name {template!r}: {component!r} is too long")
+            room = NAME_BYTES - _RESERVED_BYTES - fields * self._limit
+            if size > room:
+                raise ValueError(
+                    f"record name {template!r}: {component!r} must have at most {room}"
+                    " bytes beside its fields"
+                )
 
     def render(self, application: str, name: str, seconds: float) -> list[str]:
         """

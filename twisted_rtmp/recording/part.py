@@ -218,7 +218,7 @@ class RecordedFile:
         return self._writer.close(self._finalHead)
 
     def _finalHead(self, size: int, stored: _Stored) -> bytes:
-        """Runs on the disk's thread, when nothing is added any more."""
+        """Make the head, on the disk's thread, when nothing is added any more."""
         times, positions = self.muxer.index.before(size)
         return self._survey.encodeFinalHead(size, stored.lastTime, times, positions)
 

@@ -88,12 +88,12 @@ class Account:
 
 
 class _State(Enum):
-    """Where an L{FLVRecorder} stands."""
+    """The states of an L{FLVRecorder}."""
 
     IDLE = "nothing to record has come yet"
-    RECORDING = "into a file"
+    RECORDING = "messages go into a file"
     SUSPENDED = "the last file failed"
-    ENDED = "the stream is over"
+    ENDED = "the stream has ended"
 
 
 _TRANSITIONS = {
@@ -341,7 +341,7 @@ class FLVRecorder:
         self._account.lost(_reasonOf(failure.value), messages, superseded)
 
     def _failed(self, part: RecordedFile, error: OSError) -> None:
-        """A file takes nothing more."""
+        """Give a file up that takes nothing more."""
         self._settings.tellFailed(error)
         part.error = error
         if part is not self._part:
@@ -358,7 +358,7 @@ class FLVRecorder:
         self._finish()
 
     def _finish(self) -> None:
-        """Close the file, while others go on."""
+        """Close the file; the next one need not wait for that."""
         part = self._part
         assert part is not None
         self._pastBreaks += part.muxer.timeline.breaks
@@ -367,7 +367,7 @@ class FLVRecorder:
         part.finish().addBoth(self._finished, part)
 
     def _finished(self, result: bool | Failure, part: RecordedFile) -> None:
-        """A file is closed, or cannot be."""
+        """Report a file that is closed, or cannot be."""
         self._unfinished -= 1
         complete = result is True
         if isinstance(result, Failure):

@@ -217,8 +217,8 @@ class TrackRecorder:
     """
     Records one stream, each further track in files of its own.
 
-    What has no number, and what cannot be taken apart, is in the stream's own file as
-    it came.
+    Messages without a number, and those that cannot be taken apart, are in the stream's
+    own file as they came.
 
     A message costs 7 us more than in a file of all tracks if it is numbered (CPython
     3.11), and otherwise the same.
@@ -243,7 +243,7 @@ class TrackRecorder:
         self._codecs: dict[int | str, int] = {}
 
     def mediaReceived(self, message: Message) -> None:
-        """Give each track what a message has of it."""
+        """Give each track's recorder its part of a message."""
         flags = message.flags
         if flags & MULTITRACK:
             tracks = splitTracks(message.typeId, message.payload)
