@@ -13,13 +13,13 @@ from twisted_rtmp.flv.head import HEAD_PAYLOAD, HEAD_SIZE, INDEX_ENTRIES, encode
 from twisted_rtmp.flv.kinds import BOTH, Kinds
 from twisted_rtmp.flv.metadata import (
     METADATA_BYTES,
-    decodeMetadata,
     lastingProperties,
 )
 from twisted_rtmp.flv.muxer import FLVMuxer
 from twisted_rtmp.flv.survey import KeyFrameIndex
 from twisted_rtmp.flv.timeline import MAX_TIME
 from twisted_rtmp.ledger import MediaCounts
+from twisted_rtmp.media.metadata import propertiesOf
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.errors import UsageError
@@ -151,7 +151,7 @@ def test_headsAreOfOneSizeAndPlainAMF(entries, extra):
 
 
 def readMetadata(payload):
-    properties = decodeMetadata(payload)
+    properties = propertiesOf(Message(18, 0, 0, payload))
     return None if properties is None else lastingProperties(properties)
 
 

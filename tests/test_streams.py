@@ -22,10 +22,12 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from twisted_rtmp.flv.kinds import StreamKinds
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.live.pacing import Pacer
 from twisted_rtmp.live.streams import LiveStream
 from twisted_rtmp.live.timeline import GAP_MILLISECONDS
+from twisted_rtmp.media.metadata import propertiesOf
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message
 
@@ -136,6 +138,36 @@ def test_setDataFrameIsStripped(stream: LiveStream) -> None:
     assert sink.payloads == [METADATA]
     assert stream.metadata is not None
     assert stream.metadata.payload == METADATA
+
+
+def test_metadataAreDecodedOnce(
+    stream: LiveStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks gets what the stream has read; only of the newest it is kept."""
+    calls: list[bytes] = []
+    decode = amf0.decode
+
+    def counted(payload: bytes) -> list[Any]:
+        calls.append(payload)
+        return decode(payload)
+
+    monkeypatch.setattr(amf0, "decode", counted)
+    messages: list[Message] = []
+    stream.addSink(Sink(messages.append))
+    assert stream.properties == {}
+    said = [amf0.encode("onMetaData", {"width": float(n)}) for n in range(2)]
+    for n, payload in enumerate(said):
+        say(stream, (DATA, payload))
+        assert stream.properties == {"width": float(n)}
+        assert propertiesOf(messages[n]) == {"width": float(n)}
+        assert StreamKinds(stream).settled is False
+    assert calls == said
+    assert [message.values is None for message in messages] == [True, False]
+    say(stream, (DATA, amf0.encode("@clearDataFrame", "onMetaData")))
+    assert messages[1].values is None
+    assert stream.properties == {}
+    say(stream, (DATA, amf0.encode("onMetaData", "none")))
+    assert stream.properties == {}
 
 
 def test_clearDataFrame(stream: LiveStream) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -141,6 +141,9 @@ class ILiveStream(Interface):
     tracks: Sequence[TrackFacts] = Attribute("""What has come of each track so far.""")
     metadata: Message | None = Attribute(
         """The newest C{onMetaData} message, or L{None}."""
+    )
+    properties: Mapping[str, Any] = Attribute(
+        """The properties of the newest metadata, decoded; empty if there are none."""
     )
 
     def headers() -> list[Message]:

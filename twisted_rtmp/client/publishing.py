@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from twisted.internet.task import deferLater
 
-from twisted_rtmp.flv.metadata import (
-    decodeMetadata,
-    isMetadata,
-    lastingProperties,
-)
+from twisted_rtmp.flv.metadata import lastingProperties
 from twisted_rtmp.flv.tags import FLVReader
 from twisted_rtmp.media.cuts import Cuts
 from twisted_rtmp.media.flags import (
@@ -20,6 +16,7 @@ from twisted_rtmp.media.flags import (
     MULTICHANNEL,
     SEQUENCE_HEADER,
 )
+from twisted_rtmp.media.metadata import isMetadata, propertiesOf
 from twisted_rtmp.media.parts import trackIdsOf
 from twisted_rtmp.media.payloads import flagsOf
 from twisted_rtmp.wire import amf0
@@ -75,7 +72,7 @@ def readMessages(file: BinaryIO) -> Iterator[Message]:
 def _withoutFileFacts(message: Message) -> Message:
     if not isMetadata(message):
         return message
-    properties = decodeMetadata(message.payload)
+    properties = propertiesOf(message)
     lasting = None if properties is None else lastingProperties(properties)
     if lasting is None or lasting == properties:
         return message

@@ -18,6 +18,7 @@ from zope.interface import implementer
 from twisted_rtmp.client.errors import ClientError, ConnectionEnded
 from twisted_rtmp.link import Hold
 from twisted_rtmp.live.selection import EVERYTHING, Selection
+from twisted_rtmp.media.metadata import isMetadata
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.chunk import encodeMessage
@@ -41,10 +42,8 @@ CHUNK_STREAMS = {
 
 _DATA: int = MessageType.DATA_AMF0
 
-#: How metadata begins, and what goes before it so that a server keeps it for players
-#: that come later: nginx-rtmp, SRS and ours do without, Flash Media Server and its kin
-#: do not.
-_METADATA = b"\x02\x00\x0aonMetaData"
+#: Goes before metadata, so that a server keeps it for players that come later:
+#: nginx-rtmp, SRS and ours do without, Flash Media Server and its kin do not.
 _SET_DATA_FRAME = b"\x02\x00\x0d@setDataFrame"
 
 #: Data messages that are about the playing and not of the stream, by their beginning.
@@ -79,7 +78,7 @@ class PublishForm:
         """
         typeId = message.typeId
         payload = message.payload
-        if typeId == _DATA and payload.startswith(_METADATA):
+        if isMetadata(message):
             payload = _SET_DATA_FRAME + payload
         return encodeMessage(
             CHUNK_STREAMS[typeId],

@@ -26,8 +26,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-from twisted_rtmp.flv.metadata import decodeMetadata
 from twisted_rtmp.ledger import Ledger
+from twisted_rtmp.media.metadata import propertiesOf
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.messages import Message
 
@@ -80,7 +80,7 @@ def promisedKinds(properties: Mapping[str, Any] | None) -> Kinds:
     """
     Tell which kinds metadata promise.
 
-    @param properties: see L{decodeMetadata}.
+    @param properties: see L{propertiesOf}.
     """
     if properties is None:
         return NEITHER
@@ -125,6 +125,6 @@ class StreamKinds:
         metadata = self._stream.metadata
         if metadata is not self._metadata:
             self._metadata = metadata
-            properties = None if metadata is None else decodeMetadata(metadata.payload)
+            properties = None if metadata is None else propertiesOf(metadata)
             self._promised = promisedKinds(properties)
         return self._promised != NEITHER and come | self._promised == come

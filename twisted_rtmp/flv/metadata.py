@@ -1,4 +1,4 @@
-"""C{onMetaData}: what an encoder says of its stream, and what a file keeps of that."""
+"""Properties of C{onMetaData} that a file keeps of what an encoder says."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Any
 
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
-from twisted_rtmp.wire.constants import TagType
-from twisted_rtmp.wire.errors import ProtocolError, UsageError
-from twisted_rtmp.wire.messages import Message
+from twisted_rtmp.wire.errors import UsageError
 
 #: The encoder's own metadata that the head of a file can hold, in bytes.  ffmpeg's has
 #: 400, OBS' 600, one with maps of tracks 2,000.
@@ -17,8 +15,6 @@ METADATA_BYTES = 8192
 
 #: The property of a file's C{onMetaData} that takes up the space which is left.
 SPACE = "reservedSpace"
-
-_METADATA = b"\x02\x00\x0aonMetaData"
 
 #: Properties that the writer of a file sets: what an encoder says of them is about
 #: another file, or a guess before the end.
@@ -40,29 +36,6 @@ _FILE_FACTS = frozenset(
         "keyframes",
     )
 )
-
-
-def isMetadata(message: Message) -> bool:
-    """Tell whether a message is an C{onMetaData}."""
-    return message.typeId == TagType.SCRIPT_DATA and message.payload.startswith(
-        _METADATA
-    )
-
-
-def decodeMetadata(payload: bytes) -> dict[str, Any] | None:
-    """
-    Read the properties of an C{onMetaData}.
-
-    @param payload: of a message for which L{isMetadata} is true.
-    @return: L{None} if they cannot be read, or are not an object.
-    """
-    try:
-        values = amf0.decode(payload)
-    except ProtocolError:
-        return None
-    if len(values) < 2 or not isinstance(values[1], dict):
-        return None
-    return values[1]
 
 
 def lastingProperties(properties: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -16,9 +16,10 @@ from twisted_rtmp.flv.head import (
     fileFacts,
 )
 from twisted_rtmp.flv.kinds import NEITHER, Kinds, lastingKinds, promisedKinds
-from twisted_rtmp.flv.metadata import decodeMetadata, isMetadata, lastingProperties
+from twisted_rtmp.flv.metadata import lastingProperties
 from twisted_rtmp.ledger import MediaCounts
 from twisted_rtmp.media.cuts import lowestTrack
+from twisted_rtmp.media.metadata import isMetadata, propertiesOf
 from twisted_rtmp.media.parts import trackIdsOf
 from twisted_rtmp.media.payloads import (
     CODED,
@@ -154,7 +155,7 @@ class MediaSurvey:
         """
         if not isMetadata(message):
             return False
-        properties = decodeMetadata(message.payload)
+        properties = propertiesOf(message)
         if properties is None:
             return False
         self._promised = promisedKinds(properties)

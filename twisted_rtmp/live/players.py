@@ -26,6 +26,7 @@ from zope.interface import implementer
 from twisted_rtmp.flv.tags import encodeTag
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.live.selection import EVERYTHING, Selection
+from twisted_rtmp.media.metadata import isMetadata
 from twisted_rtmp.media.parts import PlainTrack, splitTracks, trackIdsOf
 from twisted_rtmp.media.payloads import (
     CODED,
@@ -78,14 +79,11 @@ _VIDEO: int = MessageType.VIDEO
 _DATA: int = MessageType.DATA_AMF0
 _HEADER = SEQUENCE_HEADER | SEQUENCE_END | METADATA
 
-#: How C{onMetaData} begins, in AMF0.
-_METADATA = b"\x02\x00\x0aonMetaData"
-
 
 def _isHeader(message: Message) -> bool:
     """Whether a message is kept for a player whatever it loses."""
     if message.typeId == _DATA:
-        return message.payload.startswith(_METADATA)
+        return isMetadata(message)
     return bool(message.flags & _HEADER)
 
 

@@ -6,6 +6,7 @@ Imports C{twisted_rtmp.wire}, the ledger and the interfaces; no protocol.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
@@ -22,6 +23,7 @@ from twisted_rtmp.live.timeline import GAP_MILLISECONDS, NEVER, MediaTime, Timel
 from twisted_rtmp.live.tracks import Track, Tracks
 from twisted_rtmp.media import payloads as media
 from twisted_rtmp.media.exheader import codecNumber
+from twisted_rtmp.media.metadata import propertiesOf
 from twisted_rtmp.media.parts import trackIdsOf
 from twisted_rtmp.media.payloads import audioFlags, videoFlags
 from twisted_rtmp.names import printable
@@ -294,11 +296,23 @@ class LiveStream:
             self._discard("malformed data", "it begins with no name")
             return
         if values[0] == "onMetaData":
-            self.metadata = message
+            self._setMetadata(message)
+            message.values = values
         elif values[0] == "@clearDataFrame":
-            self.metadata = None
+            self._setMetadata(None)
             return
         self._passOn(message)
+
+    def _setMetadata(self, message: Message | None) -> None:
+        """Replace the metadata; the values of the old ones are not kept."""
+        if self.metadata is not None:
+            self.metadata.values = None
+        self.metadata = message
+
+    @property
+    def properties(self) -> Mapping[str, Any]:
+        """The properties of the newest metadata; empty if there are none."""
+        return {} if self.metadata is None else propertiesOf(self.metadata) or {}
 
     def _discard(self, reason: str, detail: str) -> None:
         """Book a message as lost; log the first of its reason."""

@@ -17,10 +17,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_rtmp.disk import BATCH_BYTES, DiskStalled, FileRemoved, LowSpace
-from twisted_rtmp.flv.metadata import isMetadata
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.media.cuts import Cuts
+from twisted_rtmp.media.metadata import isMetadata
 from twisted_rtmp.media.payloads import MULTITRACK
 from twisted_rtmp.recording.part import FinishedFile, RecordedFile, Settings, Source
 from twisted_rtmp.wire.constants import MessageType

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 
 from twisted_rtmp.flv import tags as flv
 from twisted_rtmp.flv.head import HEAD_PAYLOAD, HEAD_SIZE
-from twisted_rtmp.flv.metadata import SPACE, isMetadata
+from twisted_rtmp.flv.metadata import SPACE
 from twisted_rtmp.flv.survey import KeyFrameIndex, MediaSurvey
 from twisted_rtmp.flv.timeline import MAX_TIME
 from twisted_rtmp.media import payloads as media
+from twisted_rtmp.media.metadata import isMetadata
 from twisted_rtmp.wire.constants import TagType
 from twisted_rtmp.wire.errors import UsageError
 from twisted_rtmp.wire.limits import MIB

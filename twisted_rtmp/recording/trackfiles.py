@@ -17,10 +17,10 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from twisted_rtmp.flv.metadata import decodeMetadata
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.media import payloads as media
+from twisted_rtmp.media.metadata import propertiesOf
 from twisted_rtmp.media.parts import PlainTrack, splitTracks, toLegacy
 from twisted_rtmp.media.payloads import FOREIGN, MULTITRACK
 from twisted_rtmp.recording.part import Settings
@@ -203,7 +203,7 @@ class _TrackSource:
         metadata = self._stream.metadata
         if metadata is None:
             return []
-        properties = decodeMetadata(metadata.payload) or {}
+        properties = propertiesOf(metadata) or {}
         infos = properties.get(_INFO_MAPS[self.track.rstrip("0123456789")])
         info = infos.get(str(self._trackId)) if isinstance(infos, dict) else None
         if not isinstance(info, dict):

@@ -39,7 +39,15 @@ class Message:
         video payload; 0 until a stream has looked at it.
     """
 
-    __slots__ = ("_sent", "flags", "payload", "streamId", "timestamp", "typeId")
+    __slots__ = (
+        "_sent",
+        "_values",
+        "flags",
+        "payload",
+        "streamId",
+        "timestamp",
+        "typeId",
+    )
 
     def __init__(
         self,
@@ -62,6 +70,23 @@ class Message:
             return self._sent
         except AttributeError:  # unset, as of most messages, since it costs time
             return self.timestamp
+
+    @property
+    def values(self) -> list[Any] | None:
+        """
+        The AMF values of a data message whose payload has been decoded, or L{None}.
+
+        A live stream keeps those of its present metadata only: they can take a hundred
+        times the memory of the payload.
+        """
+        try:
+            return self._values
+        except AttributeError:
+            return None
+
+    @values.setter
+    def values(self, values: list[Any] | None) -> None:
+        self._values = values
 
     def moveTo(self, timestamp: int) -> None:
         """Give it another timestamp, once; the sender's is kept beside it."""
