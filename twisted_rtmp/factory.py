@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from twisted_rtmp.interfaces import IAuthorizer, ISinkFactory
 from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.live.addresses import hostOf
 from twisted_rtmp.live.connections import Connections
 from twisted_rtmp.live.counters import Counters
 from twisted_rtmp.live.pacing import LATENCY_SECONDS
@@ -84,7 +85,7 @@ class RTMPFactory(Factory[RTMPProtocol]):
         self.chunkSize = chunkSize
 
     def buildProtocol(self, addr: IAddress | None) -> RTMPProtocol | None:
-        if not self.registry.connections.admit():
+        if not self.registry.connections.admit(hostOf(addr)):
             return None
         protocol = RTMPProtocol(self.registry, addr, chunkSize=self.chunkSize)
         protocol.factory = self

@@ -56,6 +56,66 @@ SILENT_SECONDS = 3.0
 STOP_SECONDS = 4.0
 
 
+#: The share of all connections that one address may have.  Load balancers, offices and
+#: test machines bring thousands from one address; the others have places left.
+CONNECTION_SHARE = 0.75
+
+#: Publishes begun by one address at once, and in each second after.  A city's encoders
+#: behind one address come back within some seconds when its network does.
+PUBLISH_BURST = 5000
+PUBLISH_RATE = 100.0
+
+#: Plays begun by one address at once, and in each second after.  An office in which
+#: everybody opens one page at the same time has hundreds.
+PLAY_BURST = 5000
+PLAY_RATE = 500.0
+
+#: Refusals that one address is told at once, and in each second after: no more than 20
+#: guesses in any second.  An encoder with a wrong key tries every few seconds.
+REFUSAL_BURST = 10
+REFUSAL_RATE = 10.0
+
+#: Log bytes on one address at once, and in each second after, besides those that it
+#: has sent itself: what a peer makes the log grow by, it has paid for.
+LOG_BURST = 64 * 1024
+LOG_RATE = 1024.0
+
+#: Addresses that are remembered, the longest unheard of being forgotten first: 200
+#: bytes each.  A forgotten one has its bursts again.
+MAX_ADDRESSES = 16_384
+
+
+@dataclass(frozen=True)
+class AddressLimits:
+    """
+    The bounds of one address.
+
+    A burst is what may happen at once, a rate how much more in each second.
+
+    @ivar connectionShare: L{CONNECTION_SHARE}
+    @ivar publishBurst: L{PUBLISH_BURST}
+    @ivar publishRate: L{PUBLISH_RATE}
+    @ivar playBurst: L{PLAY_BURST}
+    @ivar playRate: L{PLAY_RATE}
+    @ivar refusalBurst: L{REFUSAL_BURST}
+    @ivar refusalRate: L{REFUSAL_RATE}
+    @ivar logBurst: L{LOG_BURST}
+    @ivar logRate: L{LOG_RATE}
+    @ivar addresses: L{MAX_ADDRESSES}
+    """
+
+    connectionShare: float = CONNECTION_SHARE
+    publishBurst: int = PUBLISH_BURST
+    publishRate: float = PUBLISH_RATE
+    playBurst: int = PLAY_BURST
+    playRate: float = PLAY_RATE
+    refusalBurst: int = REFUSAL_BURST
+    refusalRate: float = REFUSAL_RATE
+    logBurst: float = LOG_BURST
+    logRate: float = LOG_RATE
+    addresses: int = MAX_ADDRESSES
+
+
 @dataclass(frozen=True)
 class ServerLimits:
     """
@@ -72,6 +132,7 @@ class ServerLimits:
     @ivar queuedReplyBytes: L{QUEUED_REPLY_BYTES}
     @ivar netStreams: L{NET_STREAMS}
     @ivar connections: L{CONNECTIONS}
+    @ivar addresses: the bounds of one address.
     @ivar silentSeconds: L{SILENT_SECONDS}
     @ivar stopSeconds: L{STOP_SECONDS}
     """
@@ -87,5 +148,6 @@ class ServerLimits:
     queuedReplyBytes: int = QUEUED_REPLY_BYTES
     netStreams: int = NET_STREAMS
     connections: int = CONNECTIONS
+    addresses: AddressLimits = field(default_factory=AddressLimits)
     silentSeconds: float = SILENT_SECONDS
     stopSeconds: float = STOP_SECONDS

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from twisted_rtmp.live.addresses import Addresses
 from twisted_rtmp.live.counters import Counters
 
 #: The least time between two log lines on newcomers turned away, in seconds.
@@ -63,6 +64,10 @@ class Connection(Protocol):
     def id(self) -> str:
         """See L{Description}."""
 
+    @property
+    def host(self) -> str:
+        """The address that it counts for; see L{hostOf}.  Empty if for none."""
+
     def describe(self) -> Description:
         """Say what it is and does."""
 
@@ -78,13 +83,21 @@ class Connections:
     The open connections of a server.
 
     @ivar counters: L{Counters} of the server.
+    @ivar addresses: what each address has taken.
     @ivar limit: how many there may be.
     """
 
     log = Logger()
 
-    def __init__(self, clock: IReactorTime, counters: Counters, limit: int) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        counters: Counters,
+        addresses: Addresses,
+        limit: int,
+    ) -> None:
         self.counters = counters
+        self.addresses = addresses
         self.limit = limit
         self._clock = clock
         self._open: dict[Connection, None] = {}
@@ -106,15 +119,41 @@ class Connections:
         """Find a connection by its identifier."""
         return next((each for each in self._open if each.id == id), None)
 
-    def admit(self) -> bool:
-        """Decide whether there is room for a newcomer, by whatever protocol."""
+    @property
+    def limitPerAddress(self) -> int:
+        """How many connections one address may have."""
+        return max(1, int(self.limit * self.addresses.limits.connectionShare))
+
+    def admit(self, host: str) -> bool:
+        """
+        Decide whether there is room for a newcomer, by whatever protocol.
+
+        @param host: where it comes from; see L{hostOf}.
+        """
         if self._closing or len(self._open) >= self.limit:
-            self._turnAway()
+            self._turnAway(f"{self.limit} are open")
+            return False
+        if not self.addresses.opened(host, self.limitPerAddress):
+            self._turnAway(f"{self.limitPerAddress} are open from {host}")
             return False
         self.counters.accepted += 1
         return True
 
-    def _turnAway(self) -> None:
+    def identified(self, before: str, host: str) -> bool:
+        """
+        Count a connection for the address that a proxy has told of, not for the
+        proxy's own.
+
+        @param before: what it has counted for.
+        @return: whether that address may have one more; if not it counts for none.
+        """
+        self.addresses.closed(before)
+        if self.addresses.opened(host, self.limitPerAddress):
+            return True
+        self._turnAway(f"{self.limitPerAddress} are open from {host}")
+        return False
+
+    def _turnAway(self, why: str) -> None:
         """Count a newcomer that there is no room for; log now and then."""
         self.counters.turnedAway += 1
         now = self._clock.seconds()
@@ -124,8 +163,8 @@ class Connections:
         ):
             self._toldTurnedAway = now
             self.log.warn(
-                "a connection is turned away: {limit} are open ({count} so far)",
-                limit=self.limit,
+                "a connection is turned away: {why} ({count} so far)",
+                why=why,
                 count=self.counters.turnedAway,
             )
 
@@ -135,7 +174,9 @@ class Connections:
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection that has lost its transport."""
-        self._open.pop(connection, None)
+        if connection in self._open:
+            del self._open[connection]
+            self.addresses.closed(connection.host)
         if not self._open and self._allClosed is not None:
             allClosed, self._allClosed = self._allClosed, None
             allClosed.callback(None)

@@ -14,8 +14,14 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from twisted_rtmp.interfaces import ConnectRequest, IAuthorizer, StreamRequest
+from twisted_rtmp.interfaces import (
+    ConnectRequest,
+    IAuthorizer,
+    Refused,
+    StreamRequest,
+)
 from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.live.addresses import Addresses, hostOf
 from twisted_rtmp.live.connections import Connections
 from twisted_rtmp.live.counters import Counters
 from twisted_rtmp.live.decisions import Action, Undecided, decide, inTime
@@ -43,6 +49,7 @@ class Registry:
     @ivar policies: the rules of those that have, by name.
     @ivar guards: deciders that are asked before an application's own.
     @ivar directory: knows the streams of other servers.
+    @ivar addresses: what each address has taken of the server.
     @ivar connections: the open ones, of every kind.
     @ivar streams: the live ones, by application and name.
     @ivar streamStarted: called with each stream that begins.
@@ -75,8 +82,10 @@ class Registry:
         self.guards: list[IAuthorizer] = []
         self.directory: IDirectory = directory or cast("IDirectory", LocalDirectory())
         self.counters = Counters()
+        limits = self.policy.limits
+        self.addresses = Addresses(clock, limits.addresses)
         self.connections = Connections(
-            clock, self.counters, self.policy.limits.connections
+            clock, self.counters, self.addresses, limits.connections
         )
         self.streams: dict[Key, LiveStream] = {}
         self.streamStarted: list[Callable[[LiveStream], None]] = []
@@ -126,12 +135,48 @@ class Registry:
         @raise Refused: it may not be done.
         """
         policy = self.policyOf(request.application)
+        host = hostOf(request.address)
+        if not self._mayBegin(action, host):
+            raise Refused("Too many streams are begun from this address.")
         deciders = list(self.guards)
-        if policy.authorizer is not None:
-            deciders.append(policy.authorizer)
         if seconds is None:
             seconds = policy.limits.decisionSeconds
-        return await decide(deciders, action, request, self.clock, seconds)
+        until = self.clock.seconds() + seconds
+        if policy.authorizer is None:
+            return await decide(deciders, action, request, self.clock, seconds)
+        deciders.append(policy.authorizer)
+        await self._turnToAsk(host, seconds)
+        refused = True
+        try:
+            seconds = until - self.clock.seconds()
+            name = await decide(deciders, action, request, self.clock, seconds)
+            refused = False
+        except Undecided:
+            refused = False
+            raise
+        finally:
+            # One that leaves before it is told is taken to have guessed as well.
+            self.addresses.asked(host, refused)
+        return name
+
+    def _mayBegin(self, action: Action, host: str) -> bool:
+        """Count a stream that is begun, if its address may begin one more."""
+        if action is Action.PUBLISH:
+            return self.addresses.mayPublish(host)
+        return action is not Action.PLAY or self.addresses.mayPlay(host)
+
+    async def _turnToAsk(self, host: str, seconds: float) -> None:
+        """
+        Wait while an address has been refused too often.
+
+        @raise Undecided: its turn has not come in time.
+        """
+        turn = self.addresses.turnToAsk(host)
+        if turn is not None:
+            try:
+                await inTime(turn, self.clock, seconds)
+            except defer.TimeoutError:
+                raise Undecided("Too many requests from this address.") from None
 
     # Publishing
 

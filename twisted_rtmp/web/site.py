@@ -21,7 +21,8 @@ from twisted_rtmp.web.flv import FLVResource
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IReactorTime
 
-    from twisted_rtmp.live.registry import Registry
+    from twisted_rtmp.live.addresses import hostOf
+from twisted_rtmp.live.registry import Registry
 
 
 class Root(Resource):
@@ -91,7 +92,9 @@ class HTTPSite(Site):
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override]
         return (
-            Site.buildProtocol(self, addr) if self.server.connections.admit() else None
+            Site.buildProtocol(self, addr)
+            if self.server.connections.admit(hostOf(addr))
+            else None
         )
 
     def acceptableProtocols(self) -> list[bytes]:
