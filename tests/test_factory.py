@@ -23,7 +23,7 @@ from zope.interface.verify import verifyObject
 
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
-from twisted_rtmp.limits import STOP_SECONDS, ServerLimits
+from twisted_rtmp.limits import STOP_SECONDS, AddressLimits, ServerLimits
 from twisted_rtmp.live.connections import TURNED_AWAY_LOG_SECONDS
 from twisted_rtmp.live.players import FLVForm, Player
 from twisted_rtmp.live.policy import TakeOver
@@ -374,7 +374,8 @@ def test_nothingIsLeft(clock: Clock) -> None:
 
 
 def test_connectionLimit(clock: Clock, lines: list[str]) -> None:
-    factory = RTMPFactory(clock, limits=ServerLimits(connections=2))
+    limits = ServerLimits(connections=2, addresses=AddressLimits(connectionShare=1))
+    factory = RTMPFactory(clock, limits=limits)
     first, second = Client(factory), Client(factory)
     assert not second.turnedAway
     for _ in range(50):

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from webkit import LARGE_KEY_FRAME, Answers, Authorizer, Publisher
 
 from twisted_rtmp.factory import RTMPFactory
-from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.limits import AddressLimits, ServerLimits
 from twisted_rtmp.live.players import PLAYER_QUEUE_BYTES
 from twisted_rtmp.web import HTTPSite
 from twisted_rtmp.web.channel import MAX_BODY, MAX_HEADERS, MEDIA_SIZE, REQUEST_SIZE
@@ -188,7 +188,8 @@ def test_aSuccessorComesWhileTheEndIsQueued(factory, site, play):
 
 
 def test_connectionsCountAgainstTheLimit(clock, lines):
-    factory = RTMPFactory(clock, limits=ServerLimits(connections=2))
+    limits = ServerLimits(connections=2, addresses=AddressLimits(connectionShare=1))
+    factory = RTMPFactory(clock, limits=limits)
     site = HTTPSite(clock, factory.registry)
     Publisher(factory)
     Connection(site)

@@ -58,7 +58,7 @@ STOP_SECONDS = 4.0
 
 #: The share of all connections that one address may have.  Load balancers, offices and
 #: test machines bring thousands from one address; the others have places left.
-CONNECTION_SHARE = 0.75
+CONNECTION_SHARE = 7 / 8
 
 #: Publishes begun by one address at once, and in each second after.  A city's encoders
 #: behind one address come back within some seconds when its network does.

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
 from twisted_rtmp.link import Hold, Link, Phase
+from twisted_rtmp.live.addresses import hostOf
 from twisted_rtmp.live.connections import Description, connectionId
 from twisted_rtmp.live.decisions import Action
 from twisted_rtmp.live.registry import Registry
@@ -22,7 +23,7 @@ from twisted_rtmp.media.capabilities import (
     Capabilities,
     serverProperties,
 )
-from twisted_rtmp.names import applicationOf, printable, streamOf
+from twisted_rtmp.names import applicationOf, peerName, printable, streamOf
 from twisted_rtmp.netstream import STREAM_COMMANDS, NetStream
 from twisted_rtmp.reconnect import checkReconnect, shownURL
 from twisted_rtmp.wire.amfvalues import UNDEFINED
@@ -37,7 +38,7 @@ from twisted_rtmp.wire.errors import (
     MessageError,
     ProtocolError,
 )
-from twisted_rtmp.wire.messages import Command, Message
+from twisted_rtmp.wire.messages import Command, HandshakeDone, Message
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -68,6 +69,7 @@ class RTMPProtocol(Link):
 
     @ivar registry: what the server's connections share.
     @ivar id: the connection's identifier, unique in this process.
+    @ivar host: the address that it counts for; see L{hostOf}.
     @ivar chunkSize: of what is sent, in bytes.
     @ivar application: the application of C{connect}.
     @ivar policy: that application's, as it was then.
@@ -93,6 +95,7 @@ class RTMPProtocol(Link):
         )
         self.registry = registry
         self.id = connectionId()
+        self.host = hostOf(address)
         self.chunkSize = chunkSize
         self.application = ""
         self.capabilities = UNANNOUNCED
@@ -141,6 +144,25 @@ class RTMPProtocol(Link):
         for netStream in list(self._netStreams.values()):
             if netStream.player is not None:
                 netStream.player.drain()
+
+    def handshakeDone(self, event: HandshakeDone) -> None:
+        self._identify()
+        if self.phase is Phase.HANDSHAKE:
+            super().handshakeDone(event)
+
+    def _identify(self) -> None:
+        """Learn the peer's address from a proxy in front, which has told it by now."""
+        address = self.transport.getPeer()
+        host = hostOf(address)
+        if host == self.host:
+            return
+        before, self.host = self.host, ""
+        self._address = address
+        self.peer = peerName(address)
+        if self.registry.connections.identified(before, host):
+            self.host = host
+        else:
+            self.close()
 
     # Phases, deadlines and the end
 

@@ -194,7 +194,12 @@ class Addresses:
             limits.refusalBurst, limits.refusalRate, now
         ):
             return None
-        turn: Deferred[None] = Deferred(known.waiting.remove)
+
+        def leave(turn: Deferred[None]) -> None:
+            known.waiting.remove(turn)
+            self._schedule(known)
+
+        turn: Deferred[None] = Deferred(leave)
         known.waiting.append(turn)
         self._schedule(known)
         return turn
@@ -207,9 +212,13 @@ class Addresses:
             self._next(known)
 
     def _schedule(self, known: _Host) -> None:
-        """See to the next that waits."""
+        """See to the next that waits, if there is one."""
         limits = self.limits
-        if known.waiting and known.call is None:
+        if not known.waiting:
+            if known.call is not None:
+                known.call.cancel()
+                known.call = None
+        elif known.call is None:
             seconds = known.refusals.wait(
                 limits.refusalBurst, limits.refusalRate, self._clock.seconds()
             )
@@ -226,11 +235,7 @@ class Addresses:
             limits.refusalBurst, limits.refusalRate, now
         ):
             known.waiting.popleft().callback(None)
-        if known.waiting:
-            self._schedule(known)
-        elif known.call is not None:
-            known.call.cancel()
-            known.call = None
+        self._schedule(known)
 
     # The log
 

@@ -174,6 +174,7 @@ class Relay:
         self.state = RelayState.IDLE
         self.why = ""
         self.id = connectionId()
+        self.host = ""  # it counts for no address: it is the server's own
         self.since = 0.0
         self._clock = reactor
         self._connect: Connect = connectRTMP if connect is None else connect

@@ -21,6 +21,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
 from twisted_rtmp.link import sendNow
+from twisted_rtmp.live.addresses import hostOf
 from twisted_rtmp.live.connections import Description, connectionId
 from twisted_rtmp.names import peerName
 
@@ -70,6 +71,8 @@ class Channel(HTTPChannel):
     """
     One connection, and its requests one after the other.
 
+    @ivar id: the connection's identifier, unique in this process.
+    @ivar host: the address that it counts for; see L{hostOf}.
     @ivar answering: what answers the present request, if that takes long.
     """
 
@@ -93,6 +96,7 @@ class Channel(HTTPChannel):
         self._congested = False
         self._bodyBytes = 0
         self.id = connectionId()
+        self.host = ""
         self._peer = "?"
         self._openedAt = 0.0
         self._received = 0
@@ -148,7 +152,27 @@ class Channel(HTTPChannel):
         if self.length is not None and self.length > MAX_BODY:
             self._refuseBody()
             return
-        HTTPChannel.allHeadersReceived(self)
+        if self._identify():
+            HTTPChannel.allHeadersReceived(self)
+
+    def _identify(self) -> bool:
+        """
+        Learn the peer's address from a proxy in front, which has told it by now.
+
+        @return: whether that address may have one more connection.
+        """
+        address = self.transport.getPeer()
+        host = hostOf(address)
+        if host == self.host:
+            return True
+        before, self.host = self.host, ""
+        self._peer = peerName(address)
+        if not self.site.server.connections.identified(before, host):
+            self._refused = True
+            self.abort()
+            return False
+        self.host = host
+        return True
 
     def _refuseBody(self) -> None:
         """Take no more of a body that is too large."""

@@ -14,6 +14,7 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
+from twisted_rtmp.live.addresses import hostOf
 from twisted_rtmp.web.answers import Nothing, Origins
 from twisted_rtmp.web.channel import Channel
 from twisted_rtmp.web.flv import FLVResource
@@ -21,7 +22,6 @@ from twisted_rtmp.web.flv import FLVResource
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IReactorTime
 
-    from twisted_rtmp.live.addresses import hostOf
 from twisted_rtmp.live.registry import Registry
 
 
@@ -91,11 +91,11 @@ class HTTPSite(Site):
         )
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override]
-        return (
-            Site.buildProtocol(self, addr)
-            if self.server.connections.admit(hostOf(addr))
-            else None
-        )
+        admitted = self.server.connections.admit(hostOf(addr))
+        channel = Site.buildProtocol(self, addr) if admitted else None
+        if isinstance(channel, Channel):
+            channel.host = hostOf(addr)
+        return channel
 
     def acceptableProtocols(self) -> list[bytes]:
         return [b"http/1.1"]
