@@ -439,6 +439,23 @@ def test_standardOutputThatIsAFile(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("facts", "flags"),
+    [
+        ({"a": 1.0}, 5),  # nothing is promised, so that more may come
+        ({"audiocodecid": 10.0}, 4),
+        ({"audiocodecid": 10.0, "videocodecid": 7.0}, 5),
+    ],
+)
+def test_theHeaderOfStandardOutput(tmp_path, facts, flags):
+    path = tmp_path / "a.flv"
+    with path.open("wb") as file:
+        sink, _ = sinkFor(None, output=BlockingOutput(file))
+        feed(sink, [(DATA, 0, metadata(**facts)), (AUDIO, 0, AAC_FRAME)])
+        sink.streamEnded()
+    assert path.read_bytes()[4] == flags
+
+
 def test_standardOutputThatIsAPipe():
     from twisted.internet import reactor
 

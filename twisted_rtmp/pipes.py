@@ -36,6 +36,7 @@ from twisted_rtmp.interfaces import ILiveStream, IMediaSink, ISinkFactory
 from twisted_rtmp.ledger import MediaCounts
 from twisted_rtmp.names import SHOWN_CHARACTERS, printable
 from twisted_rtmp.recording.names import encodeFolders, encodeName
+from twisted_rtmp.states import Stateful
 from twisted_rtmp.wire.limits import MIB
 from twisted_rtmp.wire.messages import Message
 
@@ -144,7 +145,7 @@ class _Batch:
 
 
 @implementer(IMediaSink, IPullProducer)
-class PipeSink:
+class PipeSink(Stateful[_State]):
     """
     Writes one stream to one child.
 
@@ -153,6 +154,8 @@ class PipeSink:
     """
 
     log = Logger()
+
+    transitions = _TRANSITIONS
 
     def __init__(
         self,
@@ -181,7 +184,7 @@ class PipeSink:
             _FIELD.sub(lambda match: self._fields[match[1]], argument)
             for argument in arguments
         ]
-        self._state = _State.IDLE
+        self.state = _State.IDLE
         self._reason = "pipe closed"
         self._muxer = FLVMuxer()
         self._throttle = stream.throttle()
@@ -203,7 +206,7 @@ class PipeSink:
     # IMediaSink
 
     def mediaReceived(self, message: Message) -> None:
-        if self._state is not _State.RUNNING and not self._start():
+        if self.state is not _State.RUNNING and not self._start():
             self._stream.ledger.discard(self._reason)
             return
         if self._flushCall is None:
@@ -214,13 +217,13 @@ class PipeSink:
             self._flush()
 
     def streamEnded(self) -> Deferred[None] | None:
-        if self._state is _State.RUNNING:
+        if self.state is _State.RUNNING:
             self._flush()
-        if self._state is _State.RUNNING:
-            self._moveTo(_State.ENDING)
+        if self.state is _State.RUNNING:
+            self._enter(_State.ENDING)
             self._endInput()
-        elif self._state is _State.IDLE:
-            self._moveTo(_State.CLOSED)
+        elif self.state is _State.IDLE:
+            self._enter(_State.CLOSED)
         self._streamHasEnded = True
         if self._childHasEnded:
             return None
@@ -232,18 +235,14 @@ class PipeSink:
 
     # The way to the child
 
-    def _moveTo(self, state: _State) -> None:
-        assert state in _TRANSITIONS[self._state], f"{self._state} to {state}"
-        self._state = state
-
     @property
     def running(self) -> bool:
         """Whether its child takes media."""
-        return self._state is _State.RUNNING
+        return self.state is _State.RUNNING
 
     def _start(self) -> bool:
         """Run the command when the first message has come."""
-        if self._state is not _State.IDLE:
+        if self.state is not _State.IDLE:
             return False
         environment = {
             **os.environ,
@@ -259,7 +258,7 @@ class PipeSink:
         )
         try:
             # A child may end, and be reported, before its start has been.
-            self._moveTo(_State.RUNNING)
+            self._enter(_State.RUNNING)
             self._childHasEnded = False
             # Its own search in PATH; no shell.
             process: IProcessTransport = self._reactor.spawnProcess(
@@ -274,7 +273,7 @@ class PipeSink:
             )
             self._reason = "pipe not started"
             self._childHasEnded = True
-            self._moveTo(_State.CLOSED)
+            self._enter(_State.CLOSED)
             return False
         if not self.running:
             return False  # the log has said how it ended
@@ -340,7 +339,7 @@ class PipeSink:
             if self._waiting <= LOW_WATER:
                 self._release()
         self._send()
-        if self._state is _State.ENDING:
+        if self.state is _State.ENDING:
             self._endInput()
 
     def stopProducing(self) -> None:
@@ -370,9 +369,9 @@ class PipeSink:
 
     def _abandon(self, reason: str) -> None:
         """Write nothing more; book what the child has not taken as lost."""
-        if self._state is _State.CLOSED:
+        if self.state is _State.CLOSED:
             return
-        self._moveTo(_State.CLOSED)
+        self._enter(_State.CLOSED)
         self._reason = reason
         batches = list(self._batches)
         if self._sending is not None:
@@ -409,7 +408,7 @@ class PipeSink:
         self._signalCall = None
         if self._transport is None:
             return
-        if self._state is not _State.CLOSED:
+        if self.state is not _State.CLOSED:
             self._abandon("pipe stalled")
         try:
             self._transport.signalProcess(signal)

@@ -53,8 +53,8 @@ def test_noDescriptorForARecording(tmp_path):
             for number in range(50):
                 first.sendMedia(VIDEO, numberedFrame(number), number * 40)
                 second.sendMedia(VIDEO, numberedFrame(number), number * 40)
-            server.waitFor("Recording of live/first stops: ")
-            server.waitFor("Recording of live/second stops: ")
+            server.waitFor("Recording of live/first stopped: ")
+            server.waitFor("Recording of live/second stopped: ")
             first.ping(1)
             second.ping(1)
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (1000, 1000))
@@ -101,7 +101,7 @@ def test_diskFull(tmp_path):
                 peer.publishes("full")
                 peer.setChunkSize(1 << 16)
                 _fill(peer)
-                line = "Recording of live/full stops: "
+                line = "Recording of live/full stopped: "
                 server.waitFor(line)
                 # The stream goes on: it is read, and says no more than one line.
                 for number in range(1, 4):
@@ -123,7 +123,7 @@ def test_diskFull(tmp_path):
 
                 # Ten seconds after the failure, says the promise.
                 server.waitUntil(goesOn, "it is never recorded again")
-                assert server.count("live/full stops: ") == 1
+                assert server.count("live/full stopped: ") == 1
                 peer.end()
             server.waitFor("live/full ended after .* lost")
             server.serves()
@@ -140,9 +140,9 @@ def test_fileSizeLimit(tmp_path):
             peer.publishes("large")
             peer.setChunkSize(1 << 16)
             _fill(peer)
-            server.waitFor("Recording of live/large stops: ")
+            server.waitFor("Recording of live/large stopped: ")
             _fill(peer, 100)
-            assert server.count("Recording of live/large stops: ") == 1
+            assert server.count("Recording of live/large stopped: ") == 1
             peer.end()
         server.waitFor("live/large ended after .* lost")
         # All that fits is there, and nothing but whole tags.
@@ -168,12 +168,12 @@ def test_removedFolder(tmp_path):
         stream = HonestStream(server, "removed")
         server.waitFor("Recording honest/removed to")
         shutil.rmtree(server.record)
-        server.waitFor("Recording of honest/removed stops: ")
+        server.waitFor("Recording of honest/removed stopped: ")
         # It is made again for what comes next.
         server.serves()
         assert server.files("live/")
         stream.goesOn(100)
-        assert server.count("Recording of honest/removed stops: ") == 1
+        assert server.count("Recording of honest/removed stopped: ") == 1
         stream.stop()
         server.waitFor("honest/removed ended after")
         server.noTraceback()
@@ -189,11 +189,11 @@ def test_readOnlyFolder(tmp_path):
             peer.publishes("blocked")
             for number in range(100):
                 peer.sendMedia(VIDEO, numberedFrame(number), number * 40)
-            server.waitFor("Recording of live/blocked stops: ")
+            server.waitFor("Recording of live/blocked stopped: ")
             for number in range(100, 400):
                 peer.sendMedia(VIDEO, numberedFrame(number), number * 40)
             peer.ping(1)
-            assert server.count("live/blocked stops: ") == 1
+            assert server.count("live/blocked stopped: ") == 1
             peer.end()
         server.waitFor("live/blocked ended after .* lost")
         stream.compare()

@@ -23,6 +23,7 @@ from twisted_rtmp.media.cuts import Cuts
 from twisted_rtmp.media.metadata import isMetadata
 from twisted_rtmp.media.payloads import MULTITRACK
 from twisted_rtmp.recording.part import FinishedFile, RecordedFile, Settings, Source
+from twisted_rtmp.states import Stateful
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.messages import Message
 
@@ -109,10 +110,12 @@ _RECORDING = _State.RECORDING
 
 
 @implementer(IMediaSink)
-class FLVRecorder:
+class FLVRecorder(Stateful[_State]):
     """Records one stream, or one track of it."""
 
     log = Logger()
+
+    transitions = _TRANSITIONS
 
     def __init__(
         self,
@@ -144,7 +147,7 @@ class FLVRecorder:
             leader._followers.append(self)
         self._introduction = introduction
         self._account = account or Account(stream.ledger)
-        self._state = _State.IDLE
+        self.state = _State.IDLE
         self._part: RecordedFile | None = None
         self._pending: list[Message] = []
         self._pendingBytes = 0
@@ -169,7 +172,7 @@ class FLVRecorder:
 
     def mediaReceived(self, message: Message) -> None:
         """Take a message: 0.6 us, and 0.5 us more when its batch is handed over."""
-        if self._state is not _RECORDING:
+        if self.state is not _RECORDING:
             if not self._admit(message):
                 return
         elif message.flags & self._cuts.flags and self._isDue(message):
@@ -183,12 +186,12 @@ class FLVRecorder:
             self.flush()
 
     def streamEnded(self) -> Deferred[None]:
-        if self._state is not _State.ENDED:
+        if self.state is not _State.ENDED:
             self.flush()
             # Handing over may have failed at once, and closed the file.
             if self._part is not None:
                 self._finish()
-            self._moveTo(_State.ENDED)
+            self._enter(_State.ENDED)
         if not self._unfinished:
             self._done(self)
             return succeed(None)
@@ -198,17 +201,13 @@ class FLVRecorder:
 
     # Files
 
-    def _moveTo(self, state: _State) -> None:
-        assert state in _TRANSITIONS[self._state], f"{self._state} to {state}"
-        self._state = state
-
     def _admit(self, message: Message) -> bool:
         """
         Look at a message while there is no file.
 
         @return: whether one has been begun, for the message.
         """
-        if self._state is _State.IDLE:
+        if self.state is _State.IDLE:
             if isMetadata(message):
                 if self._metadata is not None:
                     self._superseded.count(self._metadata)
@@ -219,7 +218,7 @@ class FLVRecorder:
                 self._pending.append(self._metadata)
                 self._disk.wake(self.flush)
             return True
-        if self._state is _State.SUSPENDED and self._mayResume(message):
+        if self.state is _State.SUSPENDED and self._mayResume(message):
             self._begin(message, self._stream.headers())
             return True
         self._account.lost(
@@ -251,8 +250,8 @@ class FLVRecorder:
         self._open(message, self._stream.headers())
 
     def _begin(self, message: Message, headers: Sequence[Message]) -> None:
-        first = self._state is _State.IDLE
-        self._moveTo(_State.RECORDING)
+        first = self.state is _State.IDLE
+        self._enter(_State.RECORDING)
         self._open(message, headers, first=first)
 
     def _open(
@@ -354,7 +353,7 @@ class FLVRecorder:
         if isinstance(error, DiskStalled):
             # Its end may never come, to be told with.
             self._tell("stopped: {error}", error=_textOf(error))
-        self._moveTo(_State.SUSPENDED)
+        self._enter(_State.SUSPENDED)
         self._finish()
 
     def _finish(self) -> None:
@@ -390,7 +389,7 @@ class FLVRecorder:
                     self._track,
                 )
             )
-        if self._state is _State.ENDED and not self._unfinished:
+        if self.state is _State.ENDED and not self._unfinished:
             self._done(self)
             waiting, self._waiting = self._waiting, []
             for each in waiting:
