@@ -19,6 +19,7 @@ from rtmpclient import AAC_FRAME, AAC_HEADER, AUDIO, AVC_KEY_FRAME, DATA, VIDEO
 
 from twisted_rtmp.client import connectRTMP
 from twisted_rtmp.client.protocol import CHUNK_SIZE
+from twisted_rtmp.live.packaging import RTMPPackaging
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import UserControlType
@@ -139,11 +140,13 @@ def test_encodedMediaAreSentAsTheyAre(clock):
     client, server = connected(clock)
     first = Outcome(client.publish("a")).result
     second = Outcome(client.publish("b")).result
-    assert first.form != second.form
-    assert hash(first.form) == hash(type(first.form)(1, CHUNK_SIZE))
+    assert first.packaging != second.packaging
+    assert hash(first.packaging) == hash(
+        RTMPPackaging(1, CHUNK_SIZE, setDataFrame=True)
+    )
     audio = Message(AUDIO, 5, 0, AAC_FRAME)
-    first.writeMedia(first.form.encode(audio) * 2)
-    second.writeMedia(second.form.encode(audio))
+    first.writeMedia(first.packaging.encode(audio) * 2)
+    second.writeMedia(second.packaging.encode(audio))
     first.send(audio)
     server.pump()
     assert [m.streamId for m in server.messages] == [1, 1, 2, 1]

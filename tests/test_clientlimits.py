@@ -246,7 +246,7 @@ def relayed(clock):
     source = Client(factory)
     source.publish()
     client, server, publication = publishing(clock)
-    player = Player(publication, publication.form, "key", clock.seconds())
+    player = Player(publication, publication.packaging, "key", clock.seconds())
     publication.drained = player.drain
     assert factory.registry.play("live", "key", player)
     return source, client, server, publication, player
@@ -299,7 +299,7 @@ def test_aPlayerWaitsForACongestedServer(clock):
 
 def test_aPlayerThatIsTooFarBehindEndsTheConnection(clock):
     _, client, server, publication, _ = relayed(clock)
-    publication.cut("it is too far behind")
+    publication.abort("it is too far behind")
     clock.advance(0)
     assert not server.open
     for each in (client, publication):

@@ -25,7 +25,8 @@ from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
 from twisted_rtmp.limits import STOP_SECONDS, AddressLimits, ServerLimits
 from twisted_rtmp.live.connections import TURNED_AWAY_LOG_SECONDS
-from twisted_rtmp.live.players import FLVForm, Player
+from twisted_rtmp.live.packaging import FLVPackaging
+from twisted_rtmp.live.players import Player
 from twisted_rtmp.live.policy import TakeOver
 from twisted_rtmp.live.streams import LiveStream
 
@@ -530,15 +531,15 @@ def test_aPlayerLeavesAsAnotherIsToldOfTheEnd(clock: Clock) -> None:
         def writeMedia(self, data):
             """It goes nowhere."""
 
-        def streamBegan(self, player, again):
+        def streamStarted(self, player, stream, again):
             """It is known."""
 
-        def streamOver(self, player):
+        def streamEnded(self, player):
             assert player is not self.other
             factory.registry.stopPlaying(self.other)
 
     outlet = Outlet()
-    first, outlet.other = (Player(outlet, FLVForm(), "key", 0.0) for _ in range(2))
+    first, outlet.other = (Player(outlet, FLVPackaging(), "key", 0.0) for _ in range(2))
     for player in (first, outlet.other):
         assert factory.registry.play("live", "key", player)
     publisher.leave()

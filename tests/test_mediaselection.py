@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 from mediavectors import AUDIO, VIDEO, everything, oneTrack, plainVector
 
+from twisted_rtmp.live.playoptions import PlayOptions
 from twisted_rtmp.live.selection import EVERYTHING, Selection
 from twisted_rtmp.media.capabilities import Capabilities, clientProperties
 from twisted_rtmp.media.parts import splitTracks, toLegacy, withoutModEx
@@ -38,6 +39,11 @@ OPUS2 = b"\x95\x01Opus\x02" + BODY
 
 # Everything numbered.
 MIXED = b"\x96\x21" + b"avc1\x00\0\0\x05\0\0\x28AA" + b"av01\x01\0\0\x02BB"
+
+
+def selectionOf(capabilities, query):
+    """What a player that asks for something gets."""
+    return PlayOptions.parse(query, capabilities, True).selection
 
 
 class TestWithoutEnhancedCapabilities:
@@ -87,7 +93,7 @@ class TestWithoutEnhancedCapabilities:
         assert selection.select(VIDEO, metadata, flags) == ([metadata], 0)
         foreign = flags | FOREIGN
         assert selection.select(VIDEO, metadata, foreign) == ([], 0)
-        whole = Selection.fromQuery(LEGACY, "tracks=all")
+        whole = selectionOf(LEGACY, "tracks=all")
         assert whole.select(VIDEO, metadata, foreign) == ([metadata], 0)
         whole = Selection(HEVC_AND_OPUS)
         assert whole.select(VIDEO, metadata, foreign) == ([], 1)
@@ -111,7 +117,7 @@ class TestWithoutEnhancedCapabilities:
 
     def test_allTracksIfAskedFor(self):
         """FFmpeg 8 reads them and does not announce it."""
-        selection = Selection.fromQuery(LEGACY, "tracks=all")
+        selection = selectionOf(LEGACY, "tracks=all")
         assert selection.everything
         assert selection == EVERYTHING
         for vector in everything():
@@ -173,7 +179,7 @@ class TestWithCapabilities:
         plain = b"\x91hvc1\0\0\x28" + BODY
         assert select(selection, VIDEO, numbered) == ([plain], 0)
         assert select(selection, VIDEO, b"\x91av01" + BODY) == ([], 1)
-        asked = Selection.fromQuery(HEVC_OF_VERSION_1, "tracks=all")
+        asked = selectionOf(HEVC_OF_VERSION_1, "tracks=all")
         assert select(asked, VIDEO, HEVC2) == ([HEVC2], 0)
 
     def test_legacyFormOfWhatItDoesNotName(self):
@@ -209,12 +215,12 @@ class TestWithCapabilities:
 class TestAskingForATrack:
     def test_isNotEverything(self):
         for query in ("video=0", "audio=0", "track=1", "audio=1&tracks=all"):
-            assert not Selection.fromQuery(RELAY, query).everything
-        assert Selection.fromQuery(RELAY, "x=1").everything
+            assert not selectionOf(RELAY, query).everything
+        assert selectionOf(RELAY, "x=1").everything
 
     @pytest.mark.parametrize("capabilities", [LEGACY, RELAY])
     def test_one(self, capabilities):
-        selection = Selection.fromQuery(capabilities, "track=1")
+        selection = selectionOf(capabilities, "track=1")
         assert not selection.everything
         form = (lambda _, p: p) if capabilities is RELAY else toLegacy
         for typeId, payload in ((VIDEO, AVC1), (AUDIO, AAC1)):
@@ -230,7 +236,7 @@ class TestAskingForATrack:
             assert select(selection, typeId, payload) == ([], 0)
 
     def test_oneOfAKind(self):
-        selection = Selection.fromQuery(LEGACY, "audio=2&x=1")
+        selection = selectionOf(LEGACY, "audio=2&x=1")
         assert (selection.videoTrack, selection.audioTrack) == (None, 2)
         assert select(selection, VIDEO, AVC0) == ([AVC0], 0)
         assert select(selection, VIDEO, AVC1) == ([], 0)
@@ -239,7 +245,7 @@ class TestAskingForATrack:
 
     def test_zeroOfAStreamForARelay(self):
         """Asked for, track 0 is a plain stream also for who takes all of them."""
-        selection = Selection.fromQuery(RELAY, "video=0")
+        selection = selectionOf(RELAY, "video=0")
         assert select(selection, VIDEO, AVC0) == ([AVC0], 0)
         assert select(selection, VIDEO, AVC1) == ([], 0)
         assert select(selection, VIDEO, MIXED) == ([b"\x91avc1\0\0\x28AA"], 0)
@@ -263,7 +269,7 @@ class TestAskingForATrack:
         ],
     )
     def test_queries(self, query, video, audio):
-        selection = Selection.fromQuery(LEGACY, query)
+        selection = selectionOf(LEGACY, query)
         assert (selection.videoTrack, selection.audioTrack) == (video, audio)
         assert not selection.allTracks
 
@@ -291,7 +297,7 @@ def test_whichTracksPass(capabilities, tracks):
 
 def test_equalSelectionsShare():
     """Players of one kind are one key, so that messages are written once for them."""
-    first = Selection.fromQuery(Capabilities.fromProperties(clientProperties()), "")
+    first = selectionOf(Capabilities.fromProperties(clientProperties()), "")
     assert first == Selection(RELAY)
     assert hash(first) == hash(Selection(RELAY))
     assert len({first, Selection(RELAY), Selection(LEGACY), Selection()}) == 2

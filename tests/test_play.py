@@ -18,9 +18,15 @@ from rtmpclient import (
 from twisted.internet.task import Clock
 
 from twisted_rtmp.factory import RTMPFactory
-from twisted_rtmp.limits import IDLE_SECONDS, PLAYER_WAIT_SECONDS
-from twisted_rtmp.live import players as playersModule
-from twisted_rtmp.live.players import PLAYER_QUEUE_SECONDS
+from twisted_rtmp.limits import (
+    GOP_SECONDS,
+    IDLE_SECONDS,
+    PLAYER_QUEUE_SECONDS,
+    PLAYER_WAIT_SECONDS,
+    GOPLimits,
+    QueueLimits,
+    ServerLimits,
+)
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.connection import Connection, Role
 from twisted_rtmp.wire.handshake import ClientHandshake
@@ -656,9 +662,10 @@ def test_whatIsLostIsCounted(factory):
     assert player.sent == len(sent) + 1 + len(kept)
 
 
-def test_aGOPThatIsMoreThanMayWait(factory, monkeypatch):
+def test_aGOPThatIsMoreThanMayWait(clock):
     """A newcomer gets all of it, by and by, and then the same bounds as others."""
-    monkeypatch.setattr(playersModule, "PLAYER_QUEUE_BYTES", 1000)
+    limits = ServerLimits(playerQueue=QueueLimits(bytes=1000))
+    factory = RTMPFactory(clock, limits=limits)
     source, viewer = Source(factory), Viewer(factory)
     headers = source.begin()
     late = int(PLAYER_QUEUE_SECONDS * 1000)
@@ -725,8 +732,9 @@ def cached(factory):
     return found
 
 
-def test_theGOPIsBoundedInMessages(factory, monkeypatch):
-    monkeypatch.setattr(playersModule, "GOP_MESSAGES", 3 + 10)
+def test_theGOPIsBoundedInMessages(clock):
+    limits = ServerLimits(gop=GOPLimits(messages=3 + 10))
+    factory = RTMPFactory(clock, limits=limits)
     source = Source(factory)
     headers = source.begin()
     gop = source.send(key(0), *(sound(n) for n in range(9)))
@@ -742,7 +750,7 @@ def test_theGOPIsBoundedInTime(factory):
     """Few and small frames must not put a newcomer minutes behind."""
     source = Source(factory)
     headers = source.begin()
-    limit = int(playersModule.GOP_SECONDS * 1000)
+    limit = int(GOP_SECONDS * 1000)
     gop = source.send(key(5), inter(5 + limit // 3), inter(5 + limit // 3 * 2))
     gop += source.send(inter(5 + limit))
     assert cached(factory) == headers + gop

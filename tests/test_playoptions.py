@@ -7,7 +7,8 @@ from rtmpclient import AVC_FRAME, AVC_HEADER, AVC_KEY_FRAME, DATA, VIDEO, Client
 from twisted.internet.task import Clock
 
 from twisted_rtmp.factory import RTMPFactory
-from twisted_rtmp.live.players import wantsGOP
+from twisted_rtmp.live.playoptions import PlayOptions
+from twisted_rtmp.media.capabilities import UNANNOUNCED
 
 
 def play(factory, name, **properties):
@@ -44,7 +45,8 @@ def publisher():
     ],
 )
 def test_theGOPInTheQuery(query, default, wanted):
-    assert wantsGOP(query, default) is wanted
+    options = PlayOptions.parse(query, UNANNOUNCED, default)
+    assert options.gopCache is wanted
 
 
 def test_aPlayerBeginsWithTheGOP(publisher):

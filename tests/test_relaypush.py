@@ -19,8 +19,7 @@ from zope.interface.verify import verifyObject
 from twisted_rtmp.client import RTMPURL, InvalidURL
 from twisted_rtmp.client.limits import CONNECT_SECONDS
 from twisted_rtmp.factory import RTMPFactory
-from twisted_rtmp.limits import DRAIN_SECONDS, ServerLimits
-from twisted_rtmp.live import players as playersModule
+from twisted_rtmp.limits import DRAIN_SECONDS, QueueLimits, ServerLimits
 from twisted_rtmp.relay import PushRelays, PushTarget, RelayState
 from twisted_rtmp.relay.base import hidden
 
@@ -65,6 +64,18 @@ class Pushing(Studio):
 @pytest.fixture
 def studio():
     studio = Pushing()
+    yield studio
+    studio.settle()
+
+
+def queueing(size):
+    """Limits of a server on which fewer bytes may wait for a player."""
+    return ServerLimits(publisherIdleSeconds=600, playerQueue=QueueLimits(bytes=size))
+
+
+@pytest.fixture
+def shortQueue():
+    studio = Pushing(limits=queueing(2_000))
     yield studio
     studio.settle()
 
@@ -457,9 +468,9 @@ def test_oneAddressIsForOneStream(log):
 # Slow and dead targets
 
 
-def test_aSlowTargetLosesFramesAlone(monkeypatch):
-    monkeypatch.setattr(playersModule, "PLAYER_QUEUE_BYTES", 300_000)
-    studio = Pushing("rtmp://b/live", "rtmp://c/live")
+def test_aSlowTargetLosesFramesAlone():
+    limits = queueing(300_000)
+    studio = Pushing("rtmp://b/live", "rtmp://c/live", limits=limits)
     studio.network.scripted("b")
     studio.network.scripted("c")
     studio.begin()
@@ -564,8 +575,8 @@ async def test_aTargetWhoseNetworkIsGoneIsNoticed():
     await port.stopListening()
 
 
-def test_headersThatAreTooManyBeginAnew(studio, monkeypatch):
-    monkeypatch.setattr(playersModule, "PLAYER_QUEUE_BYTES", 2_000)
+def test_headersThatAreTooManyBeginAnew(shortQueue):
+    studio = shortQueue
     studio.network.scripted("b", publish=silent, createStream=thirtySecond)
     studio.begin()
     for number in range(10):
@@ -579,8 +590,8 @@ def test_headersThatAreTooManyBeginAnew(studio, monkeypatch):
     assert studio.push.counters.dropped > 0
 
 
-def test_aTargetThatTakesNoHeadersIsLeft(studio, monkeypatch):
-    monkeypatch.setattr(playersModule, "PLAYER_QUEUE_BYTES", 2_000)
+def test_aTargetThatTakesNoHeadersIsLeft(shortQueue):
+    studio = shortQueue
     studio.network.scripted("b")
     studio.begin()
     stuck = studio.server

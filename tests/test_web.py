@@ -25,7 +25,7 @@ from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.media.parts import wrapTrack
 from twisted_rtmp.web import HTTPSite
-from twisted_rtmp.web.flv import FLVPlay, selectionFor, streamOfPath
+from twisted_rtmp.web.flv import FLVPlay, playOptions, streamOfPath
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message
 
@@ -211,7 +211,9 @@ def test_theFirstOfSeveralTracks(factory, site, play):
     ],
 )
 def test_whoGetsEveryTrack(query, agent, everything):
-    assert selectionFor(query, agent).everything is everything
+    options = playOptions(query, agent, True)
+    assert options.selection.everything is everything
+    assert options.gopCache is (query != "gop=0")
 
 
 def test_manyGetTheSame(factory, site):

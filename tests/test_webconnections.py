@@ -9,8 +9,7 @@ from twisted.internet.defer import Deferred
 from webkit import LARGE_KEY_FRAME, Answers, Authorizer, Publisher
 
 from twisted_rtmp.factory import RTMPFactory
-from twisted_rtmp.limits import AddressLimits, ServerLimits
-from twisted_rtmp.live.players import PLAYER_QUEUE_BYTES
+from twisted_rtmp.limits import PLAYER_QUEUE_BYTES, AddressLimits, ServerLimits
 from twisted_rtmp.web import HTTPSite
 from twisted_rtmp.web.channel import MAX_BODY, MAX_HEADERS, MEDIA_SIZE, REQUEST_SIZE
 
@@ -93,10 +92,10 @@ def test_whoDoesNotReadIsBounded(clock, factory, site, play, lines):
     assert player.dropped
     queued = len(client.transport.queued)
     assert queued <= 2 * len(LARGE_KEY_FRAME)
-    assert player._queuedBytes <= PLAYER_QUEUE_BYTES
+    assert player.queuedBytes <= PLAYER_QUEUE_BYTES
     client.transport.taking = True
     client.pump()
-    assert player._queuedBytes == 0
+    assert player.queuedBytes == 0
     # It goes on with a key frame.
     times = [time for _, time, _ in client.tags]
     gap = next(i for i in range(4, len(times)) if times[i] - times[i - 1] > 40)

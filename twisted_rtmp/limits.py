@@ -1,8 +1,4 @@
-"""
-What one peer may make the server use, and how long each phase may take.
-
-Imports C{twisted_rtmp.wire} only.
-"""
+"""The bounds of what one peer may make the server use, and of each phase's time."""
 
 from __future__ import annotations
 
@@ -54,6 +50,54 @@ SILENT_SECONDS = 3.0
 #: From the order to stop to the last closed recording, in seconds.  Leaving takes some
 #: tenths more, and service managers think of 5 s as long.
 STOP_SECONDS = 4.0
+
+#: What waits for a player that does not keep up, in bytes and in seconds of media.
+#: Past either, it loses whole GOPs.  3 MiB are 10 s of 2.5 Mb/s, 1 s of 25 Mb/s;
+#: with the transport's own buffer it stays below 4 MB.
+PLAYER_QUEUE_BYTES = 3 * MIB
+PLAYER_QUEUE_SECONDS = 10.0
+
+#: The same in messages: 10 s of 16 video tracks of 60 frames a second.  The smallest
+#: ones cost 20 times their bytes, and all are looked through now and then.
+PLAYER_QUEUE_MESSAGES = 10_000
+
+#: What is kept of the current GOP for players that join, in bytes, in messages and in
+#: seconds: 8 MiB are 10 s of 6 Mb/s.  SRS keeps 2500 frames, node-media-server 4096;
+#: with audio these are half a minute.  A camera with a frame a second reaches neither
+#: bound for long, but nobody wants to begin minutes behind.
+GOP_BYTES = 8 * MIB
+GOP_MESSAGES = 2500
+GOP_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class QueueLimits:
+    """
+    The bounds of what waits for a player.
+
+    @ivar bytes: L{PLAYER_QUEUE_BYTES}
+    @ivar seconds: L{PLAYER_QUEUE_SECONDS}, by the times of the media.
+    @ivar messages: L{PLAYER_QUEUE_MESSAGES}
+    """
+
+    bytes: int = PLAYER_QUEUE_BYTES
+    seconds: float = PLAYER_QUEUE_SECONDS
+    messages: int = PLAYER_QUEUE_MESSAGES
+
+
+@dataclass(frozen=True)
+class GOPLimits:
+    """
+    The bounds of the GOP that is kept for newcomers.
+
+    @ivar bytes: L{GOP_BYTES}
+    @ivar messages: L{GOP_MESSAGES}
+    @ivar seconds: L{GOP_SECONDS}, by the times of the media.
+    """
+
+    bytes: int = GOP_BYTES
+    messages: int = GOP_MESSAGES
+    seconds: float = GOP_SECONDS
 
 
 #: The share of all connections that one address may have.  Load balancers, offices and
@@ -135,6 +179,8 @@ class ServerLimits:
     @ivar addresses: the bounds of one address.
     @ivar silentSeconds: L{SILENT_SECONDS}
     @ivar stopSeconds: L{STOP_SECONDS}
+    @ivar playerQueue: what may wait for a player that does not keep up.
+    @ivar gop: how much of a GOP is kept for newcomers.
     """
 
     wire: WireLimits = field(default_factory=WireLimits)
@@ -151,3 +197,5 @@ class ServerLimits:
     addresses: AddressLimits = field(default_factory=AddressLimits)
     silentSeconds: float = SILENT_SECONDS
     stopSeconds: float = STOP_SECONDS
+    playerQueue: QueueLimits = field(default_factory=QueueLimits)
+    gop: GOPLimits = field(default_factory=GOPLimits)

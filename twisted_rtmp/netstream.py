@@ -12,10 +12,11 @@ from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
 from twisted_rtmp.link import Hold, MediaReceiver, Phase
 from twisted_rtmp.live.decisions import Action
 from twisted_rtmp.live.directory import NameTaken
-from twisted_rtmp.live.players import Player, RTMPForm, wantsGOP
+from twisted_rtmp.live.packaging import RTMPPackaging
+from twisted_rtmp.live.players import PlayedStream, Player
+from twisted_rtmp.live.playoptions import PlayOptions
 from twisted_rtmp.live.policy import Policy
 from twisted_rtmp.live.registry import Registry
-from twisted_rtmp.live.selection import Selection
 from twisted_rtmp.live.streams import LiveStream
 from twisted_rtmp.media.capabilities import Capabilities
 from twisted_rtmp.names import printable, streamOf
@@ -261,13 +262,15 @@ class NetStream:
         protocol = self.protocol
         registry = protocol.registry
         label = printable(self.name)
-        selection = Selection.fromQuery(protocol.capabilities, query)
+        policy = protocol.policy
+        options = PlayOptions.parse(query, protocol.capabilities, policy.gopCache)
         self.player = player = Player(
             self,
-            RTMPForm(self.id, protocol.chunkSize, selection),
+            RTMPPackaging(self.id, protocol.chunkSize, options.selection),
             self.name,
             registry.clock.seconds(),
-            gopCache=wantsGOP(query, protocol.policy.gopCache),
+            gopCache=options.gopCache,
+            limits=policy.limits.playerQueue,
         )
         protocol.wire.sendUserControl(UserControlType.STREAM_BEGIN, self.id)
         if reset:
@@ -348,7 +351,7 @@ class NetStream:
 
     # What the player tells
 
-    def streamBegan(self, player: Player, again: bool) -> None:
+    def streamStarted(self, player: Player, stream: PlayedStream, again: bool) -> None:
         """Tell the peer that a stream it waits for is published."""
         if again:
             self.protocol.wire.sendUserControl(UserControlType.STREAM_BEGIN, self.id)
@@ -359,7 +362,7 @@ class NetStream:
             )
             self.protocol.flush()
 
-    def streamOver(self, player: Player) -> None:
+    def streamEnded(self, player: Player) -> None:
         """
         Tell the peer that there is nothing more to come: players leave at this,
         and hang without it.
@@ -377,7 +380,7 @@ class NetStream:
         self.protocol.flush()
         self.protocol.setTimer()
 
-    def cut(self, why: str) -> None:
+    def abort(self, why: str) -> None:
         """The player is too far behind: close at once, whatever is queued."""
         self.protocol.abort(why)
 

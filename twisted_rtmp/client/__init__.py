@@ -27,7 +27,7 @@ from twisted_rtmp.client.errors import (
 )
 from twisted_rtmp.client.limits import ClientLimits
 from twisted_rtmp.client.protocol import ReconnectRequest, RTMPClient, Status
-from twisted_rtmp.client.streams import Publication, PublishForm, Subscription
+from twisted_rtmp.client.streams import Publication, Subscription
 from twisted_rtmp.client.url import RTMPURL
 
 __all__ = [
@@ -44,7 +44,6 @@ __all__ = [
     "PlayRefused",
     "PlayUnauthorized",
     "Publication",
-    "PublishForm",
     "PublishRefused",
     "PublishUnauthorized",
     "RTMPClient",

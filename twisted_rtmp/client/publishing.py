@@ -170,7 +170,7 @@ class FilePublisher:
             await self._publication.whenReady()
 
     def _write(self, message: Message) -> None:
-        data = self._publication.form.encode(message)
+        data = self._publication.packaging.encode(message)
         self._pending.append(data)
         self._pendingSize += len(data)
 

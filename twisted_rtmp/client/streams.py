@@ -1,15 +1,10 @@
-"""
-What a client does on one connection: publications and subscriptions.
-
-Imports the wire, the client's errors and, for typing, its protocol.
-"""
+"""The streams of a client's connection: publications and subscriptions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IPushProducer
@@ -17,11 +12,9 @@ from zope.interface import implementer
 
 from twisted_rtmp.client.errors import ClientError, ConnectionEnded
 from twisted_rtmp.link import Hold
-from twisted_rtmp.live.selection import EVERYTHING, Selection
-from twisted_rtmp.media.metadata import isMetadata
+from twisted_rtmp.live.packaging import RTMPPackaging
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
-from twisted_rtmp.wire.chunk import encodeMessage
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.messages import Message
 
@@ -31,20 +24,7 @@ if TYPE_CHECKING:
     from twisted_rtmp.client.protocol import RTMPClient
     from twisted_rtmp.interfaces import IMediaSink
 
-#: Chunk streams of what is published, by message type.  None of them carries anything
-#: else, and each message begins with a format 0 header: so what C{writeMedia} is given
-#: and what C{send} makes may take turns.
-CHUNK_STREAMS = {
-    int(MessageType.AUDIO): 4,
-    int(MessageType.VIDEO): 6,
-    int(MessageType.DATA_AMF0): 7,
-}
-
 _DATA: int = MessageType.DATA_AMF0
-
-#: Goes before metadata, so that a server keeps it for players that come later:
-#: nginx-rtmp, SRS and ours do without, Flash Media Server and its kin do not.
-_SET_DATA_FRAME = b"\x02\x00\x0d@setDataFrame"
 
 #: Data messages that are about the playing and not of the stream, by their beginning.
 _SAMPLE_ACCESS = b"\x02\x00\x11|RtmpSampleAccess"
@@ -52,42 +32,6 @@ _DATA_STATUS = b"\x02\x00\x08onStatus"
 _PLAY_STATUS = b"\x02\x00\x0conPlayStatus"
 _OVER = "The publication is over."
 _OF_THE_PLAYING = (_SAMPLE_ACCESS, _DATA_STATUS, _PLAY_STATUS)
-
-
-@dataclass(frozen=True)
-class PublishForm:
-    """
-    How a server gets what is published: chunks whose first has a format 0 header, and
-    metadata with C{@setDataFrame}.
-
-    Publications of equal form take the same bytes.
-
-    @ivar streamId: the message stream id.
-    @ivar chunkSize: bytes of data a chunk.
-    """
-
-    streamId: int
-    chunkSize: int
-    selection: ClassVar[Selection] = EVERYTHING
-
-    def encode(self, message: Message) -> bytes:
-        """
-        One message, at its own time.
-
-        @raise UsageError: its payload does not fit a message.
-        """
-        typeId = message.typeId
-        payload = message.payload
-        if isMetadata(message):
-            payload = _SET_DATA_FRAME + payload
-        return encodeMessage(
-            CHUNK_STREAMS[typeId],
-            typeId,
-            message.timestamp,
-            self.streamId,
-            payload,
-            self.chunkSize,
-        )
 
 
 class StreamState(Enum):
@@ -205,7 +149,7 @@ class Publication(ClientStream):
     While it is L{congested}, the server takes less than it is given: send nothing more
     until L{drained} is called or L{whenReady} fires, or it is queued without bound.
 
-    @ivar form: how it wants its messages: see L{writeMedia}.
+    @ivar packaging: how messages are written for it: see L{writeMedia}.
     @ivar drained: called without arguments when more may be sent after a congestion;
         to be set by the user.
     """
@@ -214,14 +158,14 @@ class Publication(ClientStream):
         self, client: RTMPClient, streamId: int, name: str, chunkSize: int
     ) -> None:
         super().__init__(client, streamId, name)
-        self.form = PublishForm(streamId, chunkSize)
+        self.packaging = RTMPPackaging(streamId, chunkSize, setDataFrame=True)
         self.drained: Callable[[], object] | None = None
         self._ready: list[Deferred[None]] = []
 
     @property
     def chunkSize(self) -> int:
         """Bytes of data a chunk."""
-        return self.form.chunkSize
+        return self.packaging.chunkSize
 
     @property
     def congested(self) -> bool:
@@ -236,7 +180,7 @@ class Publication(ClientStream):
 
         @raise UsageError: its payload does not fit a message.
         """
-        self.writeMedia(self.form.encode(message))
+        self.writeMedia(self.packaging.encode(message))
 
     def sendMetadata(self, properties: Mapping[str, Any], timestamp: int = 0) -> None:
         """
@@ -249,7 +193,7 @@ class Publication(ClientStream):
         self.send(Message(_DATA, timestamp, self.streamId, payload))
 
     def writeMedia(self, data: bytes) -> None:
-        """Send what L{form} has encoded."""
+        """Send what L{packaging} has encoded."""
         if self.state is StreamState.ACTIVE:
             self.client.writeMedia(data)
 
@@ -301,14 +245,14 @@ class Publication(ClientStream):
 
     # What a player tells
 
-    def streamBegan(self, player: object, again: bool) -> None:
+    def streamStarted(self, player: object, stream: object, again: bool) -> None:
         """The stream is there; the server need not be told."""
 
-    def streamOver(self, player: object) -> None:
+    def streamEnded(self, player: object) -> None:
         """All has been handed over: end the publication."""
         self.close()
 
-    def cut(self, why: str) -> None:
+    def abort(self, why: str) -> None:
         """The server is too far behind: end the connection at once."""
         self.client.abort(why)
 

@@ -384,9 +384,10 @@ class Registry:
 
         @return: whether the stream is there.
         """
-        key = player.key = (application, name)
+        key = application, name
         stream = self.streams.get(key)
         if stream is None:
+            player.waitFor(application, name)
             self._waiting.setdefault(key, {})[player] = None
         else:
             stream.players.add(player)
@@ -397,7 +398,7 @@ class Registry:
         """Take off a player that leaves."""
         if player.group is not None:
             player.group.remove(player)
-            player.group = None
+            player.detach()
         else:
             waiting = self._waiting.get(player.key)
             if waiting is None or player not in waiting:

@@ -1,18 +1,18 @@
 """
-What of a stream one player gets: all tracks or one, in which form.
+Selections: the tracks of a stream that one player gets, and in which form.
 
-Who announced that it reads several tracks gets every one that it takes, and everybody
-else one, as the only one: FFmpeg up to 7 makes garbage of more, and its later players,
-which read them, announce nothing unless they are told to, so that they have to ask for
-them.  Imports the standard library and its own package.
+A player that announced that it reads several tracks gets all that it can decode.  Every
+other one gets one track, without its number: FFmpeg up to 7 makes garbage of more.
+FFmpeg's later players read several tracks, but announce so only when they are told to,
+and so they may ask for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from urllib.parse import parse_qs
+from weakref import WeakValueDictionary
 
 from twisted_rtmp.media.capabilities import ANY_CODEC, UNANNOUNCED, Capabilities
 from twisted_rtmp.media.flags import (
@@ -29,7 +29,9 @@ from twisted_rtmp.media.parts import (
     withoutModEx,
     wrapTrack,
 )
+from twisted_rtmp.media.payloads import flagsOf
 from twisted_rtmp.wire.constants import MessageType
+from twisted_rtmp.wire.messages import Message
 
 _AUDIO = MessageType.AUDIO.value
 _VIDEO = MessageType.VIDEO.value
@@ -41,12 +43,13 @@ _LEGACY = ("", "avc1", "mp4a", ".mp3")
 @dataclass(frozen=True)
 class Selection:
     """
-    What one player gets.  Hashable: players of equal selections can share what is
-    written for them.
+    The part of a stream that one player gets.
+
+    Hashable: players of equal selections can share what is written for them.
 
     @ivar capabilities: what the player announced.
     @ivar allTracks: whether it asked for all tracks, whatever it announced.
-    @ivar videoTrack: the one that it asked for, or L{None}.
+    @ivar videoTrack: the number of the one that it asked for, or L{None}.
     @ivar audioTrack: likewise.
     """
 
@@ -54,24 +57,6 @@ class Selection:
     allTracks: bool = False
     videoTrack: int | None = None
     audioTrack: int | None = None
-
-    @classmethod
-    def fromQuery(cls, capabilities: Capabilities, query: str) -> Selection:
-        """
-        Read what a player asks for in the query of the stream's name.
-
-        @param query: C{tracks=all}; C{track=1} for both kinds, C{video=1} and
-            C{audio=2} for one of them.  Anything else there is passed over.
-        """
-        values = parse_qs(query)
-        both = _trackId(values, "track")
-        video, audio = _trackId(values, "video"), _trackId(values, "audio")
-        return cls(
-            capabilities,
-            values.get("tracks", [""])[-1] == "all",
-            both if video is None else video,
-            both if audio is None else audio,
-        )
 
     @cached_property
     def everything(self) -> bool:
@@ -86,8 +71,8 @@ class Selection:
         )
 
     @cached_property
-    def further(self) -> bool:
-        """Whether it asked for another track than the first."""
+    def asksForOtherTracks(self) -> bool:
+        """Whether the player asked for another track than the first."""
         return bool(self.videoTrack or self.audioTrack)
 
     def passes(self, typeId: int, trackId: int, codec: int | str) -> bool:
@@ -103,7 +88,7 @@ class Selection:
         split: Callable[[int, bytes], list[PlainTrack]] = splitTracks,
     ) -> tuple[list[bytes], int]:
         """
-        Say what the player gets of a message.
+        Choose what the player gets of a message.
 
         @param typeId: the message type id; of other kinds than audio and video
             everything passes.
@@ -152,7 +137,7 @@ class Selection:
     def _unnumbered(
         self, typeId: int, payload: bytes, flags: int, wanted: int
     ) -> tuple[list[bytes], int]:
-        """What is track 0, in the form in which most players know it."""
+        """Choose what is track 0, in the form in which most players know it."""
         if wanted:
             return [], 0
         if not flags & (MOD_EX | COMMAND):
@@ -165,7 +150,7 @@ class Selection:
         return self._plain(typeId, splitTracks(typeId, payload))
 
     def _plain(self, typeId: int, tracks: list[PlainTrack]) -> tuple[list[bytes], int]:
-        """Tracks of which each message has one, in a form that the player reads."""
+        """Write tracks, each as a message of its own that the player reads."""
         payloads = []
         refused = 0
         for track in tracks:
@@ -199,7 +184,7 @@ class Selection:
         flags: int,
         split: Callable[[int, bytes], list[PlainTrack]],
     ) -> tuple[list[bytes], int]:
-        """Every track that the player takes, numbered as they came."""
+        """Choose every track that the player takes, numbered as they came."""
         if flags & MOD_EX and not self._modEx:
             payload = withoutModEx(typeId, payload)
         if self._takes(typeId, ANY_CODEC):
@@ -212,13 +197,57 @@ class Selection:
         return wrapped, len(tracks) - len(taken)
 
 
-#: What passes everything, whoever it is.
+#: The selection that passes everything, whatever the player announced.
 EVERYTHING = Selection(allTracks=True)
 
 
-def _trackId(values: Mapping[str, list[str]], name: str) -> int | None:
-    """A track id from a query; L{None} for what is none."""
-    value = values.get(name, [""])[-1]
-    if not (value.isascii() and value.isdigit()) or len(value) > 3:
-        return None
-    return int(value) if int(value) < 256 else None
+class ChosenPart(Message):
+    """A message that a selection made of a part of another one."""
+
+    __slots__ = ("__weakref__",)
+
+
+#: The parts that something still holds, by what they are: players whose selections
+#: make the same of a message share it, however many selections peers think of.
+ChosenParts = WeakValueDictionary[tuple[int, int, bytes], ChosenPart]
+
+
+def choose(
+    selection: Selection,
+    messages: list[Message],
+    parts: ChosenParts,
+    split: Callable[[int, bytes], list[PlainTrack]] = splitTracks,
+) -> tuple[list[Message], int]:
+    """
+    Take out of messages what passes a selection.
+
+    @param parts: those that other selections made of the stream; more may be added.
+    @param split: takes messages apart.
+    @return: the same messages, or others in their place where only a part passes or
+        another form; and how many tracks of them the player would have got, but cannot
+        read.
+    """
+    chosen: list[Message] = []
+    refused = 0
+    for message in messages:
+        typeId, payload = message.typeId, message.payload
+        payloads, missing = selection.select(typeId, payload, message.flags, split)
+        refused += missing
+        for part in payloads:
+            if part is payload:
+                chosen.append(message)
+            else:
+                chosen.append(_partOf(message, part, parts))
+    return chosen, refused
+
+
+def _partOf(message: Message, payload: bytes, parts: ChosenParts) -> ChosenPart:
+    """Make a message of a part of another one, or find it."""
+    typeId, timestamp = message.typeId, message.timestamp
+    key = typeId, timestamp, payload
+    part = parts.get(key)
+    if part is None:
+        flags = flagsOf(typeId, payload)
+        part = ChosenPart(typeId, timestamp, message.streamId, payload, flags)
+        parts[key] = part
+    return part

@@ -175,7 +175,7 @@ class LiveStream:
         self._over = False
         self.policy = policy or Policy()
         self.startedAt = pacer.clock.seconds()
-        self.players = PlayerGroup(self, pacer)
+        self.players = PlayerGroup(self, pacer, self.policy.limits.gop)
         self.addSink(self.players, "players")
 
     # From the publisher

@@ -18,9 +18,11 @@ from twisted.logger import Logger
 from twisted_rtmp.client.errors import ClientError, InvalidURL
 from twisted_rtmp.client.limits import ClientLimits
 from twisted_rtmp.client.protocol import CHUNK_SIZE
-from twisted_rtmp.client.streams import Publication, PublishForm
+from twisted_rtmp.client.streams import Publication
 from twisted_rtmp.client.url import RTMPURL
-from twisted_rtmp.live.players import Form, Player
+from twisted_rtmp.limits import QueueLimits
+from twisted_rtmp.live.packaging import Packaging, RTMPPackaging
+from twisted_rtmp.live.players import PlayedStream, Player
 from twisted_rtmp.relay.base import Connect, Relay, RelayCounters, RelayState
 
 if TYPE_CHECKING:
@@ -30,9 +32,9 @@ if TYPE_CHECKING:
     from twisted_rtmp.live.registry import Registry
     from twisted_rtmp.live.streams import LiveStream
 
-#: What a player's messages are encoded for until the target has said its stream id:
-#: nearly all servers count from 1.
-USUAL_FORM = PublishForm(1, CHUNK_SIZE)
+#: How a player's messages are written until the target has said its stream id: nearly
+#: all servers count from 1.
+USUAL_PACKAGING = RTMPPackaging(1, CHUNK_SIZE, setDataFrame=True)
 
 #: What stands for a stream's application and name in a target.
 _APPLICATION = "{app}"
@@ -102,34 +104,60 @@ class PushTarget:
 class PushedPlayer(Player):
     """The play of one stream for a push."""
 
-    def __init__(self, push: Push, form: Form, name: str, since: float) -> None:
-        super().__init__(push, form, name, since)
+    def __init__(
+        self,
+        push: Push,
+        packaging: Packaging,
+        name: str,
+        since: float,
+        limits: QueueLimits,
+    ) -> None:
+        super().__init__(PushOutlet(push), packaging, name, since, limits=limits)
         self._push = push
-
-    @property
-    def queued(self) -> int:
-        """Messages that have not been sent yet."""
-        return len(self._queue)
 
     def end(self, now: float) -> None:
         super().end(now)
-        self._push.streamEnded()
+        self._push.sourceEnded()
 
-    def forgo(self, successor: PushedPlayer | None = None) -> None:
-        """Count what is queued as dropped, but not what another player has."""
-        kept = set()
-        if successor is not None:
-            kept = {id(message) for message, _ in successor._queue}
-        for message, _ in self._queue:
-            if id(message) not in kept:
-                self._lose(message)
-        self._queue.clear()
-        self._queuedBytes = 0
+
+class PushOutlet:
+    """The way from a push's player to the target, as far as that is there."""
+
+    def __init__(self, push: Push) -> None:
+        self._push = push
+
+    @property
+    def peer(self) -> str:
+        """The target's address, for log lines."""
+        return self._push.peer
+
+    @property
+    def congested(self) -> bool:
+        """Whether the target takes nothing for now."""
+        publication = self._push.publication
+        return publication is None or publication.congested
+
+    def writeMedia(self, data: bytes) -> None:
+        """Send to the target."""
+        publication = self._push.publication
+        if publication is not None:
+            publication.writeMedia(data)
+
+    def streamStarted(self, player: Player, stream: PlayedStream, again: bool) -> None:
+        """The target learns of the stream by what is published."""
+
+    def streamEnded(self, player: Player) -> None:
+        """All has been handed over: end the publication behind it."""
+        self._push.complete()
+
+    def abort(self, why: str) -> None:
+        """The target is too far behind: publish again from the current GOP on."""
+        self._push.startAgain(why)
 
 
 class Push(Relay):
     """
-    One live stream pushed to one target; the outlet of its player.
+    One live stream pushed to one target.
 
     The player queues from the stream's beginning, as long as the target has not
     accepted it.  When a publication is lost, a new player begins with the headers and
@@ -161,7 +189,7 @@ class Push(Relay):
             public=(stream.name, stream.application),
         )
         self.stream = stream
-        self._publication: Publication | None = None
+        self.publication: Publication | None = None
         self._predecessor = predecessor
         self._giveUpCall: IDelayedCall | None = None
         self._streamEnded = False
@@ -172,8 +200,14 @@ class Push(Relay):
         self._player = self._newPlayer()
 
     def _newPlayer(self) -> PushedPlayer:
-        form = USUAL_FORM if self._publication is None else self._publication.form
-        return PushedPlayer(self, form, self.stream.name, self._clock.seconds())
+        publication = self.publication
+        return PushedPlayer(
+            self,
+            USUAL_PACKAGING if publication is None else publication.packaging,
+            self.stream.name,
+            self._clock.seconds(),
+            self.stream.policy.limits.playerQueue,
+        )
 
     @property
     def ending(self) -> bool:
@@ -222,7 +256,7 @@ class Push(Relay):
         self.close()
         return self.whenEnded()
 
-    def streamEnded(self) -> None:
+    def sourceEnded(self) -> None:
         """The stream is over: what is queued is still sent, for a while."""
         self._streamEnded = True
         self.registry.stopPlaying(self._player)
@@ -237,23 +271,23 @@ class Push(Relay):
 
     def _worthWaiting(self) -> bool:
         """Whether anything of a stream that has ended can still be sent."""
-        if self._publication is not None:
+        if self.publication is not None:
             return True
-        if not self._player.queued:
+        if not self._player.queue:
             return False
         return not (self._closing and self.state is RelayState.WAITING)
 
     def _giveUp(self) -> None:
         """The rest does not get to the target any more."""
         self._giveUpCall = None
-        if self._player.queued:
+        if self._player.queue:
             self.log.warn(
                 "{relay}: {count} messages are lost, since the stream has ended and"
                 " the target does not take them",
                 relay=self.label,
-                count=self._player.queued,
+                count=len(self._player.queue),
             )
-            self._player.forgo()
+            self._player.queue.loseAll()
         self.abort()
 
     def close(self) -> None:
@@ -284,11 +318,11 @@ class Push(Relay):
         publication = await client.publish()
         self.accepted(RelayState.RELAYING)
         self._reason = ""
-        self._publication = publication
+        self.publication = publication
         publication.drained = self._drained
         player = self._replacePlayer() if self._stale else self._player
-        if player.form != publication.form:
-            player.setForm(publication.form)
+        if player.packaging != publication.packaging:
+            player.repackage(publication.packaging)
         player.drain()
         return await publication.whenEnded()
 
@@ -303,45 +337,32 @@ class Push(Relay):
         self.left()
 
     def left(self) -> None:
-        published, self._publication = self._publication, None
+        published, self.publication = self.publication, None
         if published is not None and not self._complete:
             self._replacePlayer()
 
     def _replacePlayer(self) -> PushedPlayer:
-        """Begin anew, as a player does: with the headers and the current GOP."""
+        """Start again as a new player does: with the headers and the current GOP."""
         self._stale = False
         old, self._player = self._player, self._newPlayer()
         self.registry.stopPlaying(old)
         if not self._streamEnded:
             self._join()
-        old.forgo(self._player)
+        old.queue.loseAll(successor=self._player.queue)
         _count(self._counters, old)
         return self._player
 
-    # What the player knows of it
+    # For its outlet
 
-    @property
-    def congested(self) -> bool:
-        """Whether the target takes nothing for now."""
-        return self._publication is None or self._publication.congested
-
-    def writeMedia(self, data: bytes) -> None:
-        """Send to the target."""
-        if self._publication is not None:
-            self._publication.writeMedia(data)
-
-    def streamBegan(self, player: Player, again: bool) -> None:
-        """The target learns of it by what is published."""
-
-    def streamOver(self, player: Player) -> None:
-        """All has been handed over: end the publication behind it."""
-        if self._publication is not None:
+    def complete(self) -> None:
+        """The player has handed all over: end the publication behind it."""
+        if self.publication is not None:
             self._complete = True
-            self._publication.close()
+            self.publication.close()
 
-    def cut(self, why: str) -> None:
-        """The target is too far behind: begin anew."""
-        if self._client is not None and self._publication is not None:
+    def startAgain(self, why: str) -> None:
+        """The target is too far behind: publish again from the current GOP on."""
+        if self._client is not None and self.publication is not None:
             self._reason = why
             self._client.abort()
         else:
@@ -352,7 +373,7 @@ class Push(Relay):
 
 
 def _count(counters: RelayCounters, player: Player) -> None:
-    """Add what a player came to."""
+    """Add the figures of a player."""
     counters.messages += player.sent
     counters.size += player.sentBytes
     counters.dropped += player.dropped

@@ -30,7 +30,9 @@ from twisted_rtmp.interfaces import Refused, StreamRequest
 from twisted_rtmp.link import unsentBy
 from twisted_rtmp.live.connections import Description
 from twisted_rtmp.live.decisions import Action, Undecided
-from twisted_rtmp.live.players import FLVForm, Player, wantsGOP
+from twisted_rtmp.live.packaging import FLVPackaging
+from twisted_rtmp.live.players import PlayedStream, Player
+from twisted_rtmp.live.playoptions import PlayOptions
 from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.live.selection import EVERYTHING, Selection
 from twisted_rtmp.media.capabilities import UNANNOUNCED
@@ -91,21 +93,23 @@ def queryOf(request: Request) -> str:
     return request.uri.partition(b"?")[2].decode("utf-8", "surrogateescape")
 
 
-def selectionFor(query: str, agent: bytes | None) -> Selection:
+def playOptions(query: str, agent: bytes | None, gopDefault: bool) -> PlayOptions:
     """
-    What a player gets of a stream with several tracks.
+    Read what a player asks for.
 
     mpegts.js ends at a message of several tracks, and FFmpeg up to 7 makes garbage of
-    it: they are for who asks for them, as by RTMP, and for who is known to read them.
+    it: such messages are for players that ask for them, as over RTMP, and for those
+    that are known to read them.
 
-    @param agent: what software it says it is.
+    @param agent: the software that the player says it is.
+    @param gopDefault: see L{PlayOptions.parse}.
     """
-    selection = Selection.fromQuery(UNANNOUNCED, query)
-    if selection == Selection():
+    options = PlayOptions.parse(query, UNANNOUNCED, gopDefault)
+    if options.selection == Selection():
         version = re.match(rb"Lavf/([0-9]{1,4})\.", agent or b"")
         if version is not None and int(version[1]) >= LAVF_WITH_TRACKS:
-            return EVERYTHING
-    return selection
+            return replace(options, selection=EVERYTHING)
+    return options
 
 
 class State(Enum):
@@ -240,14 +244,20 @@ class FLVPlay:
         """Play, or wait for the stream."""
         self._request.registerProducer(self, True)
         self._body.accept()
-        query = queryOf(self._request)
+        policy = self._policy
+        options = playOptions(
+            queryOf(self._request),
+            self._request.getHeader(b"user-agent"),
+            policy.gopCache,
+        )
         self._player = Player(
             self,
-            FLVForm(selectionFor(query, self._request.getHeader(b"user-agent"))),
+            FLVPackaging(options.selection),
             self._name,
             self._clock.seconds(),
-            gopCache=wantsGOP(query, self._policy.gopCache),
+            gopCache=options.gopCache,
             once=True,
+            limits=policy.limits.playerQueue,
         )
         there = self._server.play(self._application, name, self._player)
         self.log.info(
@@ -353,11 +363,11 @@ class FLVPlay:
 
     # What a player needs
 
-    def streamBegan(self, player: Player, again: bool) -> None:
+    def streamStarted(self, player: Player, stream: PlayedStream, again: bool) -> None:
         """Tell the peer that the stream is there."""
         self._enter(State.PLAYING)
         self._stopTimer()
-        self._kinds = StreamKinds(self._server.streams[player.key])
+        self._kinds = StreamKinds(stream)
         self._body.begin()
 
     def writeMedia(self, data: bytes) -> None:
@@ -388,13 +398,13 @@ class FLVPlay:
         kinds = self._kinds.received.orBoth()
         self._body.write(b"".join([encodeHeader(*kinds), *held]))
 
-    def streamOver(self, player: Player) -> None:
+    def streamEnded(self, player: Player) -> None:
         """All of the stream has been handed over: end the answer."""
         self._sendHeader()
         self._over()
         self._body.end(CloseReason.NORMAL_CLOSURE)
 
-    def cut(self, why: str) -> None:
+    def abort(self, why: str) -> None:
         """Close at once, whatever is queued."""
         self._server.counters.cut += 1
         self.log.warn("{peer} is cut: {why}", peer=self.peer, why=why)
@@ -420,7 +430,7 @@ class FLVPlay:
         if unsentBy(self._channel.transport) < self._unsent:
             self._watch()
         else:
-            self.cut(f"it takes nothing for {self._policy.limits.drainSeconds:g} s")
+            self.abort(f"it takes nothing for {self._policy.limits.drainSeconds:g} s")
 
     def resumeProducing(self) -> None:
         """The peer has taken what was queued."""

@@ -47,6 +47,7 @@ _HALF = 1 << 31
 _LONGEST_RUN = 256
 
 # Timestamp, length and type: high byte and low half of each 24-bit field.
+_FORMAT_0 = Struct(">BBHBHB4s")
 _FORMAT_1 = Struct(">BHBHB")
 _UNSIGNED_32 = Struct(">I")
 _STREAM_ID = Struct("<I")
@@ -604,13 +605,25 @@ def encodeMessage(
         timestamp = EXTENDED_TIMESTAMP
     else:
         extended = b""
-    first = _FORMAT_1.pack(
-        timestamp >> 16, timestamp & 0xFFFF, length >> 16, length & 0xFFFF, typeId
-    )
-    if streamId is None:
-        first = _basicHeader(1, csid) + first
+    if streamId is not None and FIRST_CHUNK_STREAM_ID <= csid < 64:
+        # What media have; once a message and player that does not keep up.
+        first = _FORMAT_0.pack(
+            csid,
+            timestamp >> 16,
+            timestamp & 0xFFFF,
+            length >> 16,
+            length & 0xFFFF,
+            typeId,
+            _STREAM_ID.pack(streamId),
+        )
     else:
-        first = _basicHeader(0, csid) + first + _STREAM_ID.pack(streamId)
+        first = _FORMAT_1.pack(
+            timestamp >> 16, timestamp & 0xFFFF, length >> 16, length & 0xFFFF, typeId
+        )
+        if streamId is None:
+            first = _basicHeader(1, csid) + first
+        else:
+            first = _basicHeader(0, csid) + first + _STREAM_ID.pack(streamId)
     if extended:
         first += extended
     if length <= chunkSize:

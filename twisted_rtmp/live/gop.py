@@ -1,0 +1,92 @@
+"""The GOP cache: the current group of pictures, with which newcomers begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted_rtmp.limits import GOPLimits
+from twisted_rtmp.live.selection import Selection
+from twisted_rtmp.wire.messages import Message
+
+
+class GOPCache:
+    """
+    The headers that the current GOP was coded with, then the GOP itself, in which
+    other headers may come.
+
+    It holds messages and nothing that was written of them: that is made for each
+    newcomer as it takes it.  A selection may make other messages of them, though:
+    those of the newest one are kept, since the next newcomer mostly asks for the same.
+
+    @ivar limits: a GOP that grows past them is given up, and newcomers wait for the
+        next key frame.
+    @ivar messages: what a newcomer begins with; empty while there is no GOP.
+    """
+
+    def __init__(self, limits: GOPLimits) -> None:
+        self.limits = limits
+        self.messages: list[Message] = []
+        self._bytes = 0
+        self._since = 0
+        # What was chosen for the newest newcomer, out of how many messages, and how
+        # many tracks it was refused.
+        self._selection: Selection | None = None
+        self._chosen: list[Message] = []
+        self._chosenOf = 0
+        self._refused = 0
+
+    def start(self, headers: list[Message], keyFrame: Message) -> None:
+        """Begin with a key frame, instead of what was there."""
+        self._forgetChosen()
+        self.messages = [*headers, keyFrame]
+        self._bytes = sum(len(message.payload) for message in self.messages)
+        self._since = keyFrame.timestamp
+
+    def append(self, message: Message) -> None:
+        """Take a message of the GOP; give up where it grows past its limits."""
+        self.messages.append(message)
+        self._bytes += len(message.payload)
+        limits = self.limits
+        if (
+            self._bytes > limits.bytes
+            or len(self.messages) > limits.messages
+            or message.timestamp - self._since > limits.seconds * 1000
+        ):
+            self.clear()
+
+    def clear(self) -> None:
+        """Keep no GOP until the next key frame."""
+        self._forgetChosen()
+        self.messages = []
+        self._bytes = 0
+
+    def chosenFor(
+        self,
+        selection: Selection,
+        choose: Callable[[Selection, list[Message]], tuple[list[Message], int]],
+    ) -> tuple[list[Message], int]:
+        """
+        Choose out of the GOP.
+
+        @param choose: makes the choice.
+        @return: the messages, and how many tracks of them the player would have got,
+            but cannot read.
+        """
+        if selection != self._selection:
+            self._forgetChosen()
+            self._selection = selection
+        chosen, refused = choose(selection, self.messages[self._chosenOf :])
+        chosen, refused = [*self._chosen, *chosen], self._refused + refused
+        if self._bytes * 2 <= self.limits.bytes:
+            # The GOP and what is made of it stay within its limit together.
+            self._chosen, self._refused = chosen, refused
+            self._chosenOf = len(self.messages)
+        else:
+            self._forgetChosen()
+        return chosen, refused
+
+    def _forgetChosen(self) -> None:
+        self._selection = None
+        self._chosen = []
+        self._chosenOf = 0
+        self._refused = 0
