@@ -276,6 +276,7 @@ class MemoryTransport:
     def lose(self, error: Exception) -> None:
         if not self.disconnected:
             self.disconnected = True
+            self._producer = None  # as Twisted's transports do
             self.client.protocol.connectionLost(Failure(error))
 
     def deliver(self) -> bytes:

@@ -632,7 +632,9 @@ class TestErrors:
             connection.feed(chunk(0, 6, b"x"))
             with pytest.raises(error) as again:
                 connection.nextEvent()
-            assert again.value is first.value
+            assert vars(again.value) == vars(first.value)
+            assert str(again.value) == str(first.value)
+        assert connection.reader.pending == 0, "nothing more is kept"
 
     @pytest.mark.parametrize(
         ("data", "error"), [b[1:] for b in BROKEN], ids=[b[0] for b in BROKEN]

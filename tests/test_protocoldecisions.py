@@ -242,6 +242,34 @@ def test_decidedAfterTheEnd(clock: Clock) -> None:
     assert START not in client.codes()
 
 
+def test_onlyWhatIsOfUseIsKept(clock: Clock) -> None:
+    """The decider sees all of a connect; the connection keeps a part of it."""
+    ask = Ask()
+    factory = RTMPFactory(clock, authorizer=ask)
+    client = Client(factory)
+    many = {f"p{number}": [float(number)] * 3 for number in range(100)}
+    client.connect(token="t" * 40, long="x" * 40_000, **many, last="z")
+    client.command("publish", 0, None, "key", streamId=1)
+    connect, publish = ask.asked
+    assert len(connect.properties["long"]) == 40_000
+    assert connect.properties["p99"] == [99.0] * 3
+    kept = publish.connect.properties
+    assert kept["app"] == "live"
+    assert kept["token"] == "t" * 40
+    assert "long" not in kept
+    assert kept["p0"] == [0.0] * 3
+    assert "p99" not in kept
+    assert kept["last"] == "z"
+
+
+def test_aCommandHasFewValues(clock: Clock) -> None:
+    factory = RTMPFactory(clock)
+    client = Client(factory)
+    client.connect(**{f"p{number}": float(number) for number in range(600)})
+    assert client.transport.disconnected
+    assert factory.counters.violations == 1
+
+
 def test_decisionTakesTooLong(clock: Clock, lines: list[str]) -> None:
     failures: list[Any] = []
     decision: Deferred[Any] = Deferred()

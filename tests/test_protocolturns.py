@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +15,11 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection as TCPConnection
+from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_rtmp.auth import AllowList
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.link import GATHERED_BYTES, TURN_MESSAGES, TURN_SECONDS
@@ -220,3 +224,109 @@ def test_muchIsNotGathered(clock: Clock) -> None:
     client.protocol.writeMedia(encodeMessage(6, VIDEO, 1, 1, frame, 65536))
     factory.registry.pacer.gathering = None
     assert [len(reply.payload) for reply in client.take()] == [GATHERED_BYTES]
+
+
+# Bytes that mean nothing
+
+
+def small(csid: int, typeId: int, payload: bytes = b"", streamId: int = 0) -> bytes:
+    """A message of one chunk with a format 0 header."""
+    return (
+        bytes([csid])
+        + bytes(3)
+        + len(payload).to_bytes(3, "big")
+        + bytes([typeId])
+        + streamId.to_bytes(4, "little")
+        + payload
+    )
+
+
+def alternating(count: int) -> bytes:
+    """Two messages whose 1-byte chunks take turns, with what it takes to begin."""
+    size = (1).to_bytes(4, "big")
+    header = bytes(3) + count.to_bytes(3, "big") + b"\x09" + bytes(4)
+    begin = small(2, 1, size) + b"\x04" + header + b"x" + b"\x05" + header + b"x"
+    return begin + b"\xc4x\xc5x" * (count - 2)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        small(2, 3, bytes(4)) * 20_000,
+        small(2, 1, (128).to_bytes(4, "big")) * 20_000,
+        small(2, 2, bytes(4)) * 20_000,
+        small(2, 4, bytes(6)) * 20_000,
+        small(3, 200) * 20_000,
+        small(3, 18, b"\x02\x00\x01a", streamId=7) * 20_000,
+        small(3, 9, streamId=7) * 20_000,
+        small(3, 22) * 20_000,
+        alternating(60_000),
+    ],
+    ids=[
+        "acknowledgements",
+        "chunk sizes",
+        "aborts",
+        "user control",
+        "unknown types",
+        "stray data",
+        "empty strays",
+        "empty aggregates",
+        "alternating chunks",
+    ],
+)
+def test_nothingIsSwallowedWithoutAnEnd(data):
+    """However little bytes mean, others have their turn amid them."""
+
+    class SlowClock(Clock):
+        """Each look at it takes a millisecond."""
+
+        def seconds(self):
+            self.rightNow += 0.001
+            return self.rightNow
+
+    clock = SlowClock()
+    factory = RTMPFactory(clock)
+    client = Client(factory)
+    client.connect()
+    before = clock.rightNow
+    client.protocol.dataReceived(data)
+    # A turn is 20 ms, and each look at the clock takes one: where it is looked at only
+    # when all is done, that is after two.
+    assert clock.rightNow - before > 0.02
+    assert client.protocol.wire.reader.pending, "the rest waits for its turn"
+    due = min(call.getTime() for call in clock.getDelayedCalls())
+    assert due <= clock.rightNow, "which is the next"
+    client.leave()
+
+
+@pytest.mark.parametrize("how", ["violation", "leaves", "refused"])
+def test_memoryGoesWithTheConnection(how):
+    """No garbage collection is needed, neither after an error nor otherwise."""
+    clock = Clock()
+    factory = RTMPFactory(clock, authorizer=AllowList(["live"]))
+    client = Client(factory)
+    client.connect("other" if how == "refused" else "live")
+    protocol = weakref.ref(client.protocol)
+    if how != "refused":
+        reader = client.protocol.wire.reader
+        client.sendBytes(small(2, 1, (1 << 20).to_bytes(4, "big")))
+        header = bytes(3) + (4 << 20).to_bytes(3, "big") + b"\x09" + bytes(4)
+        data = bytes(1 << 20)
+        client.sendBytes(b"\x04" + header + data + b"\xc4" + data + b"\xc4" + data)
+        assert reader.unfinished == 3 << 20
+        if how == "violation":
+            client.sendBytes(small(2, 1, bytes(4)))
+            assert client.transport.disconnected
+        else:
+            client.leave()
+        assert reader.unfinished == 0
+        del reader
+    client.leave()
+    client.__dict__.clear()
+    gc.disable()
+    try:
+        # Before a program begins to log, its last lines are kept, with who said them.
+        globalLogBeginner._initialBuffer._buffer.clear()
+        assert protocol() is None
+    finally:
+        gc.enable()

@@ -38,10 +38,10 @@ from twisted_rtmp.wire.errors import ProtocolError
 from twisted_rtmp.wire.limits import DEFAULT_WIRE_LIMITS, WireLimits
 from twisted_rtmp.wire.messages import (
     Command,
-    ControlAnswered,
     HandshakeDone,
     Message,
     PassedOver,
+    Swallowed,
     UserControl,
 )
 
@@ -691,7 +691,7 @@ _EVENTS: dict[type, Callable[[Link, Any], None]] = {
     Command: lambda link, event: link.commandReceived(event),
     UserControl: lambda link, event: link.userControlReceived(event),
     PassedOver: lambda link, event: link.passedOver(event),
-    ControlAnswered: lambda link, event: None,
+    Swallowed: lambda link, event: None,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -13,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
-from twisted_rtmp.link import Hold, Link, Phase
+from twisted_rtmp.link import Hold, Link, MediaReceiver, Phase
 from twisted_rtmp.live.addresses import hostOf
 from twisted_rtmp.live.connections import Description, connectionId
 from twisted_rtmp.live.decisions import Action
@@ -52,6 +53,12 @@ WINDOW = 5_000_000
 #: What is said in reply to C{connect}, as Flash Media Server 3 says it: some
 #: encoders look for it.
 SERVER_PROPERTIES = {"fmsVer": "FMS/3,0,1,123", "capabilities": 31.0, "mode": 1.0}
+
+#: What is kept of a C{connect} object, in characters and in values.  OBS' has 200
+#: characters and 11 values, FFmpeg's with all codecs twice that; tokens in a tcUrl may
+#: have some KiB.
+KEPT_CHARACTERS = 16_384
+KEPT_VALUES = 200
 
 #: How ffmpeg's flashVer ends when it plays, behind the name of a system.
 FFMPEG_PLAYER = " 9,0,124,2"
@@ -100,6 +107,8 @@ class RTMPProtocol(Link):
         self.application = ""
         self.capabilities = UNANNOUNCED
         self.wantsSampleAccess = True
+        # Data that nobody has asked for are not worth reading: see setReceiver.
+        self.wire.takesData = False
         self.policy = registry.policy
         self._limits = limits
         self._request: ConnectRequest | None = None
@@ -222,6 +231,7 @@ class RTMPProtocol(Link):
         self.setTimer()
 
     def ending(self) -> None:
+        self.wire.forget()
         for netStream in self._netStreams.values():
             netStream.withdraw()
 
@@ -303,14 +313,17 @@ class RTMPProtocol(Link):
             if netStream is not None:
                 STREAM_COMMANDS[name](netStream, command)
         elif name not in REPLIES:
-            if len(self._unknown) < self._limits.netStreams:
-                if name not in self._unknown:
-                    self.log.info(
-                        "{peer} sent an unknown command, {name}",
-                        peer=self.peer,
-                        name=printable(name),
-                    )
-                self._unknown.add(name)
+            shown = printable(name)
+            if (
+                len(self._unknown) < self._limits.netStreams
+                and shown not in self._unknown
+            ):
+                self._unknown.add(shown)
+                self.log.info(
+                    "{peer} sent an unknown command, {name}",
+                    peer=self.peer,
+                    name=shown,
+                )
             # No error: FMLE and its kin end at one.
             self._reply(command, None)
 
@@ -402,6 +415,9 @@ class RTMPProtocol(Link):
             self._connectAllowed(command, request)
 
     def _connectAllowed(self, command: Command, request: ConnectRequest) -> None:
+        kept = _kept(request.properties)
+        if len(kept) < len(request.properties):
+            request = replace(request, properties=kept)
         self._request = request
         self.application = request.application
         self.policy = self.registry.policyOf(request.application)
@@ -548,6 +564,14 @@ class RTMPProtocol(Link):
 
     # Message streams
 
+    def setReceiver(self, streamId: int, receiver: MediaReceiver | None) -> None:
+        """Let a live stream take what comes on a message stream, or nothing."""
+        if receiver is None:
+            del self.receivers[streamId]
+        else:
+            self.receivers[streamId] = receiver
+        self.wire.takesData = bool(self.receivers)
+
     def _netStreamOf(self, command: Command) -> NetStream | None:
         """
         The stream that a command came on, if there is one.
@@ -611,6 +635,44 @@ COMMANDS: dict[str, Callable[[RTMPProtocol, Command], None]] = {
 def _unlessCancelled(failure: Failure) -> None:
     """Take the end of steps that a closed connection has cancelled."""
     failure.trap(CancelledError)
+
+
+def _kept(properties: dict[str, Any]) -> dict[str, Any]:
+    """
+    Give what is kept of a peer's C{connect} as long as its connection lasts.
+
+    Texts, numbers and short lists and maps of these, in the order in which they came,
+    up to L{KEPT_CHARACTERS} of text and L{KEPT_VALUES} values: all of any real client.
+    """
+    kept: dict[str, Any] = {}
+    left = KEPT_CHARACTERS
+    values = KEPT_VALUES
+    for name, value in properties.items():
+        characters, count = _sizeOf(value)
+        characters += len(name)
+        if characters <= left and count <= values:
+            kept[name] = value
+            left -= characters
+            values -= count
+    return kept
+
+
+def _sizeOf(value: object) -> tuple[int, int]:
+    """Count the characters and the values of what came in a command, nested or not."""
+    if isinstance(value, str):
+        return len(value), 1
+    items: list[object] = []
+    characters = 0
+    if isinstance(value, dict):
+        items = list(value.values())
+        characters = sum(map(len, value))
+    elif isinstance(value, list):
+        items = value
+    sizes = [_sizeOf(item) for item in items]
+    return (
+        characters + sum(size[0] for size in sizes),
+        1 + sum(size[1] for size in sizes),
+    )
 
 
 def _isStreamId(value: object) -> TypeGuard[float]:

@@ -46,6 +46,12 @@ _HALF = 1 << 31
 #: quadratic in the size of a read.  Longer runs are no faster a chunk.
 _LONGEST_RUN = 256
 
+#: Chunks that complete no message, and messages that are not returned, before
+#: L{ChunkReader.nextMessage} says that it would go on.  Without a bound, a read of
+#: 1-byte chunks in alternating chunk streams, or of Set Chunk Size messages, is seconds
+#: of work in one call.
+SWALLOWED_CHUNKS = 64
+
 # Timestamp, length and type: high byte and low half of each 24-bit field.
 _FORMAT_0 = Struct(">BBHBHB4s")
 _FORMAT_1 = Struct(">BHBHB")
@@ -148,8 +154,17 @@ class ChunkReader:
         pings, some edges): it was taken to be 0.
     """
 
-    def __init__(self, limits: WireLimits = DEFAULT_WIRE_LIMITS) -> None:
+    def __init__(
+        self,
+        limits: WireLimits = DEFAULT_WIRE_LIMITS,
+        swallowed: int | None = None,
+    ) -> None:
+        """
+        @param swallowed: chunks after which L{nextMessage} returns without a message;
+            L{SWALLOWED_CHUNKS} where others wait for their turn.
+        """
         self._limits = limits
+        self._swallowed = swallowed
         self.chunkSize = DEFAULT_CHUNK_SIZE
         self.unfinished = 0
         self.dropped = 0
@@ -177,14 +192,21 @@ class ChunkReader:
         """Bytes that were fed and not looked at."""
         return len(self._data) - self._at
 
-    def nextMessage(self) -> Message | Literal[NeedData.NEED_DATA]:
+    def nextMessage(self) -> Message | Literal[NeedData.NEED_DATA] | None:
         """
-        The next whole message.
+        Take the next whole message.
 
+        @return: L{None} if it is to be called again: there is more, but others may
+            have their turn first.
         @raise ChunkError: the chunk stream cannot be followed any further.
         @raise LimitError: the peer wants more than its limits allow.
         """
+        left = self._swallowed
         while True:
+            if left is not None:
+                if not left:
+                    return None
+                left -= 1
             stream = self._current
             if stream is None:
                 message = self._readFrame()
@@ -486,6 +508,14 @@ class ChunkReader:
                 limit=self._limits.unfinishedBytes,
                 got=self.unfinished,
             )
+
+    def forget(self) -> None:
+        """Free what has come of unfinished messages: nothing more is read."""
+        self._data = b""
+        self._at = 0
+        self._current = None
+        self._streams.clear()
+        self.unfinished = 0
 
     def _drop(self, stream: _ChunkStream) -> None:
         """Give up a chunk stream's unfinished message."""

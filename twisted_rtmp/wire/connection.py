@@ -7,12 +7,14 @@ Imports the standard library and its own package.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
+from dataclasses import replace
 from enum import Enum
 from typing import Literal
 
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amftranslation import withoutAMF3
-from twisted_rtmp.wire.chunk import ChunkReader, ChunkWriter
+from twisted_rtmp.wire.chunk import SWALLOWED_CHUNKS, ChunkReader, ChunkWriter
 from twisted_rtmp.wire.constants import (
     NEED_DATA,
     MessageType,
@@ -25,11 +27,11 @@ from twisted_rtmp.wire.handshake import ClientHandshake, ServerHandshake
 from twisted_rtmp.wire.limits import DEFAULT_WIRE_LIMITS, WireLimits
 from twisted_rtmp.wire.messages import (
     Command,
-    ControlAnswered,
     Event,
     HandshakeDone,
     Message,
     PassedOver,
+    Swallowed,
     UserControl,
     splitAggregate,
 )
@@ -49,6 +51,10 @@ MIN_WINDOW = 1000
 #: cost many times that.
 MAX_COMMAND_SIZE = 64 * 1024
 
+#: Messages that mean nothing to us, in a row, before L{Connection.nextEvent} returns
+#: all the same: a read can hold 90,000 of them, which are a second of work.
+SWALLOWED_MESSAGES = 16
+
 #: Chunk stream of protocol control messages.  RTMP 1.0, 5.3.1.1.
 CONTROL_CHUNK_STREAM = 2
 
@@ -65,6 +71,10 @@ _MEDIA = frozenset(
         MessageType.DATA_AMF3,
     )
 )
+
+
+_SWALLOWED = Swallowed()
+_SWALLOWED_RANGE = range(SWALLOWED_MESSAGES)
 
 
 class Role(Enum):
@@ -93,6 +103,8 @@ class Connection:
         has asked for any.
     @ivar reader: the chunk reader, for its counters.
     @ivar writer: the chunk writer.
+    @ivar takesData: whether data messages are wanted; those that are not are given out
+        as they came, AMF3 or not, since reading them costs more than their bytes.
     @ivar passedOver: messages of types that mean nothing to us, by type id.
     @ivar amf3: whether a server's peer sends its commands as message type 17: then
         it is told everything so.  A client is what it said in C{connect}.
@@ -107,6 +119,9 @@ class Connection:
     ) -> None:
         self.role = role
         self._limits = limits
+        self._commandLimits = replace(
+            limits, amfValues=min(limits.amfValues, limits.commandValues)
+        )
         self._handshake: ServerHandshake | ClientHandshake | None = handshake or (
             ServerHandshake() if role is Role.SERVER else ClientHandshake()
         )
@@ -115,8 +130,9 @@ class Connection:
         self.bytesSent = 0
         self.acknowledged = 0
         self.window = 0
-        self.reader = ChunkReader(limits)
+        self.reader = ChunkReader(limits, SWALLOWED_CHUNKS)
         self.writer = ChunkWriter()
+        self.takesData = True
         self.passedOver: dict[int, int] = {}
         self.amf3 = False
         self._lastAcknowledged = 0
@@ -131,6 +147,8 @@ class Connection:
     def feed(self, data: bytes) -> None:
         """Add what a read brought."""
         self.bytesReceived += len(data)
+        if self._error is not None:
+            return
         if self._handshake is not None:
             self._handshake.receive(data)
         else:
@@ -146,29 +164,37 @@ class Connection:
             before it has been returned; all further calls raise it again.
         """
         if self._error is not None:
-            raise self._error
+            raise copy(self._error)
         try:
             if self._handshake is not None:
                 return self._shakeHands(self._handshake)
-            while True:
+            for _ in _SWALLOWED_RANGE:
                 message: Message | Literal[NeedData.NEED_DATA] | None
                 if self._aggregate is None:
                     message = self.reader.nextMessage()
+                    if message is None:
+                        break
                 else:
                     message = self._nextOfAggregate(self._aggregate)
-                if message is None:
-                    continue
+                    if message is None:
+                        continue
                 if message is NEED_DATA or message.typeId in _FRAMES:
                     return message
                 event = self._dispatch(message)
                 if event is not None:
                     return event
+            return _SWALLOWED
         except ProtocolError as error:
-            # Its traceback would keep the message alive, in a circle with this
-            # object: 8 MB a connection that only the garbage collector finds.
-            message = None
-            self._error = error.with_traceback(None)
-            raise self._error from None
+            # Never the error that is raised: its traceback holds this object, and so
+            # would keep all that has come until a garbage collection.
+            self._error = copy(error)
+            self.forget()
+            raise
+
+    def forget(self) -> None:
+        """Free what has come and was not returned: nothing more is read."""
+        self.reader.forget()
+        self._aggregate = None
 
     def _shakeHands(
         self, handshake: ServerHandshake | ClientHandshake
@@ -199,14 +225,17 @@ class Connection:
         typeId = message.typeId
         payload = message.payload
         if typeId == MessageType.DATA_AMF0:
-            message.payload = withoutAMF3(payload, self._limits)
+            if self.takesData:
+                message.payload = withoutAMF3(payload, self._limits)
             return message
         if typeId == MessageType.DATA_AMF3:
             # A byte that says AMF0, and AMF0 with AMF3 values marked as such.
             message.typeId = MessageType.DATA_AMF0
             if payload[:1] == b"\x00":
                 payload = payload[1:]
-            message.payload = withoutAMF3(payload, self._limits)
+            if self.takesData:
+                payload = withoutAMF3(payload, self._limits)
+            message.payload = payload
             return message
         if typeId == MessageType.COMMAND_AMF0:
             return self._command(payload, message.streamId, amf3=False)
@@ -231,7 +260,7 @@ class Connection:
             window = self._number(payload, "Set Peer Bandwidth", "5.4.5")
             if window and window != self._announcedWindow:
                 self.sendWindowAcknowledgementSize(window)
-                return ControlAnswered()
+                return _SWALLOWED
             return None
         return self._countPassedOver(typeId)
 
@@ -262,7 +291,7 @@ class Connection:
                 limit=MAX_COMMAND_SIZE,
                 got=len(payload),
             )
-        values = amf0.decode(payload, self._limits)
+        values = amf0.decode(payload, self._commandLimits)
         if not values or not isinstance(values[0], str):
             raise MessageError(
                 "a command begins with no name", section="RTMP 1.0, 7.1.1"

@@ -33,6 +33,12 @@ MAX_AMF_DEPTH = 32
 MAX_AMF_VALUES = 10_000
 
 
+#: Values in one command, keys not counted.  OBS' connect has 11, one with every
+#: capability of Enhanced RTMP some 40; each costs a hundred times its bytes for as long
+#: as the connection.
+MAX_COMMAND_VALUES = 500
+
+
 @dataclass(frozen=True)
 class WireLimits:
     """
@@ -43,6 +49,7 @@ class WireLimits:
     @ivar chunkStreams: chunk stream ids in use.
     @ivar amfDepth: nesting of AMF containers.
     @ivar amfValues: values in one AMF message.
+    @ivar commandValues: values in one command.
     """
 
     messageSize: int = MAX_MESSAGE_SIZE
@@ -50,6 +57,7 @@ class WireLimits:
     chunkStreams: int = MAX_CHUNK_STREAMS
     amfDepth: int = MAX_AMF_DEPTH
     amfValues: int = MAX_AMF_VALUES
+    commandValues: int = MAX_COMMAND_VALUES
 
 
 #: The bounds of a connection that was given none.

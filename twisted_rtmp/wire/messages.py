@@ -194,19 +194,19 @@ class PassedOver:
         self.typeId = typeId
 
 
-class ControlAnswered:
+class Swallowed:
     """
-    Protocol control was answered: there is something to send.
+    Bytes were taken that nobody has to learn of; there may be an answer to send.
 
     An event, so that each answer to a flood is on its way before the next message is
-    looked at.
+    looked at, and so that others have their turn between bytes that mean nothing.
     """
 
     __slots__ = ()
 
 
 #: What a connection tells its user about.
-Event = Message | Command | UserControl | HandshakeDone | PassedOver | ControlAnswered
+Event = Message | Command | UserControl | HandshakeDone | PassedOver | Swallowed
 
 
 def splitAggregate(aggregate: Message) -> Iterator[Message]:
