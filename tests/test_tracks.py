@@ -147,14 +147,11 @@ class Viewer(Client):
 
     def __init__(self, factory, properties, query=""):
         super().__init__(factory)
+        others = set(factory.players("live", "key"))
         self.connect(**properties)
         self.command("createStream", 2.0, None)
         self.command("play", 0.0, None, "key" + query, streamId=1)
-        (self.player,) = (
-            p
-            for p in factory.players("live", "key")
-            if p._outlet.protocol is self.protocol
-        )
+        (self.player,) = set(factory.players("live", "key")) - others
 
     def got(self):
         """Type, time and payload of each message since the last time."""

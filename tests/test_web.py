@@ -76,7 +76,7 @@ def test_paths(path, stream):
 
 @pytest.mark.parametrize("path", [b"/live/.flv", b"/live/%20.flv", b"/live/key", b"/"])
 def test_pathsOfNothing(path):
-    with pytest.raises(ValueError, match="no stream"):
+    with pytest.raises(ValueError, match="must be /APPLICATION/STREAM"):
         streamOfPath(path)
 
 

@@ -122,12 +122,12 @@ class NetStream:
 
     @property
     def peer(self) -> str:
-        """Who is at the other end, for log lines."""
+        """The peer's address, for log lines."""
         return self.protocol.peer
 
     @property
     def connection(self) -> object:
-        """What it shares with the other message streams of its connection."""
+        """The connection, which it shares with other message streams."""
         return self.protocol
 
     # Its end
@@ -340,11 +340,11 @@ class NetStream:
             self.player.receive(video=command.argument(1) is not False)
 
     def command_seek(self, command: Command) -> None:
-        """There is no other time in a live stream to go to."""
+        """Refuse: a live stream has no other time to go to."""
         if self.player is not None:
             self._sendStatus(
                 "NetStream.Seek.Failed",
-                "A live stream cannot be sought in.",
+                "A live stream has no other time to seek to.",
                 level="error",
             )
 

@@ -13,8 +13,9 @@ Imports the standard library and its own package's AMF values.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntFlag
+from functools import cached_property
 
 from twisted_rtmp.wire.amfvalues import AMFValue, ECMAArray
 
@@ -70,7 +71,10 @@ _FORWARD_ALL: Mapping[str, int] = {ANY_CODEC: FourCCInfo.CAN_FORWARD}
 @dataclass(frozen=True)
 class Capabilities:
     """
-    What one peer announced.  Equal ones are hashed alike.
+    The announcement of one peer.
+
+    Hashable, by all of it: peers choose their maps, and thousands of different ones
+    must not have one hash.
 
     @ivar fourCcList: the FourCCs that it supports, or C{"*"}; L{None} if it sent no
         such list, as the maps.
@@ -82,10 +86,21 @@ class Capabilities:
     """
 
     fourCcList: frozenset[str] | None = None
-    videoFourCcInfoMap: Mapping[str, int] | None = field(default=None, hash=False)
-    audioFourCcInfoMap: Mapping[str, int] | None = field(default=None, hash=False)
+    videoFourCcInfoMap: Mapping[str, int] | None = None
+    audioFourCcInfoMap: Mapping[str, int] | None = None
     capsEx: int | None = None
     videoFunction: int = 0
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        maps = (
+            None if infoMap is None else frozenset(infoMap.items())
+            for infoMap in (self.videoFourCcInfoMap, self.audioFourCcInfoMap)
+        )
+        return hash((self.fourCcList, *maps, self.capsEx, self.videoFunction))
 
     @classmethod
     def fromProperties(cls, properties: AMFValue) -> Capabilities:

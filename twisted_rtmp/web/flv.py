@@ -54,7 +54,7 @@ UPGRADE_REQUIRED = 426
 METHODS = (b"GET", b"HEAD", b"OPTIONS")
 
 #: The first version of FFmpeg's libavformat that reads several tracks: FFmpeg 8.  It
-#: says its version by HTTP, though not by RTMP.
+#: says its version over HTTP, though not over RTMP.
 LAVF_WITH_TRACKS = 62
 
 #: How long the first bytes wait until it is known whether there is audio and video, in
@@ -68,11 +68,11 @@ SETTLE_BYTES = 1024 * 1024
 
 def streamOfPath(path: bytes) -> tuple[str, str]:
     """
-    The application and the stream that a path names.
+    Read the application and the stream that a path names.
 
     @param path: such as C{b"/live/eu/stage%201.flv"}, which is C{stage 1} of
         C{live/eu}; percent-encoded UTF-8.
-    @raise ValueError: it names none.
+    @raise ValueError: it names no stream.
     """
     *folders, file = (
         unquote_to_bytes(part).decode("utf-8", "surrogateescape")
@@ -84,12 +84,12 @@ def streamOfPath(path: bytes) -> tuple[str, str]:
     name, dot, _ = file.rpartition(".")
     name = name.strip().strip("/")
     if not dot or not name:
-        raise ValueError("no stream is named")
+        raise ValueError("a path must be /APPLICATION/STREAM.flv")
     return "/".join(application), name
 
 
 def queryOf(request: Request) -> str:
-    """What follows the C{?} in a request's address, as it came."""
+    """Read what follows the C{?} in a request's address, as it came."""
     return request.uri.partition(b"?")[2].decode("utf-8", "surrogateescape")
 
 
