@@ -22,10 +22,17 @@ from feeding import (
     ways,
 )
 
-from twisted_rtmp.wire.chunk import ChunkReader, ChunkWriter, encodeMessage, nearest
+from twisted_rtmp.wire.chunk import (
+    ChunkReader,
+    ChunkWriter,
+    encodeMessage,
+    encodeMessages,
+    nearest,
+)
 from twisted_rtmp.wire.constants import NEED_DATA
 from twisted_rtmp.wire.errors import ChunkError, LimitError, UsageError
 from twisted_rtmp.wire.limits import MIB, WireLimits
+from twisted_rtmp.wire.messages import Message
 
 P = payloadOf(300)
 DAY = 24 * 3600 * 1000
@@ -766,6 +773,27 @@ class TestWriter:
     def test_timeWraps(self):
         data = encodeMessage(6, 9, 2**32 + 5, 1, b"x", 128)
         assert data == chunk(0, 6, b"x", time=5)
+
+    @pytest.mark.parametrize("streamId", [0, 1, 0xFFFFFFFF])
+    def test_severalAreWrittenAsEachAlone(self, streamId):
+        """The quick way and the general one write the same."""
+        streams = {8: 2, 9: 63}
+        times = (0, 1, 0x10000, 0xFFFFFE, 0xFFFFFF, 0x1000000, 2**32 - 1, 2**32 + 5)
+        messages = [
+            Message(typeId, time, 7, payloadOf(size))
+            for typeId in streams
+            for time in times
+            for size in (0, 1, 127, 128, 129, 70_000)
+        ]
+        assert encodeMessages(messages, streams, streamId, 128) == b"".join(
+            encodeMessage(
+                streams[m.typeId], m.typeId, m.timestamp, streamId, m.payload, 128
+            )
+            for m in messages
+        )
+        assert encodeMessages([], streams, streamId, 128) == b""
+        with pytest.raises(UsageError):
+            encodeMessages([Message(9, 0, 1, bytes(2**24))], streams, 1, 2**31 - 1)
 
     def test_chunkSizeBounds(self):
         writer = ChunkWriter()

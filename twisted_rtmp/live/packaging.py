@@ -8,7 +8,7 @@ chunk, so that the same bytes serve with another one in it.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -16,7 +16,7 @@ from typing import Protocol
 from twisted_rtmp.flv.tags import encodeTag
 from twisted_rtmp.live.selection import EVERYTHING, Selection
 from twisted_rtmp.media.metadata import isMetadata
-from twisted_rtmp.wire.chunk import encodeMessage
+from twisted_rtmp.wire.chunk import encodeMessage, encodeMessages
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.messages import Message
 
@@ -62,6 +62,9 @@ class Packaging(Hashable, Protocol):
         @raise UsageError: its payload does not fit a message.
         """
 
+    def encodeAll(self, messages: Sequence[Message]) -> bytes:
+        """Write messages one behind the other; see L{encode}."""
+
 
 @dataclass(frozen=True)
 class RTMPPackaging:
@@ -98,6 +101,11 @@ class RTMPPackaging:
             self.chunkSize,
         )
 
+    def encodeAll(self, messages: Sequence[Message]) -> bytes:
+        if self.setDataFrame:
+            return b"".join([self.encode(message) for message in messages])
+        return encodeMessages(messages, CHUNK_STREAMS, self.streamId, self.chunkSize)
+
 
 @dataclass(frozen=True)
 class FLVPackaging:
@@ -116,6 +124,9 @@ class FLVPackaging:
 
     def encode(self, message: Message) -> bytes:
         return encodeTag(message.typeId, message.timestamp, message.payload)
+
+    def encodeAll(self, messages: Sequence[Message]) -> bytes:
+        return b"".join([self.encode(message) for message in messages])
 
 
 class Batch:

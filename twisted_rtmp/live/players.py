@@ -359,11 +359,10 @@ class Player:
 
     def drain(self) -> None:
         """Send what waits, until the connection has enough."""
-        encode = self.packaging.encode
         queued = self._queued
         while queued and not self._outlet.congested:
             messages = self.queue.take(QUEUE_WRITE_BYTES)
-            data = b"".join([encode(message) for message in messages])
+            data = self.packaging.encodeAll(messages)
             self.sent += len(messages)
             self.sentBytes += len(data)
             self._outlet.writeMedia(data)
