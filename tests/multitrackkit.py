@@ -6,7 +6,7 @@ import json
 
 from httpclient import Getter
 
-from twisted_rtmp.multitrack.encoders import Canvas, FrameRate, Wishes
+from twisted_rtmp.multitrack.encoders import Canvas, EncoderRequest, FrameRate
 from twisted_rtmp.multitrack.offers import Offer, OfferFile
 from twisted_rtmp.multitrack.resource import MultitrackResource
 from twisted_rtmp.tap import Options
@@ -216,8 +216,8 @@ def offered(wishes, **fields):
 
 
 def wishesFor(*canvases, **fields):
-    """Wishes of who has canvases of (width, height, numerator, denominator)."""
-    return Wishes(
+    """EncoderRequest of who has canvases of (width, height, numerator, denominator)."""
+    return EncoderRequest(
         tuple(Canvas(w, h, FrameRate(*fps)) for w, h, *fps in canvases), **fields
     )
 

@@ -60,33 +60,36 @@ def changed(value, *path):
 FIRST = (ENCODERS, 0)
 
 WRONG = [
-    ([], "this is an object"),
+    ([], "must be an object"),
     (changed(None, ENCODERS), "encoder_configurations: is missing"),
-    (changed({}, ENCODERS), "encoder_configurations: this is a list"),
-    (changed([], ENCODERS), "encoder_configurations: this has 1 to 100 of them"),
+    (changed({}, ENCODERS), "encoder_configurations: must be a list"),
+    (changed([], ENCODERS), "encoder_configurations: must have 1 to 100 items"),
     (
         changed([video(2, 2, 1)] * (MAX_CONFIGURATIONS + 1), ENCODERS),
-        "encoder_configurations: this has 1 to 100 of them",
+        "encoder_configurations: must have 1 to 100 items",
     ),
-    (changed(1, *FIRST), "encoder_configurations[0]: this is an object"),
+    (changed(1, *FIRST), "encoder_configurations[0]: must be an object"),
     (changed(None, ENCODERS, 1, "type"), "encoder_configurations[1].type: is missing"),
-    (changed([], *FIRST, "type"), "encoder_configurations[0].type: this is one text"),
+    (
+        changed([], *FIRST, "type"),
+        "encoder_configurations[0].type: must have at least one text",
+    ),
     (changed(["obs_x264", 7], *FIRST, "type"), "encoder_configurations[0].type[1]: "),
     (
         changed("obs_x265", *FIRST, "type"),
-        'encoder_configurations[0].codec: is missing: "obs_x265" is not known here',
+        'encoder_configurations[0].codec: is missing, and needed: "obs_x265"',
     ),
-    (changed("vp9", *FIRST, "codec"), "encoder_configurations[0].codec: this is one"),
+    (changed("vp9", *FIRST, "codec"), "encoder_configurations[0].codec: must be one"),
     (
         changed("av1", *FIRST, "codec"),
-        'encoder_configurations[0].codec: "obs_x264" makes h264',
+        'encoder_configurations[0].codec: must be h264 for "obs_x264"',
     ),
-    (changed("1920", *FIRST, "width"), "encoder_configurations[0].width: this is a"),
-    (changed(0, *FIRST, "height"), "encoder_configurations[0].height: this is a"),
-    (changed(True, *FIRST, "height"), "encoder_configurations[0].height: this is a"),
+    (changed("1920", *FIRST, "width"), "encoder_configurations[0].width: must be a"),
+    (changed(0, *FIRST, "height"), "encoder_configurations[0].height: must be a"),
+    (changed(True, *FIRST, "height"), "encoder_configurations[0].height: must be a"),
     (
         changed(60, *FIRST, "framerate"),
-        "encoder_configurations[0].framerate: this is an object",
+        "encoder_configurations[0].framerate: must be an object",
     ),
     (
         changed({"numerator": 60}, *FIRST, "framerate"),
@@ -102,61 +105,64 @@ WRONG = [
     ),
     (
         changed("6M", *FIRST, "settings", "bitrate"),
-        "encoder_configurations[0].settings.bitrate: this is a whole number",
+        "encoder_configurations[0].settings.bitrate: must be a whole number",
     ),
     (
         changed(10, *FIRST, "canvas_index"),
-        "encoder_configurations[0].canvas_index: this is a whole number, 0 to 9",
+        "encoder_configurations[0].canvas_index: must be a whole number from 0 to 9",
     ),
     (
         changed(True, *FIRST, "canvas_index"),
-        "encoder_configurations[0].canvas_index: this is a whole number, 0 to 9",
+        "encoder_configurations[0].canvas_index: must be a whole number from 0 to 9",
     ),
     (
         changed("bicubic", *FIRST, "gpu_scale_type"),
-        "encoder_configurations[0].gpu_scale_type: this is one of OBS_SCALE_DISABLE,",
+        "encoder_configurations[0].gpu_scale_type: must be one of OBS_SCALE_DISABLE,",
     ),
     (
         changed("HDR", *FIRST, "colorspace"),
-        "encoder_configurations[0].colorspace: this is one of VIDEO_CS_DEFAULT,",
+        "encoder_configurations[0].colorspace: must be one of VIDEO_CS_DEFAULT,",
     ),
     (
         changed(3000, *FIRST, "bitrate"),
-        "encoder_configurations[0].bitrate: there is no such field",
+        "encoder_configurations[0].bitrate: is not a known field",
     ),
     (changed(None, AUDIO), "audio_configurations: is missing"),
     (changed(None, AUDIO, "live"), "audio_configurations.live: is missing"),
-    (changed([], AUDIO, "live"), "audio_configurations.live: this has 1 to 6"),
-    (changed([1], AUDIO, "vod"), "audio_configurations.vod[0]: this is an object"),
-    (changed([audio(1)] * 4, AUDIO, "live"), "audio_configurations: live and vod"),
+    (changed([], AUDIO, "live"), "audio_configurations.live: must have 1 to 6"),
+    (changed([1], AUDIO, "vod"), "audio_configurations.vod[0]: must be an object"),
+    (
+        changed([audio(1)] * 4, AUDIO, "live"),
+        "audio_configurations: must have at most 6 tracks in live and vod",
+    ),
     (
         changed([audio(1, channels=9)], AUDIO, "live"),
-        "audio_configurations.live[0].channels: this is a whole number, 1 to 8",
+        "audio_configurations.live[0].channels: must be a whole number from 1 to 8",
     ),
-    (changed([], AUDIO, "vods"), "audio_configurations.vods: there is no such field"),
-    (changed(0, "maximum_aggregate_bitrate"), "maximum_aggregate_bitrate: this is a"),
-    (changed(11, "maximum_video_tracks"), "maximum_video_tracks: this is a whole"),
-    (changed(1, "check_stream_key"), "check_stream_key: this is true or false"),
-    (changed("a:1935", "host"), "host: this is a name or an address, without a port"),
-    (changed("", "application"), "application: this is a text"),
-    (changed("a b", "application"), "application: this is the name of an application"),
-    (changed(1, "maximum_bitrate"), "maximum_bitrate: there is no such field"),
+    (changed([], AUDIO, "vods"), "audio_configurations.vods: is not a known field"),
+    (changed(0, "maximum_aggregate_bitrate"), "maximum_aggregate_bitrate: must be a"),
+    (changed(11, "maximum_video_tracks"), "maximum_video_tracks: must be a whole"),
+    (changed(1, "check_stream_key"), "check_stream_key: must be true or false"),
+    (changed("a:1935", "host"), "host: must be a name or an address, without a port"),
+    (changed("", "application"), "application: must be a text that is not empty"),
+    (changed("a b", "application"), "application: must be the name of an application"),
+    (changed(1, "maximum_bitrate"), "maximum_bitrate: is not a known field"),
     (
         changed([{"protocol": "SRT", "url_template": "x"}], "ingest_endpoints"),
-        "ingest_endpoints[0].protocol: this is one of RTMP, RTMPS",
+        "ingest_endpoints[0].protocol: must be one of RTMP, RTMPS",
     ),
     (
         changed(
             [{"protocol": "RTMP", "url_template": "rtmp://a/live"}], "ingest_endpoints"
         ),
-        "ingest_endpoints[0].url_template: this is like rtmp://HOST/APPLICATION/{str",
+        "ingest_endpoints[0].url_template: must be like rtmp://HOST/APPLICATION/{str",
     ),
     (
         changed(
             [{"protocol": "RTMPS", "url_template": "rtmp://a/live/{stream_key}"}],
             "ingest_endpoints",
         ),
-        "ingest_endpoints[0].url_template: this is like rtmps://",
+        "ingest_endpoints[0].url_template: must be like rtmps://",
     ),
     (
         {
@@ -165,7 +171,7 @@ WRONG = [
                 {"protocol": "RTMP", "url_template": "rtmp://a/live/{stream_key}"}
             ],
         },
-        "host: ingest_endpoints say that already",
+        "host: must not stand beside ingest_endpoints",
     ),
 ]
 
@@ -186,7 +192,7 @@ def test_wrongFiles(path, offer, message):
     [
         (b"{\n  nonsense", "not JSON: Expecting property name"),
         (b'{"host": "\xff"}', "not UTF-8"),
-        (b" " * (MAX_FILE + 1), "it has more than 1048576 bytes"),
+        (b" " * (MAX_FILE + 1), "must have at most 1048576 bytes"),
     ],
 )
 def test_noJSONInTheFile(path, text, message):

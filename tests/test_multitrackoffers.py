@@ -22,7 +22,7 @@ from multitrackkit import (
 )
 
 from twisted_rtmp.factory import RTMPFactory
-from twisted_rtmp.multitrack.encoders import Wishes
+from twisted_rtmp.multitrack.encoders import EncoderRequest
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_encoders(types, codecs, vendors, system, expected):
 def test_systems(told, system):
     asked = request()
     asked["capabilities"]["system"] = told
-    assert Wishes.parse(asked).system == system
+    assert EncoderRequest.parse(asked).system == system
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_systems(told, system):
 def test_graphicsCards(told, vendors):
     asked = request()
     asked["capabilities"]["gpu"] = told
-    assert Wishes.parse(asked).vendors == vendors
+    assert EncoderRequest.parse(asked).vendors == vendors
 
 
 def test_whatAnEncoderCannotDoIsLeftOut(serve):
@@ -258,7 +258,7 @@ def test_noEncoderSuits(serve):
         video(640, 360, 500, type="obs_qsv11_v2"),
     ]
     assert refused(post(serve(encoder_configurations=only), asked)) == (
-        "This encoder has none of what the server takes: obs_nvenc_av1_tex,"
+        "This encoder has none of the types that are needed: obs_nvenc_av1_tex,"
         " obs_qsv11_v2."
     )
 

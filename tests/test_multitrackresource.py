@@ -364,36 +364,42 @@ def without(*path):
     ("asked", "problem"),
     [
         (without("authentication"), "authentication: is missing"),
-        ({**request(), "authentication": ""}, "authentication: this is a text"),
-        ({**request(), "authentication": ["k"]}, "authentication: this is a text"),
+        (
+            {**request(), "authentication": ""},
+            "authentication: must be a text",
+        ),
+        (
+            {**request(), "authentication": ["k"]},
+            "authentication: must be a text",
+        ),
         (without("preferences"), "preferences: is missing"),
-        ({**request(), "preferences": 3}, "preferences: this is an object"),
-        ({**request(), "client": []}, "client: this is an object"),
+        ({**request(), "preferences": 3}, "preferences: must be an object"),
+        ({**request(), "client": []}, "client: must be an object"),
         (without("preferences", "canvases"), "preferences.width: is missing"),
-        (request(canvases=[]), "preferences.canvases: this has one canvas or more"),
-        (request(canvases=[7]), "preferences.canvases[0]: this is an object"),
+        (request(canvases=[]), "preferences.canvases: must have at least one canvas"),
+        (request(canvases=[7]), "preferences.canvases[0]: must be an object"),
         (
             request(canvases=[canvas(), {**canvas(), "height": 0}]),
-            "preferences.canvases[1].height: this is a whole number, 2 to 16384",
+            "preferences.canvases[1].height: must be a whole number from 2 to 16384",
         ),
         (
             request(canvases=[{**canvas(), "framerate": rate(60, 0)}]),
-            "preferences.canvases[0].framerate.denominator: this is a whole number",
+            "preferences.canvases[0].framerate.denominator: must be a whole number",
         ),
         (
             request(canvases=[{**canvas(), "width": 1920.5}]),
-            "preferences.canvases[0].width: this is a whole number, 2 to 16384",
+            "preferences.canvases[0].width: must be a whole number from 2 to 16384",
         ),
         (
             request(maximum_video_tracks=-1),
-            "preferences.maximum_video_tracks: this is a whole number, 0 to 4294967295",
+            "preferences.maximum_video_tracks: must be a whole number from 0 to 4294",
         ),
         (
             request(vod_track_audio="yes"),
-            "preferences.vod_track_audio: this is true or false",
+            "preferences.vod_track_audio: must be true or false",
         ),
-        ([], "this is an object"),
-        ("text", "this is an object"),
+        ([], "must be an object"),
+        ("text", "must be an object"),
     ],
 )
 def test_badRequests(serve, asked, problem):
@@ -410,9 +416,9 @@ def test_badRequests(serve, asked, problem):
         (b"key=value", "not JSON: Expecting value, line 1 column 1"),
         (b"\xff\xfe\xfd", "not UTF-8"),
         (b'{"a": NaN}', "not JSON: NaN"),
-        (b'{"a": 1, "a": 2}', "&quot;a&quot; stands twice in an object"),
+        (b'{"a": 1, "a": 2}', "&quot;a&quot; is twice in one object"),
         (b"[" * 60_000, "not JSON"),
-        (b"9" * 5_000, "not JSON that anyone means: a number is too long"),
+        (b"9" * 5_000, "not JSON: a number is too long"),
     ],
 )
 def test_noJSON(serve, body, problem):
@@ -435,7 +441,7 @@ class Compared(str):
 def test_manyNames():
     """A body of 64 KiB has 8,000 names: to compare all of them took a second."""
     names = [Compared(number) for number in range(1000)]
-    with pytest.raises(BadField, match='"999" stands twice'):
+    with pytest.raises(BadField, match='"999" is twice'):
         uniqueNames([(name, None) for name in [*names, Compared("999")]])
     assert Compared.count < 2 * len(names)
 
@@ -531,11 +537,13 @@ def test_theFileIsReadAgain(serve, path, lines):
     path.write_text("{")
     for _ in range(2):
         assert len(answered(site, request())["encoder_configurations"]) == 1
-    (line,) = [line for line in lines if "has changed and is not right" in line]
+    (line,) = [line for line in lines if "is invalid; keeping the previous" in line]
     assert "not JSON" in line
     path.unlink()
     for _ in range(2):
         assert len(answered(site, request())["encoder_configurations"]) == 1
-    assert len([line for line in lines if "has changed and is not right" in line]) == 2
+    assert (
+        len([line for line in lines if "is invalid; keeping the previous" in line]) == 2
+    )
     path.write_text(json.dumps(OFFER))
     assert len(answered(site, request())["encoder_configurations"]) == 3

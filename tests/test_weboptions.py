@@ -47,7 +47,7 @@ def test_origins():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--http", "70000"], "--http 70000: a port is a number"),
+        (["--http", "70000"], "--http 70000: must be a port"),
         (["--http", "8080", "--http", "8080"], "--http 8080: given twice"),
         (["--http", "nonsense:1"], "--http nonsense:1: Unknown endpoint type"),
         (["--http", "tcp:x"], "--http tcp:x: "),

@@ -23,6 +23,14 @@ from twisted_rtmp import __version__
 from twisted_rtmp.auth import AllowList
 from twisted_rtmp.client import RTMPURL, InvalidURL
 from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.fields import (
+    memberOf,
+    parseCount,
+    parseDelay,
+    parseDuration,
+    parsePort,
+    parseSize,
+)
 from twisted_rtmp.interfaces import ISinkFactory
 from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.live.pacing import LATENCY_SECONDS
@@ -82,66 +90,6 @@ MAX_LATENCY_SECONDS = 5.0
 
 _T = TypeVar("_T")
 
-_SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_TIME_UNITS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-def parsePort(text: str) -> int:
-    """
-    Read a TCP port.
-
-    @raise ValueError: it is none.
-    """
-    if not (text.isascii() and text.isdecimal() and int(text) <= 0xFFFF):
-        raise ValueError("a port is a number from 0 to 65535")
-    return int(text)
-
-
-def parseCount(text: str) -> int:
-    """
-    Read a number of things, at least one.
-
-    @raise ValueError: it is none.
-    """
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise ValueError("this is a whole number from 1 up")
-    return int(text)
-
-
-def parseSize(text: str) -> int:
-    """
-    Read a size such as C{500M}, in bytes; the units are powers of 1024.
-
-    @raise ValueError: it is none.
-    """
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
-    size = int(float(match[1]) * _SIZE_UNITS[match[2].upper()]) if match else 0
-    if size < 1:
-        raise ValueError("a size is a number of bytes, or such as 500M or 2G")
-    return size
-
-
-def parseDuration(text: str) -> float:
-    """
-    Read a time such as C{30m}, in seconds.
-
-    @raise ValueError: it is none, or nothing.
-    """
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhd]?)", text)
-    seconds = float(match[1]) * _TIME_UNITS[match[2]] if match else 0.0
-    if not seconds > 0:
-        raise ValueError("a time is a number of seconds, or such as 30m or 1h")
-    return seconds
-
-
-def parseDelay(text: str) -> float:
-    """
-    Read a time such as C{50ms}, in seconds; 0 is none.
-
-    @raise ValueError: it is no time.
-    """
-    return 0.0 if text == "0" else parseDuration(text)
-
 
 def _parseLatency(text: str) -> float:
     """
@@ -151,7 +99,7 @@ def _parseLatency(text: str) -> float:
     """
     seconds = parseDelay(text)
     if seconds > MAX_LATENCY_SECONDS:
-        raise ValueError(f"no more than {MAX_LATENCY_SECONDS:g} s make sense")
+        raise ValueError(f"must be at most {MAX_LATENCY_SECONDS:g} s")
     return seconds
 
 
@@ -179,18 +127,6 @@ def parseOfferFile(text: str) -> OfferFile:
         raise ValueError(error.strerror or str(error)) from None
 
 
-def parseTakeOver(text: str) -> str:
-    """
-    Read what happens to a name that two want: a value of L{TakeOver}.
-
-    @raise ValueError: it is none of the three.
-    """
-    names = [member.value for member in TakeOver]
-    if text not in names:
-        raise ValueError("this is one of " + ", ".join(names))
-    return text
-
-
 def parseTracks(text: str) -> str:
     """
     Read where the tracks of a recording go: C{together} or C{separate}.
@@ -198,7 +134,7 @@ def parseTracks(text: str) -> str:
     @raise ValueError: it is neither.
     """
     if text not in ("together", "separate"):
-        raise ValueError("this is together or separate")
+        raise ValueError("must be one of together, separate")
     return text
 
 
@@ -406,7 +342,7 @@ class Options(UsageOptions):
         ],
         _parameter(
             "takeover",
-            parseTakeOver,
+            memberOf(TakeOver),
             TakeOver.WHEN_SILENT.value,
             "When a second publisher wants a name: silent (it gets it once the first"
             " has gone silent), never, or always.",

@@ -1,4 +1,4 @@
 """
-The configuration service that encoders of several tracks ask (OBS: Enhanced
-Broadcasting).
+The configuration service for encoders that send several tracks (OBS: Multitrack Video;
+Twitch: Enhanced Broadcasting).
 """

@@ -1,8 +1,4 @@
-"""
-Encoders: what OBS can encode with, what one encoder can do, and what its user wants.
-
-Imports the standard library and C{jsonfields} only.
-"""
+"""Encoders of OBS, and the request that says what one of them can do and wants."""
 
 from __future__ import annotations
 
@@ -20,19 +16,19 @@ from twisted_rtmp.fields import (
     aNumber,
 )
 
-#: Canvases of a request that are read: OBS has two.
+#: Canvases of a request that are read; OBS has two.
 MAX_CANVASES = 10
 
 #: The largest side of a picture, in pixels: twice what 8K has.
 MAX_SIDE = 16384
 
-#: PCI vendor ids, as OBS tells them of the encoder's graphics cards.
+#: PCI vendor ids of graphics cards, as OBS gives them.
 NVIDIA, AMD, INTEL, APPLE = 0x10DE, 0x1002, 0x8086, 0x106B
 
-#: Codecs, as encoders name them in what they support.
+#: Codecs by the names that encoders give them in C{supported_codecs}.
 CODECS = ("h264", "h265", "av1")
 
-#: Systems, as OBS tells them; of Linux it tells the distribution.
+#: Systems by the names that OBS gives them; on Linux that is the distribution's.
 WINDOWS, MACOS, LINUX = "Windows", "macOS", "Linux"
 
 
@@ -40,9 +36,9 @@ class Encoder(NamedTuple):
     """
     An encoder of OBS.
 
-    @ivar codec: of L{CODECS}.
-    @ivar vendors: whose hardware does; empty: any, or none.
-    @ivar systems: where OBS has it; empty: everywhere.
+    @ivar codec: one of L{CODECS}.
+    @ivar vendors: the graphics cards that it needs one of; empty: none.
+    @ivar systems: the systems on which OBS has it; empty: all.
     """
 
     codec: str
@@ -53,7 +49,7 @@ class Encoder(NamedTuple):
 def _everyCodec(
     names: str, vendors: Iterable[int], systems: Iterable[str]
 ) -> dict[str, Encoder]:
-    """Encoders of one kind of hardware: one a codec, in the order of L{CODECS}."""
+    """List encoders of one kind of hardware: one a codec, in the order of L{CODECS}."""
     return {
         name: Encoder(codec, frozenset(vendors), frozenset(systems))
         for name, codec in zip(names.split(), CODECS, strict=False)
@@ -64,7 +60,7 @@ _NVENC = ([NVIDIA], [WINDOWS, LINUX])
 _VAAPI = ([AMD, INTEL], [LINUX])
 _APPLE = "com.apple.videotoolbox.videoencoder.ave"
 
-#: Those whose needs are known: the plugins of OBS 30 to 32.
+#: The encoders whose needs are known: those of OBS 30 to 32.
 ENCODERS: dict[str, Encoder] = {
     "obs_x264": Encoder("h264"),
     "ffmpeg_openh264": Encoder("h264"),
@@ -84,14 +80,14 @@ ENCODERS: dict[str, Encoder] = {
     **_everyCodec(f"{_APPLE}.avc {_APPLE}.hevc", [APPLE], [MACOS]),
 }
 
-#: What OBS stores such numbers in.
+#: The numbers that OBS stores in 32 bits.
 UINT32 = aNumber(0, 0xFFFFFFFF)
 aSide = aNumber(2, MAX_SIDE)
 
 
 @dataclass(frozen=True)
 class FrameRate:
-    """Frames a second, as the schema writes them."""
+    """A number of frames a second, as the schema writes it."""
 
     numerator: int
     denominator: int
@@ -112,10 +108,11 @@ class FrameRate:
 
     def within(self, canvas: FrameRate) -> FrameRate:
         """
-        The nearest rate that OBS can make of a canvas's, and that is not higher.
+        Find the highest rate that OBS can make of a canvas's and that is not above
+        this one.
 
-        OBS leaves frames out evenly, every second or third.  It rounds so that asked
-        for 30 of 50 frames it keeps 50: here it is asked for 25.
+        OBS leaves frames out evenly, every second or third.  It rounds up: asked to
+        make 30 frames of 50, it keeps 50.  So it is asked for 25.
         """
         if self.value >= canvas.value:
             return canvas
@@ -140,19 +137,19 @@ class Canvas:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class EncoderRequest:
     """
-    What an encoder can do, and what its user wants.
+    A request for a configuration: what an encoder can do, and what its user wants.
 
-    @ivar canvases: what can be sent, the main one first.
-    @ivar codecs: of L{CODECS}.
-    @ivar vendors: of its graphics cards; L{None}: it does not say.
-    @ivar system: where it runs; L{None}: it does not say.
-    @ivar bitrate: kbit/s of all tracks together at most; L{None}: any.
-    @ivar videoTracks: at most so many; L{None}: any number.
-    @ivar vodTrack: whether it sends audio for recordings apart from that of the live
-        stream.
-    @ivar channels: of its audio.
+    @ivar canvases: the pictures that it can send, the main one first.
+    @ivar codecs: those of L{CODECS} that it supports.
+    @ivar vendors: those of its graphics cards; L{None}: not known.
+    @ivar system: the one that it runs on; L{None}: not known.
+    @ivar bitrate: the most that all tracks together may have, in kbit/s; L{None}: any.
+    @ivar videoTracks: the highest number of video tracks; L{None}: any.
+    @ivar vodTrack: whether it sends an audio track for recordings beside that of the
+        live stream.
+    @ivar channels: the audio channels that it has.
     """
 
     canvases: tuple[Canvas, ...]
@@ -165,14 +162,14 @@ class Wishes:
     channels: int = 2
 
     @classmethod
-    def parse(cls, request: object) -> Wishes:
+    def parse(cls, request: object) -> EncoderRequest:
         """
-        Read a request, as OBS 30.2 and all later ones write it.
+        Read a request as OBS 30.2 and later write it.
 
-        Fields that are unknown here are of a newer schema, and say nothing to us.
+        Unknown fields are those of a newer schema, and ignored.
 
         @param request: the JSON object.
-        @raise BadField: something is missing or wrong.
+        @raise BadField: a field is missing or wrong.
         """
         fields = Fields(request)
         client = Fields(fields.take("client", anObject) or {}, "client")
@@ -180,10 +177,10 @@ class Wishes:
         preferences = Fields(fields.need("preferences", anObject), "preferences")
         capabilities = fields.take("capabilities", anObject) or {}
         return cls(
-            canvases=_canvasesOf(preferences),
+            canvases=_parseCanvases(preferences),
             codecs=frozenset(codec for codec in codecs if codec in CODECS),
-            vendors=_vendorsOf(capabilities),
-            system=_systemOf(capabilities),
+            vendors=_parseVendors(capabilities),
+            system=_parseSystem(capabilities),
             bitrate=preferences.take(
                 "maximum_aggregate_bitrate", aNumber(0, 2**64 - 1)
             ),
@@ -193,21 +190,21 @@ class Wishes:
         )
 
 
-def _canvasesOf(preferences: Fields) -> tuple[Canvas, ...]:
+def _parseCanvases(preferences: Fields) -> tuple[Canvas, ...]:
     """Read the canvases; before 2025-01-25 there is one, in the preferences."""
     if not preferences.has("canvases"):
-        return (_canvasOf(preferences),)
+        return (_parseCanvas(preferences),)
     canvases = preferences.need("canvases", aList)
     if not canvases:
-        raise BadField("preferences.canvases", "this has one canvas or more")
+        raise BadField("preferences.canvases", "must have at least one canvas")
     return tuple(
-        _canvasOf(Fields(canvas, f"preferences.canvases[{index}]"))
+        _parseCanvas(Fields(canvas, f"preferences.canvases[{index}]"))
         for index, canvas in enumerate(canvases[:MAX_CANVASES])
     )
 
 
-def _canvasOf(fields: Fields) -> Canvas:
-    """Read a canvas: what it has before scaling, if it says so."""
+def _parseCanvas(fields: Fields) -> Canvas:
+    """Read a canvas, in its size before scaling if that is given."""
     width, height = fields.need("width", aSide), fields.need("height", aSide)
     return Canvas(
         fields.take("canvas_width", aSide) or width,
@@ -216,7 +213,7 @@ def _canvasOf(fields: Fields) -> Canvas:
     )
 
 
-def _vendorsOf(capabilities: dict[str, Any]) -> frozenset[int] | None:
+def _parseVendors(capabilities: dict[str, Any]) -> frozenset[int] | None:
     cards = capabilities.get("gpu")
     if not isinstance(cards, list):
         return None
@@ -227,7 +224,7 @@ def _vendorsOf(capabilities: dict[str, Any]) -> frozenset[int] | None:
     )
 
 
-def _systemOf(capabilities: dict[str, Any]) -> str | None:
+def _parseSystem(capabilities: dict[str, Any]) -> str | None:
     system = capabilities.get("system")
     name = system.get("name") if isinstance(system, dict) else None
     if not isinstance(name, str):

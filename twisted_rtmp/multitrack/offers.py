@@ -1,8 +1,6 @@
 """
-What an encoder of several tracks is offered: the operator's file, and what of it suits
-one encoder.
-
-Imports the standard library, C{encoders} and C{jsonfields} only.
+The offer to encoders that send several tracks: the operator's file, and the choice of
+what suits one encoder.
 
 The names are those of the schema that OBS calls multitrack video and Twitch Enhanced
 Broadcasting: OBS, C{frontend/utility/models/multitrack-video.hpp}; Amazon IVS,
@@ -31,6 +29,7 @@ from twisted_rtmp.fields import (
     oneOf,
     parseJSON,
     shown,
+    written,
 )
 from twisted_rtmp.multitrack.encoders import (
     CODECS,
@@ -38,29 +37,29 @@ from twisted_rtmp.multitrack.encoders import (
     MAX_CANVASES,
     Canvas,
     Encoder,
+    EncoderRequest,
     FrameRate,
-    Wishes,
     aSide,
 )
 
-#: Bytes of the operator's file that are read.  A hundred configurations with all their
+#: The largest file that is read, in bytes.  A hundred configurations with all their
 #: settings take 50 KiB.
 MAX_FILE = 1024 * 1024
 
-#: What one output of OBS can have: MAX_OUTPUT_VIDEO_ENCODERS and
+#: The most that one output of OBS can have: MAX_OUTPUT_VIDEO_ENCODERS and
 #: MAX_OUTPUT_AUDIO_ENCODERS in its C{libobs/obs-output.h}.
 MAX_VIDEO_TRACKS = 10
 MAX_AUDIO_TRACKS = 6
 
-#: Configurations in a file: of which each encoder gets at most L{MAX_VIDEO_TRACKS}, but
-#: there may be others for other canvases and codecs.
+#: The most configurations in a file.  An encoder gets at most L{MAX_VIDEO_TRACKS} of
+#: them; the others may be for other canvases and codecs.
 MAX_CONFIGURATIONS = 100
 
-#: How far two proportions may be apart and still count as the same: 854x480 and 426x240
+#: The difference of two proportions that still count as the same: 854x480 and 426x240
 #: stand for 16:9.
 SAME_PROPORTIONS = Fraction(1, 100)
 
-#: Values of which OBS takes any other for the first, without a word.
+#: The values that OBS knows; it silently takes any other for the first.
 SCALE_TYPES = tuple(
     f"OBS_SCALE_{name}"
     for name in ("DISABLE", "POINT", "BICUBIC", "BILINEAR", "LANCZOS", "AREA")
@@ -75,7 +74,7 @@ FORMATS = tuple(
     for name in ("I420", "NV12", "BGRA", "I444", "I010", "P010", "P216", "P416")
 )
 
-#: What OBS does with a picture that is to be smaller, if it is not told.
+#: The way in which OBS makes a picture smaller by default.
 DEFAULT_SCALE_TYPE = "OBS_SCALE_BICUBIC"
 
 #: OBS cuts a template where this begins, and puts what follows a C{?} behind the key.
@@ -84,9 +83,9 @@ KEY_FIELD = "/{stream_key}"
 
 class Unsuitable(Exception):
     """
-    Nothing of what is offered suits an encoder.
+    Nothing in the offer suits an encoder.
 
-    @ivar description: why, a sentence for the person at the encoder.
+    @ivar description: the reason, a sentence for the person at the encoder.
     """
 
     def __init__(self, description: str) -> None:
@@ -94,7 +93,7 @@ class Unsuitable(Exception):
         self.description = description
 
 
-#: kbit/s: up to 1 Gbit/s, which is where OBS's own setting ends.
+#: A bit rate in kbit/s, up to 1 Gbit/s as in OBS's own settings.
 aBitrate = aNumber(1, 1_000_000)
 
 
@@ -103,9 +102,12 @@ class VideoConfiguration:
     """
     One video track, as the operator wants it.
 
-    @ivar types: OBS's encoders by name, those to be preferred first.
-    @ivar width: and L{height}: the picture is as large as fits in.
-    @ivar bitrate: kbit/s, of the settings.
+    @ivar types: the encoders of OBS for it, by name, the preferred ones first.
+    @ivar width: the picture's largest width, in pixels.
+    @ivar height: the picture's largest height, in pixels.
+    @ivar rate: the frame rate; L{None}: that of the canvas.
+    @ivar bitrate: the one in the encoder's settings, in kbit/s.
+    @ivar canvasIndex: the canvas that it shows; 0 is the main one.
     @ivar extra: further fields, which OBS gets as they are.
     """
 
@@ -146,37 +148,39 @@ class VideoConfiguration:
         fields.end()
         return parsed
 
-    def typeFor(self, wishes: Wishes) -> str | None:
+    def typeFor(self, asked: EncoderRequest) -> str | None:
         """
-        The encoder to use, or L{None}.
+        Choose the encoder to use.
 
-        Whether it has an encoder for a codec OBS tells, but not which: that follows
-        from its graphics cards and system.  What those are it may not tell either;
-        then software is better than hardware that is not there, and hardware better
-        than nothing.
+        OBS says for which codecs it has an encoder, but not which encoder: that follows
+        from its graphics cards and system.  Where it does not say those either,
+        software is safer than hardware that may be missing, and hardware better than
+        nothing.
+
+        @return: its name; L{None} if none suits.
         """
         certain: list[str] = []
         possible: list[str] = []
         for name, encoder in self.types:
             needs = (
-                (wishes.vendors, encoder.vendors),
-                (wishes.system, encoder.systems),
+                (asked.vendors, encoder.vendors),
+                (asked.system, encoder.systems),
             )
             answers = [_has(theirs, needed) for theirs, needed in needs]
-            if encoder.codec not in wishes.codecs or False in answers:
+            if encoder.codec not in asked.codecs or False in answers:
                 continue
             (possible if None in answers else certain).append(name)
         return next(iter(certain + possible), None)
 
     def ratio(self, canvas: Canvas) -> Fraction:
-        """How large this is beside a canvas: above 1, it is larger."""
+        """Compare its size with a canvas's: above 1, this is larger."""
         width, height = self._turned(canvas)
         return min(Fraction(width, canvas.width), Fraction(height, canvas.height))
 
     def sizeFor(self, canvas: Canvas) -> tuple[int, int]:
         """
-        Width and height of the picture: in the canvas's proportions, since OBS would
-        distort it, and never larger.
+        Fit the picture's width and height to a canvas: never larger, and in its
+        proportions, since OBS would distort the picture otherwise.
         """
         width, height = self._turned(canvas)
         across, down = Fraction(width, canvas.width), Fraction(height, canvas.height)
@@ -186,7 +190,7 @@ class VideoConfiguration:
         return _even(canvas.width * ratio), _even(canvas.height * ratio)
 
     def _turned(self, canvas: Canvas) -> tuple[int, int]:
-        """Width and height as they are meant for a canvas that may stand upright."""
+        """Give width and height for a canvas, which may stand upright."""
         if (self.width > self.height) == (canvas.width >= canvas.height):
             return self.width, self.height
         return self.height, self.width
@@ -194,7 +198,7 @@ class VideoConfiguration:
     def answer(
         self, kind: str, size: tuple[int, int], rate: FrameRate | None
     ) -> dict[str, Any]:
-        """Write it as OBS takes it."""
+        """Write the track as OBS reads it."""
         configuration: dict[str, Any] = {
             "type": kind,
             "width": size[0],
@@ -211,23 +215,23 @@ class VideoConfiguration:
 
 
 def _even(side: Fraction) -> int:
-    """The next number below that encoders take."""
+    """Round a side down to a number that encoders take."""
     return max(2, int(side) // 2 * 2)
 
 
 def _texts(value: object, where: str) -> list[str]:
-    """One text, or a list of them."""
+    """Read one text, or a list of them."""
     if not isinstance(value, list):
         return [aText(value, where)]
     if not value:
-        raise BadField(where, "this is one text or more")
+        raise BadField(where, "must have at least one text")
     return [aText(each, f"{where}[{index}]") for index, each in enumerate(value)]
 
 
 def _has(
     theirs: frozenset[int] | str | None, needed: frozenset[int] | frozenset[str]
 ) -> bool | None:
-    """Whether something needed is there; L{None}: that is not known."""
+    """Whether one of the needed things is there; L{None}: that is not known."""
     if not needed:
         return True
     if theirs is None:
@@ -239,11 +243,14 @@ def _encoder(name: str, codec: str | None, fields: Fields) -> tuple[str, Encoder
     known = ENCODERS.get(name)
     if known is not None:
         if codec not in (None, known.codec):
-            raise BadField(fields.name("codec"), f"{shown(name)} makes {known.codec}")
+            raise BadField(
+                fields.name("codec"), f"must be {known.codec} for {shown(name)}"
+            )
         return name, known
     if codec is None:
         raise BadField(
-            fields.name("codec"), f"is missing: {shown(name)} is not known here"
+            fields.name("codec"),
+            f"is missing, and needed: {shown(name)} is not a known encoder",
         )
     return name, Encoder(codec)
 
@@ -259,8 +266,8 @@ class AudioConfiguration:
     """
     One audio track, as the operator wants it.
 
-    @ivar channels: how many; L{None}: those that the encoder has.  OBS takes no fewer
-        than it has.
+    @ivar channels: their number; L{None}: those that the encoder has.  OBS refuses
+        fewer than it has.
     """
 
     codec: str
@@ -279,12 +286,12 @@ class AudioConfiguration:
         fields.end()
         return parsed
 
-    def answer(self, trackId: int, wishes: Wishes | None) -> dict[str, Any]:
-        """Write it as OBS takes it, which needs all four fields."""
+    def answer(self, trackId: int, asked: EncoderRequest | None) -> dict[str, Any]:
+        """Write the track as OBS reads it, which needs all four fields."""
         return {
             "codec": self.codec,
             "track_id": trackId,
-            "channels": self.channels or (wishes.channels if wishes else 2),
+            "channels": self.channels or (asked.channels if asked else 2),
             **self.extra,
         }
 
@@ -292,11 +299,11 @@ class AudioConfiguration:
 @dataclass(frozen=True)
 class IngestEndpoint:
     """
-    Where to publish.
+    An address to publish to.
 
     @ivar protocol: C{"RTMP"} or C{"RTMPS"}.
     @ivar template: the URL, with L{KEY_FIELD} in it.
-    @ivar application: of the URL.
+    @ivar application: the one in the URL.
     """
 
     protocol: str
@@ -314,7 +321,7 @@ class IngestEndpoint:
         if match is None:
             raise BadField(
                 f"{where}.url_template",
-                f"this is like {protocol.lower()}://HOST/APPLICATION{KEY_FIELD}",
+                f"must be like {protocol.lower()}://HOST/APPLICATION{KEY_FIELD}",
             )
         return cls(protocol, template, match[1].strip("/"))
 
@@ -322,18 +329,18 @@ class IngestEndpoint:
 @dataclass(frozen=True)
 class Offer:
     """
-    What the operator's file says.
+    The content of the operator's file.
 
-    @ivar endpoints: where to publish; empty: at the addresses where this server
+    @ivar endpoints: the addresses to publish to; empty: those where this server
         listens.
-    @ivar host: the server's name in them; L{None}: by which it was asked.
-    @ivar application: what to publish to.
-    @ivar checksKey: whether only who may publish is answered.
-    @ivar bitrate: kbit/s of all tracks together at most; L{None}: any.
-    @ivar videoTracks: at most so many.
-    @ivar video: the tracks, the first the one that plain players get.
+    @ivar host: the server's name in them; L{None}: the one that the encoder asked.
+    @ivar application: the application to publish to.
+    @ivar checksKey: whether only encoders that may publish get a configuration.
+    @ivar bitrate: the most that all tracks together may have, in kbit/s; L{None}: any.
+    @ivar videoTracks: the highest number of video tracks.
+    @ivar video: the video tracks; plain players get the first.
     @ivar live: the audio tracks of the live stream.
-    @ivar vod: those for recordings; empty: the same.
+    @ivar vod: the audio tracks for recordings; empty: the same.
     """
 
     endpoints: tuple[IngestEndpoint, ...]
@@ -349,9 +356,9 @@ class Offer:
     @classmethod
     def parse(cls, value: object) -> Offer:
         """
-        Read what was in the file.
+        Read the content of a file.
 
-        @raise BadField: something is missing or wrong.
+        @raise BadField: a field is missing or wrong.
         """
         fields = Fields(value)
         video = fields.need(
@@ -367,8 +374,8 @@ class Offer:
         if len(live) + len(vod or live) > MAX_AUDIO_TRACKS:
             raise BadField(
                 "audio_configurations",
-                f"live and vod together have up to {MAX_AUDIO_TRACKS} (without vod,"
-                " live counts twice)",
+                f"must have at most {MAX_AUDIO_TRACKS} tracks in live and vod together"
+                " (without vod, those of live count twice)",
             )
         endpoints = (
             fields.take(
@@ -379,14 +386,14 @@ class Offer:
         if endpoints:
             for field in ("host", "application"):
                 if fields.has(field):
-                    raise BadField(field, "ingest_endpoints say that already")
+                    raise BadField(field, "must not stand beside ingest_endpoints")
         offer = cls(
             endpoints=tuple(endpoints),
-            host=fields.take("host", _host),
+            host=fields.take("host", written(_parseHost)),
             application=(
                 endpoints[0].application
                 if endpoints
-                else fields.take("application", _application) or "live"
+                else fields.take("application", written(_parseApplication)) or "live"
             ),
             checksKey=fields.take("check_stream_key", aFlag) is not False,
             bitrate=fields.take("maximum_aggregate_bitrate", aBitrate),
@@ -401,18 +408,18 @@ class Offer:
         fields.end()
         return offer
 
-    def audioFor(self, wishes: Wishes | None) -> dict[str, Any]:
+    def audioFor(self, asked: EncoderRequest | None) -> dict[str, Any]:
         """
-        The audio tracks.
+        List the audio tracks for an encoder, as OBS reads them.
 
-        @param wishes: whose; L{None}: nobody's, everything there is.
+        @param asked: the encoder's request; L{None}: all that there are.
         """
         vod = self.vod
-        if wishes is not None:
-            # OBS does not begin without, if it is to send some.
-            vod = (self.vod or self.live) if wishes.vodTrack else ()
+        if asked is not None:
+            # OBS does not start without them if it is set to send some.
+            vod = (self.vod or self.live) if asked.vodTrack else ()
         answers = [
-            each.answer(trackId, wishes)
+            each.answer(trackId, asked)
             for trackId, each in enumerate((*self.live, *vod), 1)
         ]
         audio = {"live": answers[: len(self.live)]}
@@ -420,14 +427,15 @@ class Offer:
             audio["vod"] = answers[len(self.live) :]
         return audio
 
-    def videoFor(self, wishes: Wishes | None) -> list[dict[str, Any]]:
+    def videoFor(self, asked: EncoderRequest | None) -> list[dict[str, Any]]:
         """
-        The video tracks that an encoder can and wants to send, in the file's order.
+        List the video tracks that an encoder can and wants to send, in the file's
+        order, as OBS reads them.
 
-        @param wishes: whose; L{None}: nobody's, the first that there are.
+        @param asked: the encoder's request; L{None}: the first that there are.
         @raise Unsuitable: there is none.
         """
-        if wishes is None:
+        if asked is None:
             return [
                 each.answer(each.types[0][0], (each.width, each.height), each.rate)
                 for each in self.video[: self.videoTracks]
@@ -435,42 +443,43 @@ class Offer:
         usable = [
             (each, kind)
             for each in self.video
-            if each.canvasIndex < len(wishes.canvases)
-            and (kind := each.typeFor(wishes)) is not None
+            if each.canvasIndex < len(asked.canvases)
+            and (kind := each.typeFor(asked)) is not None
         ]
         if not usable:
             types = sorted({name for each in self.video for name, _ in each.types})
             raise Unsuitable(
-                f"This encoder has none of what the server takes: {', '.join(types)}."
+                f"This encoder has none of the types that are needed: "
+                f"{', '.join(types)}."
             )
-        chosen = self._within(wishes, list(_notLarger(usable, wishes.canvases)))
+        chosen = self._within(asked, list(_notLarger(usable, asked.canvases)))
         return [
             each.answer(
                 kind,
-                each.sizeFor(wishes.canvases[each.canvasIndex]),
-                _rateFor(each, wishes.canvases[each.canvasIndex]),
+                each.sizeFor(asked.canvases[each.canvasIndex]),
+                _rateFor(each, asked.canvases[each.canvasIndex]),
             )
             for each, kind in chosen
         ]
 
     def _within(
-        self, wishes: Wishes, usable: Sequence[tuple[VideoConfiguration, str]]
+        self, asked: EncoderRequest, usable: Sequence[tuple[VideoConfiguration, str]]
     ) -> list[tuple[VideoConfiguration, str]]:
         """
-        Leave out what is beyond the limits on both sides.
+        Leave out the tracks that are beyond the limits of either side.
 
-        @raise Unsuitable: nothing is left.
+        @raise Unsuitable: none is left.
         """
         videoTracks = self.videoTracks
-        if wishes.videoTracks is not None:
-            videoTracks = min(videoTracks, wishes.videoTracks)
+        if asked.videoTracks is not None:
+            videoTracks = min(videoTracks, asked.videoTracks)
         if videoTracks == 0:
             raise Unsuitable("The encoder's settings allow no video track at all.")
-        limits = [each for each in (self.bitrate, wishes.bitrate) if each is not None]
+        limits = [each for each in (self.bitrate, asked.bitrate) if each is not None]
         if not limits:
             return list(usable[:videoTracks])
         audio = sum(each.bitrate for each in self.live)
-        if wishes.vodTrack:
+        if asked.vodTrack:
             audio += sum(each.bitrate for each in self.vod or self.live)
         left = min(limits) - audio
         chosen: list[tuple[VideoConfiguration, str]] = []
@@ -491,8 +500,8 @@ def _notLarger(
     usable: Iterable[tuple[VideoConfiguration, str]], canvases: Sequence[Canvas]
 ) -> Iterable[tuple[VideoConfiguration, str]]:
     """
-    Leave out what is larger than its canvas; but if nothing is as large as that, let
-    the smallest of what is larger stand for it.
+    Leave out the tracks that are larger than their canvas; but if none is as large as
+    the canvas, let the smallest of the larger ones stand for it.
     """
     ratios = [
         (each, kind, each.canvasIndex, each.ratio(canvases[each.canvasIndex]))
@@ -514,26 +523,26 @@ def _rateFor(configuration: VideoConfiguration, canvas: Canvas) -> FrameRate:
     return canvas.rate if rate is None else rate.within(canvas.rate)
 
 
-def _host(value: object, where: str) -> str:
-    host = hostOf(aText(value, where))
+def _parseHost(text: str) -> str:
+    host = hostOf(text)
     if host is None:
-        raise BadField(where, "this is a name or an address, without a port")
+        raise ValueError("must be a name or an address, without a port")
     return host
 
 
-def _application(value: object, where: str) -> str:
-    application = aText(value, where).strip("/")
+def _parseApplication(text: str) -> str:
+    application = text.strip("/")
     if not application or re.search(r"[\s?#{}]", application):
-        raise BadField(where, "this is the name of an application")
+        raise ValueError("must be the name of an application")
     return application
 
 
 def hostOf(text: str) -> str | None:
     """
-    A host as a URL spells it: a name or an address, one of IPv6 in brackets.
+    Spell a host as a URL does: a name or an address, one of IPv6 in brackets.
 
-    @param text: the same, with or without brackets.
-    @return: L{None} if it is none.
+    @param text: the host, with or without brackets.
+    @return: L{None} if the text is neither a name nor an address.
     """
     if re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", text):
         return text
@@ -549,17 +558,17 @@ def hostOf(text: str) -> str | None:
 
 class OfferFile:
     """
-    The operator's file, read anew when it has changed.
+    The operator's file, read again when it has changed.
 
-    @ivar path: where it is.
-    @ivar offer: what it said when it was right last.
+    @ivar path: its absolute path.
+    @ivar offer: the content when it was last valid.
     """
 
     def __init__(self, path: str) -> None:
         """
-        Read it.
+        Read the file.
 
-        @raise BadField: it is not right.
+        @raise BadField: it is invalid.
         @raise OSError: it cannot be read.
         """
         self.path = os.path.abspath(path)
@@ -568,10 +577,10 @@ class OfferFile:
 
     def refresh(self) -> None:
         """
-        Read the file again if it has changed since it was looked at last.
+        Read the file again if it has changed since the last look.
 
-        @raise BadField: it is not right any more; L{offer} is what it was.
-        @raise OSError: it cannot be read any more; the same.
+        @raise BadField: it is invalid now; L{offer} stays as it was.
+        @raise OSError: it cannot be read now; the same.
         """
         seen = self._state()
         if seen != self._seen:
@@ -579,7 +588,7 @@ class OfferFile:
             self.offer = self._read()
 
     def _state(self) -> tuple[int, ...]:
-        """What is different when it has changed; empty if it is not there."""
+        """Give values that differ when the file has changed; empty if it is missing."""
         try:
             found = os.stat(self.path)
         except OSError:
@@ -590,5 +599,5 @@ class OfferFile:
         with open(self.path, "rb") as file:
             text = file.read(MAX_FILE + 1)
         if len(text) > MAX_FILE:
-            raise BadField("", f"it has more than {MAX_FILE} bytes")
+            raise BadField("", f"must have at most {MAX_FILE} bytes")
         return Offer.parse(parseJSON(text))

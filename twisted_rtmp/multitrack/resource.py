@@ -1,11 +1,9 @@
 """
-The configuration that an encoder of several tracks asks for before it publishes.
+The configuration that an encoder asks for before it publishes several tracks.
 
-Imports C{twisted.web}, the factory for typing, and C{multitrackconfig}.
-
-OBS 30.2 and later POST what they can do and what their user wants, and get what to
-encode and where to publish: OBS, C{frontend/utility/GoLiveAPI_Network.cpp}; Amazon
-IVS, Multitrack Video Integration API Reference, GetClientConfiguration.
+OBS 30.2 and later POST their abilities and their user's wishes, and get the tracks to
+encode and the address to publish to: OBS, C{frontend/utility/GoLiveAPI_Network.cpp};
+Amazon IVS, Multitrack Video Integration API Reference, GetClientConfiguration.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from twisted_rtmp.fields import BadField, Fields, aText, parseJSON
 from twisted_rtmp.interfaces import Refused, StreamRequest
 from twisted_rtmp.live.decisions import Action, Undecided
-from twisted_rtmp.multitrack.encoders import Wishes
+from twisted_rtmp.multitrack.encoders import EncoderRequest
 from twisted_rtmp.multitrack.offers import (
     KEY_FIELD,
     Offer,
@@ -40,34 +38,34 @@ from twisted_rtmp.web.asking import connectRequest
 if TYPE_CHECKING:
     from twisted_rtmp.live.registry import Registry
 
-#: Where it is.
+#: The resource's path.
 MULTITRACK_PATH = b"multitrack-config"
 
 METHODS = (b"GET", b"HEAD", b"POST", b"OPTIONS")
 
-#: How long the decision may take whether somebody may publish, in seconds.  OBS waits 5
-#: for all of an answer, and then tells its user only that there was none.
+#: The longest time for the decision whether an encoder may publish, in seconds.  OBS
+#: waits 5 for the whole answer, and then tells its user only that there was none.
 DECISION_SECONDS = 4.0
 
 #: The only service that the schema knows.
 SERVICE = "IVS"
 
-#: Versions of the schema: of OBS 30.2 to 31.0, and of those since.  An answer is of
-#: the version that was asked for, or of the newest.
+#: Versions of the schema: that of OBS 30.2 to 31.0, and that of OBS since.  An answer
+#: has the version that was asked for, or the newest.
 SCHEMA_VERSIONS = ("2024-06-04", "2025-01-25")
 
-#: What a URL need not say.
+#: The ports that a URL may leave out.
 DEFAULT_PORTS = {"RTMP": 1935, "RTMPS": 443}
 
 
 class MultitrackResource(Resource):
     """
-    What encoders are offered.
+    The offer to encoders.
 
-    A C{POST} is answered for the encoder that it describes, a C{GET} with everything,
-    as people paste it into OBS.  Whatever is wrong with what an encoder says is told it
-    with status 200, in the form that OBS shows to its user: of any other status it says
-    no more than the number.
+    The answer to a C{POST} is for the encoder that it describes; that to a C{GET} has
+    everything, for people who paste it into OBS.  A fault in an encoder's request is
+    answered with status 200, in the form that OBS shows to its user: of any other
+    status OBS shows no more than the number.
     """
 
     isLeaf = True
@@ -81,10 +79,11 @@ class MultitrackResource(Resource):
         origins: Origins,
     ) -> None:
         """
-        @param server: has the authorizer, and the clock.
-        @param file: what the operator offers.
-        @param ingests: tells where the server listens for encoders: protocols, of
+        @param server: decides whether an encoder may publish.
+        @param file: the operator's offer.
+        @param ingests: lists where the server listens for encoders: protocols of
             L{DEFAULT_PORTS}, with TCP ports.
+        @param origins: web pages that may read the answers.
         """
         Resource.__init__(self)
         self._server = server
@@ -104,19 +103,19 @@ class MultitrackResource(Resource):
         return self._show(request, offer)
 
     def _offer(self) -> Offer:
-        """What the file says; if that has become wrong, what it said before."""
+        """Read the file; if it has become invalid, keep its previous content."""
         try:
             self._file.refresh()
         except (BadField, OSError) as error:
             self.log.error(
-                "{path} has changed and is not right, what it said stays: {error}",
+                "{path} is invalid; keeping the previous configuration: {error}",
                 path=self._file.path,
                 error=error,
             )
         return self._file.offer
 
     def _show(self, request: Request, offer: Offer) -> bytes:
-        """Tell people everything there is."""
+        """Show people the whole offer."""
         try:
             endpoints = self._endpoints(request, offer)
         except Unsuitable as error:
@@ -133,25 +132,30 @@ class MultitrackResource(Resource):
         )
 
     def _answer(self, request: Request, offer: Offer) -> bytes | int:
-        """Tell an encoder what suits it, if it may publish."""
+        """Answer an encoder with what suits it, if it may publish."""
         assert request.content is not None
         try:
-            asked = parseJSON(request.content.read())
+            value = parseJSON(request.content.read())
         except BadField as error:
             return self._fail(request, f"The request is {error}.", http.BAD_REQUEST)
         try:
-            key = Fields(asked).need("authentication", aText)
-            wishes = Wishes.parse(asked)
+            key = Fields(value).need("authentication", aText)
+            asked = EncoderRequest.parse(value)
         except BadField as error:
             return self._fail(request, f"The server cannot read this request: {error}.")
-        version = asked.get("schema_version") if isinstance(asked, dict) else None
+        version = value.get("schema_version") if isinstance(value, dict) else None
         if version not in SCHEMA_VERSIONS:
             version = SCHEMA_VERSIONS[-1]
-        Deferred.fromCoroutine(self._respond(request, offer, key, wishes, str(version)))
+        Deferred.fromCoroutine(self._respond(request, offer, key, asked, str(version)))
         return NOT_DONE_YET
 
     async def _respond(
-        self, request: Request, offer: Offer, key: str, wishes: Wishes, version: str
+        self,
+        request: Request,
+        offer: Offer,
+        key: str,
+        asked: EncoderRequest,
+        version: str,
     ) -> None:
         """Answer when it is known whether the encoder may publish."""
         asking = Deferred.fromCoroutine(self._ask(request, offer, key))
@@ -169,7 +173,7 @@ class MultitrackResource(Resource):
         else:
             if gone.called:
                 return
-            body = self._offered(request, offer, key, wishes, version)
+            body = self._offered(request, offer, key, asked, version)
         request.setHeader(b"content-length", b"%d" % len(body))
         request.write(body)
         request.finish()
@@ -185,22 +189,29 @@ class MultitrackResource(Resource):
         name, query = streamOf(key)
         connect = connectRequest(request, offer.application, "")
         await self._server.decide(Action.CONNECT, connect, DECISION_SECONDS)
-        asked = StreamRequest(offer.application, name, query, connect.address, connect)
-        await self._server.decide(Action.PUBLISH, asked, DECISION_SECONDS)
+        publish = StreamRequest(
+            offer.application, name, query, connect.address, connect
+        )
+        await self._server.decide(Action.PUBLISH, publish, DECISION_SECONDS)
 
     def _offered(
-        self, request: Request, offer: Offer, key: str, wishes: Wishes, version: str
+        self,
+        request: Request,
+        offer: Offer,
+        key: str,
+        asked: EncoderRequest,
+        version: str,
     ) -> bytes:
-        """What suits an encoder, or why there is nothing."""
+        """Write what suits an encoder, or why nothing does."""
         try:
-            video = offer.videoFor(wishes)
+            video = offer.videoFor(asked)
             endpoints = self._endpoints(request, offer, streamOf(key)[0])
         except Unsuitable as error:
             return self._fail(request, error.description)
         name = uuid.uuid4().hex
         self.log.info(
             "{peer} gets a configuration of {tracks} video tracks, {sizes}: {name}",
-            peer=_peerOf(request),
+            peer=_peerName(request),
             tracks=len(video),
             sizes=", ".join(f"{each['width']}x{each['height']}" for each in video),
             name=name,
@@ -211,7 +222,7 @@ class MultitrackResource(Resource):
                 "meta": _meta(version, name),
                 "ingest_endpoints": endpoints,
                 "encoder_configurations": video,
-                "audio_configurations": offer.audioFor(wishes),
+                "audio_configurations": offer.audioFor(asked),
             },
         )
 
@@ -219,14 +230,15 @@ class MultitrackResource(Resource):
         self, request: Request, offer: Offer, key: str | None = None
     ) -> list[dict[str, str]]:
         """
-        Where to publish: what the file says, or where the server listens.
+        List the addresses to publish to: those of the file, or those where the server
+        listens.
 
-        @param key: the encoder's; OBS has it anyway, others want it back.
-        @raise Unsuitable: nowhere.
+        @param key: the encoder's stream key; OBS ignores it, others want it back.
+        @raise Unsuitable: there is none.
         """
         endpoints = [(each.protocol, each.template) for each in offer.endpoints]
         if not endpoints:
-            host = offer.host or _hostOf(request)
+            host = offer.host or _askedHost(request)
             if host is None:
                 raise Unsuitable("The server does not know its own name.")
             for protocol, port in self._ingests():
@@ -245,10 +257,10 @@ class MultitrackResource(Resource):
         ]
 
     def _fail(self, request: Request, text: str, code: int = http.OK) -> bytes:
-        """Tell why there is no configuration, so that OBS shows it."""
+        """Answer with the reason for no configuration, which OBS shows."""
         self.log.warn(
             "{peer} gets no multitrack configuration: {why}",
-            peer=_peerOf(request),
+            peer=_peerName(request),
             why=printable(text),
         )
         return _written(
@@ -265,12 +277,12 @@ class MultitrackResource(Resource):
 
 
 def _meta(version: str, name: str) -> dict[str, str]:
-    """What tells one configuration from another; OBS needs all three."""
+    """Describe a configuration; OBS needs all three fields."""
     return {"service": SERVICE, "schema_version": version, "config_id": name}
 
 
 def _written(request: Request, value: dict[str, Any], code: int = http.OK) -> bytes:
-    """Make a request's answer a JSON object."""
+    """Answer a request with a JSON object."""
     request.setResponseCode(code)
     request.setHeader(b"content-type", b"application/json")
     request.setHeader(b"cache-control", b"no-store")
@@ -282,12 +294,12 @@ def _written(request: Request, value: dict[str, Any], code: int = http.OK) -> by
     return body
 
 
-def _peerOf(request: Request) -> str:
+def _peerName(request: Request) -> str:
     return peerName(request.getClientAddress())
 
 
-def _hostOf(request: Request) -> str | None:
-    """How the server was addressed, as a URL spells it."""
+def _askedHost(request: Request) -> str | None:
+    """Find the name by which the server was asked, as a URL spells it."""
     if request.getHeader("host"):
         host = hostOf(request.getRequestHostname().decode("ascii", "replace"))
         if host is not None:

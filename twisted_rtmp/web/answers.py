@@ -98,8 +98,8 @@ class Origins:
         return b""
 
 
-class Nothing(Resource):
-    """What is there at an address that means nothing."""
+class NotFound(Resource):
+    """The resource at every address that has no other one."""
 
     isLeaf = True
 

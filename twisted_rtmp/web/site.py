@@ -15,7 +15,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from twisted_rtmp.live.addresses import hostOf
-from twisted_rtmp.web.answers import Nothing, Origins
+from twisted_rtmp.web.answers import NotFound, Origins
 from twisted_rtmp.web.channel import Channel
 from twisted_rtmp.web.flv import FLVResource
 
@@ -80,7 +80,7 @@ class HTTPSite(Site):
         """
         allowed = Origins(origins)
         self.server = server
-        self.root = Root(Nothing(allowed))
+        self.root = Root(NotFound(allowed))
         self.root.putEnding(b".flv", FLVResource(server, allowed))
         Site.__init__(
             self,
