@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from httpclient import Getter
-from protocolkit import BAD_NAME, START, Ask, Sinks
+from protocolkit import BAD_NAME, START, Ask, Sinks, refuse
 from relaykit import Studio
 from rtmpclient import AVC_HEADER, AVC_KEY_FRAME, VIDEO, Client
 from twisted.internet.defer import Deferred
@@ -51,9 +51,9 @@ class Elsewhere:
         return self.locations[-1]
 
 
-def play(factory, name="key"):
+def play(factory, name="key", app="live"):
     client = Client(factory)
-    client.connect()
+    client.connect(app)
     client.command("createStream", 2, None)
     client.command("play", 0, None, name, streamId=1)
     return client
@@ -254,6 +254,81 @@ def test_aStreamKeepsTheRulesThatItBeganWith(clock):
     assert list(factory.streams) == [("live", "key")]
     clock.advance(10)
     assert registry.idle
+
+
+# One path, one stream
+
+
+@pytest.mark.parametrize(
+    ("published", "played"),
+    [
+        (("g1/g2/g3", "cam"), ("g1/g2", "g3/cam")),
+        (("live", "eu/cam1"), ("live/eu", "cam1")),
+        (("live/eu", "cam1"), ("live", "eu/cam1")),
+        (("", "live/key"), ("live", "key")),
+        (("live", "key"), ("", "live/key")),
+    ],
+)
+@pytest.mark.parametrize("waits", [False, True])
+def test_aPathIsOneStreamWhereverItIsDivided(clock, published, played, waits):
+    factory = RTMPFactory(clock)
+    changes: list[Any] = []
+    factory.playersChanged.append(lambda *change: changes.append(change))
+    publisher = Client(factory)
+    if waits:
+        player = play(factory, played[1], app=played[0])
+    publisher.publish(published[1], app=published[0])
+    if not waits:
+        player = play(factory, played[1], app=played[0])
+    publisher.media(VIDEO, AVC_HEADER)
+    publisher.media(VIDEO, AVC_KEY_FRAME)
+    got = [reply.payload for reply in player.take() if reply.typeId == VIDEO]
+    assert got == [AVC_HEADER, AVC_KEY_FRAME]
+    assert list(factory.streams) == [published]
+    assert played in factory.streams
+    assert len(factory.players(*published)) == 1
+    late = Client(factory)
+    late.publish(played[1], app=played[0])
+    assert BAD_NAME in late.codes()
+    watcher = Getter(HTTPSite(clock, factory.registry), f"/{'/'.join(played)}.flv")
+    assert len(factory.players(*played)) == 2
+    watcher.leave()
+    player.leave()
+    assert [change[2] for change in changes] == [1, 2, 1, 0]
+    assert {change[:2] for change in changes[-2:]} == {published}
+    publisher.leave()
+    late.leave()
+    assert factory.registry.idle
+
+
+def test_theDeciderSeesWhatEachSent(clock):
+    ask = Ask()
+    factory = RTMPFactory(clock, authorizer=ask)
+    Client(factory).publish("eu/cam1", app="live")
+    play(factory, "cam1", app="live/eu")
+    assert [(each.application, getattr(each, "name", None)) for each in ask.asked] == [
+        ("live", None),
+        ("live", "eu/cam1"),
+        ("live/eu", None),
+        ("live/eu", "cam1"),
+    ]
+
+
+@pytest.mark.parametrize("app", ["", "events", "events/eu"])
+def test_nobodyGetsRoundTheRulesOfAnApplication(clock, app):
+    """However a peer divides the path, its stream is in the application."""
+    guests = Ask(publish=lambda: refuse("Guests only."))
+    factory = RTMPFactory(clock, policies={"events": Policy(authorizer=guests)})
+    client = Client(factory)
+    client.publish("events/eu/cam".removeprefix(app).strip("/"), app=app)
+    assert "NetStream.Publish.Denied" in client.codes()
+
+
+@pytest.mark.parametrize(("app", "fine"), [("live/eu", True), ("lively", False)])
+def test_anAllowedApplicationHasAllThatIsBelowIt(clock, app, fine):
+    client = Client(RTMPFactory(clock, authorizer=AllowList(["live"])))
+    client.publish("cam", app=app)
+    assert (START in client.codes()) == fine
 
 
 # Decisions

@@ -17,6 +17,7 @@ from twisted_rtmp.interfaces import (
     Refused,
     StreamRequest,
 )
+from twisted_rtmp.live.paths import parentsOf
 
 
 @implementer(IAuthorizer)
@@ -26,7 +27,8 @@ class AllowList:
 
     Playing is not decided here.
 
-    @ivar applications: the applications that exist; empty: all do.
+    @ivar applications: the applications that exist, each with all that is below it:
+        C{live/eu} is part of C{live}.  Empty: all exist.
     @ivar streamKeys: keys with which a stream may be published, each with the
         name under which that stream is then known; empty: any name will do.
     """
@@ -48,7 +50,10 @@ class AllowList:
             self.streamKeys = {key: key for key in streamKeys}
 
     def connect(self, request: ConnectRequest) -> None:
-        if self.applications and request.application not in self.applications:
+        # An encoder may take a part of the stream's name for one of the application's.
+        if self.applications and self.applications.isdisjoint(
+            parentsOf(request.application) if request.application else [""]
+        ):
             raise Refused("There is no such application.")
 
     def publish(self, request: StreamRequest) -> str | None:

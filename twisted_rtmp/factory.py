@@ -143,7 +143,7 @@ class RTMPFactory(Factory[RTMPProtocol]):
         return self.registry.counters
 
     @property
-    def streams(self) -> dict[tuple[str, str], LiveStream]:
+    def streams(self) -> Mapping[tuple[str, str], LiveStream]:
         """See L{Registry.streams}."""
         return self.registry.streams
 

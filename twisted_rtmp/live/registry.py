@@ -27,14 +27,13 @@ from twisted_rtmp.live.counters import Counters
 from twisted_rtmp.live.decisions import Action, Undecided, decide, inTime
 from twisted_rtmp.live.directory import IDirectory, LocalDirectory
 from twisted_rtmp.live.pacing import LATENCY_SECONDS, Pacer
+from twisted_rtmp.live.paths import ByPath, Key, parentsOf, pathOf
 from twisted_rtmp.live.players import Player
 from twisted_rtmp.live.policy import Policy, TakeOver
 from twisted_rtmp.live.streams import LiveStream, Publisher
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
-
-Key = tuple[str, str]
 
 
 class Registry:
@@ -51,7 +50,8 @@ class Registry:
     @ivar directory: knows the streams of other servers.
     @ivar addresses: what each address has taken of the server.
     @ivar connections: the open ones, of every kind.
-    @ivar streams: the live ones, by application and name.
+    @ivar streams: the live ones, by application and name; wherever these are divided,
+        since what is one path is one stream.
     @ivar streamStarted: called with each stream that begins.
     @ivar streamEnded: called with each stream whose publisher has left and whose sinks
         have stored what they got.
@@ -87,7 +87,7 @@ class Registry:
         self.connections = Connections(
             clock, self.counters, self.addresses, limits.connections
         )
-        self.streams: dict[Key, LiveStream] = {}
+        self.streams: ByPath[LiveStream] = ByPath()
         self.streamStarted: list[Callable[[LiveStream], None]] = []
         self.streamEnded: list[Callable[[LiveStream], None]] = []
         self.playersChanged: list[Callable[[str, str, int], None]] = []
@@ -95,7 +95,7 @@ class Registry:
         # Streams without a publisher: since when, and the call that ends them.
         self._orphans: dict[LiveStream, tuple[float, IDelayedCall]] = {}
         # Players of streams that nobody publishes, in the order in which they came.
-        self._waiting: dict[Key, dict[Player, None]] = {}
+        self._waiting: ByPath[dict[Player, None]] = ByPath()
         self._ending: set[Deferred[None]] = set()
         self._stopping = False
 
@@ -115,8 +115,21 @@ class Registry:
         return not (self.streams or self._orphans or self._waiting or self._ending)
 
     def policyOf(self, application: str) -> Policy:
-        """Look up the rules of an application."""
-        return self.policies.get(application, self.policy)
+        """
+        Look up the rules of an application, or of the one that it is part of.
+
+        @param application: for a stream, all of its path but the last part, however
+            its peer divides it: nobody gets round an application's rules so.
+        """
+        for path in parentsOf(application):
+            policy = self.policies.get(path)
+            if policy is not None:
+                return policy
+        return self.policy
+
+    def policyFor(self, application: str, name: str) -> Policy:
+        """Look up the rules of the application that a stream is in."""
+        return self.policyOf(pathOf(application, name).rpartition("/")[0])
 
     # Decisions
 
@@ -134,7 +147,10 @@ class Registry:
         @return: the name under which it is to be done.
         @raise Refused: it may not be done.
         """
-        policy = self.policyOf(request.application)
+        if isinstance(request, StreamRequest):
+            policy = self.policyFor(request.application, request.name)
+        else:
+            policy = self.policyOf(request.application)
         host = hostOf(request.address)
         if not self._mayBegin(action, host):
             raise Refused("Too many streams are begun from this address.")
@@ -229,7 +245,7 @@ class Registry:
             application,
             name,
             publisher,
-            policy=self.policyOf(application),
+            policy=self.policyFor(application, name),
             pacer=self.pacer,
         )
         self.streams[key] = stream
@@ -416,6 +432,13 @@ class Registry:
             return list(self._waiting.get(key, ()))
         return list(stream.players.everyone())
 
+    def spelling(self, application: str, name: str) -> Key:
+        """
+        Give the application and name of a stream as they are spelt here: by its
+        publisher, or by the first that waits for it.
+        """
+        return self.streams.spelling(self._waiting.spelling((application, name)))
+
     def waiting(self) -> list[tuple[str, str, int]]:
         """List the streams that players wait for: application, name, players."""
         return [(*key, len(players)) for key, players in self._waiting.items()]
@@ -428,6 +451,7 @@ class Registry:
                 count = len(self._waiting.get(key, ()))
             else:
                 count = len(stream.players)
+            key = self.spelling(*key)
             for changed in list(self.playersChanged):
                 self._call(changed, *key, count)
 

@@ -22,6 +22,7 @@ from twisted_rtmp.interfaces import (
     StreamRequest,
 )
 from twisted_rtmp.live.directory import IDirectory, LocalDirectory
+from twisted_rtmp.live.paths import ByPath
 from twisted_rtmp.names import printable
 from twisted_rtmp.relay.base import Connect
 from twisted_rtmp.relay.pull import Pull
@@ -94,7 +95,7 @@ class Origin(Service):
         @raise InvalidURL: the address is none.
         """
         self.url = parseOrigin(url) if isinstance(url, str) else url
-        self.pulls: dict[_Key, Pull] = {}
+        self.pulls: ByPath[Pull] = ByPath()
         self.identifier = uuid4().hex[:16]
         self._reactor = reactor
         self._registry = registry
@@ -102,12 +103,12 @@ class Origin(Service):
         self._maxPulls = maxPulls
         self._connect = connect
         self._limits = limits
-        self._idle: dict[_Key, IDelayedCall] = {}
+        self._idle: ByPath[IDelayedCall] = ByPath()
         self._ending: set[Deferred[None]] = set()
         self._toldFull: float | None = None
         self._guard = LoopGuard(self.identifier)
         # The edges that asked for a stream, the farthest first; the oldest goes first.
-        self._paths: dict[_Key, list[str]] = {}
+        self._paths: ByPath[list[str]] = ByPath()
 
     def startService(self) -> None:
         Service.startService(self)
