@@ -34,7 +34,6 @@ VIDEO = Kinds(False, True)
 @pytest.mark.parametrize(
     ("properties", "kinds"),
     [
-        (None, NEITHER),
         ({}, NEITHER),
         ({"encoder": "x"}, NEITHER),
         ({"audiocodecid": 10.0}, AUDIO),

@@ -27,7 +27,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from twisted_rtmp.ledger import Ledger
-from twisted_rtmp.media.metadata import propertiesOf
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.messages import Message
 
@@ -69,21 +68,19 @@ class Source(Protocol):
         """The figures of what has come."""
 
     @property
-    def metadata(self) -> Message | None:
-        """The newest C{onMetaData}."""
+    def properties(self) -> Mapping[str, Any]:
+        """The properties of the newest metadata."""
 
     def headers(self) -> list[Message]:
         """List the newest metadata and sequence headers."""
 
 
-def promisedKinds(properties: Mapping[str, Any] | None) -> Kinds:
+def promisedKinds(properties: Mapping[str, Any]) -> Kinds:
     """
     Tell which kinds metadata promise.
 
-    @param properties: see L{propertiesOf}.
+    @param properties: of an C{onMetaData}.
     """
-    if properties is None:
-        return NEITHER
     return Kinds(
         any(properties.get(key) not in (None, False, "") for key in _AUDIO_KEYS),
         any(properties.get(key) not in (None, False, "") for key in _VIDEO_KEYS),
@@ -100,8 +97,6 @@ class StreamKinds:
 
     def __init__(self, stream: Source) -> None:
         self._stream = stream
-        self._metadata: Message | None = None
-        self._promised = NEITHER
 
     @property
     def received(self) -> Kinds:
@@ -122,9 +117,5 @@ class StreamKinds:
         received = self._stream.ledger.received
         if received.audio + received.video >= SETTLE_FRAMES:
             return True
-        metadata = self._stream.metadata
-        if metadata is not self._metadata:
-            self._metadata = metadata
-            properties = None if metadata is None else propertiesOf(metadata)
-            self._promised = promisedKinds(properties)
-        return self._promised != NEITHER and come | self._promised == come
+        promised = promisedKinds(self._stream.properties)
+        return promised != NEITHER and come | promised == come

@@ -11,10 +11,10 @@ skip and resume at any message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -62,8 +62,8 @@ class PlayedStream(Protocol):
         """The figures of what has come."""
 
     @property
-    def metadata(self) -> Message | None:
-        """The newest C{onMetaData}."""
+    def properties(self) -> Mapping[str, Any]:
+        """The properties of the newest metadata."""
 
     @property
     def enhanced(self) -> bool:
