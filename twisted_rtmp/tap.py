@@ -39,6 +39,7 @@ from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.multitrack.offers import OfferFile
 from twisted_rtmp.multitrack.resource import MULTITRACK_PATH, MultitrackResource
 from twisted_rtmp.pipes import PipeSinks, parseCommand
+from twisted_rtmp.proxied import proxiedEndpoint
 from twisted_rtmp.recording import DEFAULT_NAME, Recordings, RecordName
 from twisted_rtmp.recording.recordings import MIN_FREE
 from twisted_rtmp.relay import (
@@ -156,6 +157,9 @@ def endpointFromString(
 
 
 def _parsed(reactor: IReactorCore, description: str) -> IStreamServerEndpoint:
+    kind, _, rest = description.partition(":")
+    if kind == "haproxy":
+        return proxiedEndpoint(_parsed(reactor, rest))
     endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     return endpoint
 
