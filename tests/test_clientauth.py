@@ -155,11 +155,14 @@ async def test_notAuthenticated(reactor, credentials, why, application):
 @pytest.mark.parametrize(
     ("descriptions", "why"),
     [
-        ([NEED_AUTH, NEED_AUTH], "does not take the answer"),
-        ([NEED_AUTH] + ["authmod=adobe : ?reason=needauth&salt=a"] * 2, "not take"),
-        (["authmod=adobe : ?reason=needauth&salt=a", NEED_AUTH], "not take"),
+        ([NEED_AUTH, NEED_AUTH], "rejects the answer"),
+        (
+            [NEED_AUTH] + ["authmod=adobe : ?reason=needauth&salt=a"] * 2,
+            "rejects the answer",
+        ),
+        (["authmod=adobe : ?reason=needauth&salt=a", NEED_AUTH], "rejects the answer"),
         (["authmod=adobe : ?reason=locked"], "its reason is locked"),
-        (["code=403 need auth; authmod=kerberos"], "not known here (kerberos)"),
+        (["code=403 need auth; authmod=kerberos"], "unknown authentication (kerberos)"),
     ],
 )
 def test_serversThatAskOnAndOn(descriptions, why):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from twisted_rtmp.client import authmod
-from twisted_rtmp.client.authmod import Demand, demandOf
+from twisted_rtmp.client.authmod import AuthChallenge, parseChallenge
 
 NEED_AUTH = "[ AccessManager.Reject ] : [ code=403 need auth; authmod={mod} ] : "
 CHALLENGE = (
@@ -19,13 +19,13 @@ CHALLENGE = (
 
 
 @pytest.mark.parametrize(
-    ("description", "demand"),
+    ("description", "challenge"),
     [
-        (NEED_AUTH.format(mod="adobe"), Demand("adobe", "")),
-        (NEED_AUTH.format(mod="llnw"), Demand("llnw", "")),
+        (NEED_AUTH.format(mod="adobe"), AuthChallenge("adobe", "")),
+        (NEED_AUTH.format(mod="llnw"), AuthChallenge("llnw", "")),
         (
             CHALLENGE,
-            Demand(
+            AuthChallenge(
                 "adobe",
                 "needauth",
                 {
@@ -38,49 +38,51 @@ CHALLENGE = (
         ),
         (
             "[ authmod=llnw ] : ?reason=needauth&user=alice&nonce=abc&x",
-            Demand("llnw", "needauth", {"user": "alice", "nonce": "abc", "x": ""}),
+            AuthChallenge(
+                "llnw", "needauth", {"user": "alice", "nonce": "abc", "x": ""}
+            ),
         ),
         (
             "[ authmod=adobe ] : ?reason=authfailed&opaque=x",
-            Demand("adobe", "authfailed", {"opaque": "x"}),
+            AuthChallenge("adobe", "authfailed", {"opaque": "x"}),
         ),
         (
             "[authmod=adobe] : ?reason=nosuchuser",
-            Demand("adobe", "nosuchuser"),
+            AuthChallenge("adobe", "nosuchuser"),
         ),
-        ("[ code=403 need auth; authmod=kerberos ]", Demand("kerberos", "")),
+        ("[ code=403 need auth; authmod=kerberos ]", AuthChallenge("kerberos", "")),
         ("Connection failed.", None),
         ("", None),
         ("authmod=", None),
     ],
 )
-def test_descriptions(description, demand):
-    assert demandOf(description) == demand
+def test_descriptions(description, challenge):
+    assert parseChallenge(description) == challenge
 
 
 def test_knownMods():
-    assert Demand("adobe", "").known
-    assert Demand("llnw", "").known
-    assert not Demand("kerberos", "").known
+    assert AuthChallenge("adobe", "").known
+    assert AuthChallenge("llnw", "").known
+    assert not AuthChallenge("kerberos", "").known
 
 
 def test_ALongDescriptionIsReadInPart():
     description = CHALLENGE + "&x=" + "y" * 100_000
-    demand = demandOf(description)
-    assert demand is not None
-    assert len(demand.fields["x"]) < authmod.MAX_DESCRIPTION
+    challenge = parseChallenge(description)
+    assert challenge is not None
+    assert len(challenge.fields["x"]) < authmod.MAX_DESCRIPTION
 
 
 @pytest.mark.parametrize("mod", ["adobe", "llnw"])
 def test_theNameFirst(mod):
-    query = authmod.answer(Demand(mod, ""), "live", "alice", "secret")
+    query = authmod.answer(AuthChallenge(mod, ""), "live", "alice", "secret")
     assert query == f"authmod={mod}&user=alice"
 
 
 def test_adobeWithOpaque():
-    demand = demandOf(CHALLENGE)
-    assert demand is not None
-    query = authmod.answer(demand, "live", "alice", "secret", lambda: "0badcafe")
+    challenge = parseChallenge(CHALLENGE)
+    assert challenge is not None
+    query = authmod.answer(challenge, "live", "alice", "secret", lambda: "0badcafe")
     assert query == (
         "authmod=adobe&user=alice&challenge=0badcafe"
         "&response=3mSVUNCvvXM9WFeBHpQGEg==&opaque=b3Bh/Q=="
@@ -88,8 +90,10 @@ def test_adobeWithOpaque():
 
 
 def test_adobeWithoutOpaque():
-    demand = Demand("adobe", "needauth", {"salt": "s4+/lt==", "challenge": "Y2hh+A=="})
-    query = authmod.answer(demand, "live", "alice", "secret", lambda: "0badcafe")
+    challenge = AuthChallenge(
+        "adobe", "needauth", {"salt": "s4+/lt==", "challenge": "Y2hh+A=="}
+    )
+    query = authmod.answer(challenge, "live", "alice", "secret", lambda: "0badcafe")
     assert query == (
         "authmod=adobe&user=alice&challenge=0badcafe&response=rb9l6yYoflYNMsQ2y8kanQ=="
     )
@@ -104,9 +108,9 @@ def test_adobeWithoutOpaque():
     ],
 )
 def test_limelight(application, response):
-    demand = Demand("llnw", "needauth", {"user": "alice", "nonce": "abc123"})
+    challenge = AuthChallenge("llnw", "needauth", {"user": "alice", "nonce": "abc123"})
     query = authmod.answer(
-        demand, application, "alice", "s\u00e9cret", lambda: "0badcafe"
+        challenge, application, "alice", "s\u00e9cret", lambda: "0badcafe"
     )
     assert query == (
         "authmod=llnw&user=alice&nonce=abc123&cnonce=0badcafe&nc=00000001"
@@ -115,6 +119,6 @@ def test_limelight(application, response):
 
 
 def test_eachAnswerHasANonceOfItsOwn():
-    demand = Demand("llnw", "needauth", {"nonce": "abc"})
-    queries = {authmod.answer(demand, "live", "u", "p") for _ in range(9)}
+    challenge = AuthChallenge("llnw", "needauth", {"nonce": "abc"})
+    queries = {authmod.answer(challenge, "live", "u", "p") for _ in range(9)}
     assert len(queries) == 9

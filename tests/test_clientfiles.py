@@ -553,14 +553,26 @@ def test_figures():
         (["record"], "invalid choice"),
         (["play", "rtmp://host/live/a"], "FILE"),
         (["play", "http://host/live/a", "x"], "http:// is not supported"),
-        (["play", "rtmp://host/live", "x"], "rtmp://host:1935/live names no stream"),
-        (["play", "rtmp://host/live", "x", "--key", ""], "names no stream"),
-        (["publish", "x", "rtmp://h/a/b", "--speed", "0"], "'0' is not max, real"),
-        (["publish", "x", "rtmp://h/a/b", "--speed", "fast"], "'fast' is not max"),
-        (["play", "rtmp://h/a/b", "x", "--duration", "-1"], "'-1' is not a number"),
-        (["play", "rtmp://h/a/b", "x", "--timeout", "inf"], "'inf' is not a number"),
+        (["play", "rtmp://host/live", "x"], "rtmp://host:1935/live must name a stream"),
+        (["play", "rtmp://host/live", "x", "--key", ""], "must name a stream"),
+        (
+            ["publish", "x", "rtmp://h/a/b", "--speed", "0"],
+            "above 0, not '0'",
+        ),
+        (
+            ["publish", "x", "rtmp://h/a/b", "--speed", "fast"],
+            "must be max, realtime or",
+        ),
+        (
+            ["play", "rtmp://h/a/b", "x", "--duration", "-1"],
+            "must be a number",
+        ),
+        (
+            ["play", "rtmp://h/a/b", "x", "--timeout", "inf"],
+            "not 'inf'",
+        ),
         (["play", "rtmps://h/a/b", "x", "--ca", "/nowhere"], "No such file"),
-        (["play", "rtmps://h/a/b", "x", "--ca", os.devnull], "no certificate"),
+        (["play", "rtmps://h/a/b", "x", "--ca", os.devnull], "must have a certificate"),
         (["play", "rtmp://h/a/b", "x", "--endpoint", "pigeon:x"], "endpoint"),
     ],
 )

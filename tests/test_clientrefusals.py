@@ -158,7 +158,7 @@ def test_createStreamWithoutAStream(clock, streamId):
     second = Outcome(client.publish())
     if streamId == 1.0:
         assert first.result.streamId == 1
-        assert "one in use" in str(second.error)
+        assert "stream id in use" in str(second.error)
     else:
         assert type(first.error) is type(second.error) is CommandFailed
 

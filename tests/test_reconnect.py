@@ -38,7 +38,7 @@ from twisted_rtmp.client import (
 )
 from twisted_rtmp.client import __main__ as command
 from twisted_rtmp.client.limits import MAX_MOVES, STEADY_SECONDS
-from twisted_rtmp.client.moving import MoveLimit, MovingSink
+from twisted_rtmp.client.mover import MoveLimit, MovingSink
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.flv import tags as flv
 from twisted_rtmp.flv.tags import FLVReader
@@ -341,7 +341,7 @@ def test_requestsThatMakeNoSense(clock, log, tcUrl):
     server.status(RECONNECT, 0, tcUrl=tcUrl)
     assert requests == []
     assert client.reconnectRequest is None
-    [line] = [line for line in log if "passed over" in line]
+    [line] = [line for line in log if "is ignored" in line]
     assert "s3cret" not in line
     assert "\n" not in line
     assert server.open
@@ -550,7 +550,7 @@ def test_noPushMovesForEver(studio, log):
     assert push.counters.moves == MAX_MOVES
     assert studio.hosts() == ["a", "b"] * ((MAX_MOVES + 1) // 2)
     assert push.state is RelayState.RELAYING
-    assert len([line for line in log if "though it is asked" in line]) == 1
+    assert len([line for line in log if "ignoring a reconnect request" in line]) == 1
     # Much later it may again.
     studio.advance(STEADY_SECONDS)
     studio.ask(push.at.host, tcUrl="rtmp://a/there")
@@ -779,7 +779,7 @@ def test_oneStreamOfSeveral():
     sink.moved()
     sink.mediaReceived(Message(VIDEO, 1 << 40, 1, AVC_FRAME))
     times = [time for _, time in kept.messages]
-    assert times == [1000, 1040, 1040, 1080, 1070, 1120, 1160]
+    assert times == [1000, 1040, 1080, 1080, 1070, 1120, 1160]
 
 
 def test_aPauseHoldsForTheNext():
@@ -787,9 +787,9 @@ def test_aPauseHoldsForTheNext():
     sink.stopProducing()
     sink.pauseProducing()
     first, second = Kept(), Kept()
-    sink.begun(first)
+    sink.started(first)
     sink.moved()
-    sink.begun(second)
+    sink.started(second)
     sink.resumeProducing()
     sink.stopProducing()
     assert (first.paused, second.paused) == ([True], [True, False, None])

@@ -141,7 +141,7 @@ def test_whatTheSourceSendsIsPublishedHere(studio):
     (sink,) = studio.sinks
     assert collected(sink) == expected
     assert pull.counters.messages == len(expected)
-    assert pull.counters.size == sum(len(payload) for _, _, payload in expected)
+    assert pull.counters.relayedBytes == sum(len(payload) for _, _, payload in expected)
 
 
 def test_aPulledStreamIsPlayedAndPushed(studio):

@@ -21,7 +21,7 @@ from twisted_rtmp.client.limits import CONNECT_SECONDS
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.limits import DRAIN_SECONDS, QueueLimits, ServerLimits
 from twisted_rtmp.relay import PushRelays, PushTarget, RelayState
-from twisted_rtmp.relay.base import hidden
+from twisted_rtmp.relay.secrets import Secrets
 
 HEADERS = [(DATA, 0, METADATA), (VIDEO, 0, AVC_HEADER), (AUDIO, 0, AAC_HEADER)]
 
@@ -144,15 +144,20 @@ def test_noTargets(text):
     ],
 )
 def test_keysAreHidden(url, text, shown):
-    studio = Pushing(url)
-    studio.begin("cam")
-    assert hidden(text, studio.push._secrets) == shown
-    studio.settle()
+    secrets = Secrets(("cam", "live"))
+    secrets.add(RTMPURL.parse(url))
+    assert secrets.hide(text) == shown
+    # Another address adds to them.
+    secrets.add(RTMPURL.parse("rtmp://c/live/cam"))
+    assert secrets.hide(text) == shown
 
 
 def test_theStreamsOwnNameIsNotHidden(studio):
+    refuse = refusing("NetStream.Publish.BadName", "live/cam is taken.")
+    studio.network.scripted("b", publish=refuse)
     studio.begin("cam")
-    assert studio.push._secrets == []
+    studio.network.pump()
+    assert studio.push.why.startswith("live/cam is taken")
 
 
 # A stream and its targets

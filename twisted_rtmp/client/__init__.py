@@ -1,9 +1,8 @@
 """
 An RTMP client: publishes to servers and plays from them.
 
-L{connectRTMP} is where it begins.  Of the server it shares C{link}, the
-interfaces and the recorder's FLV files; it must not import factories, streams or the
-server's protocol.
+Start with L{connectRTMP}.  It shares C{link} with the server, and knows neither its
+protocol nor its live streams.
 """
 
 from twisted_rtmp.client.connecting import connectRTMP
@@ -26,7 +25,8 @@ from twisted_rtmp.client.errors import (
     Unauthorized,
 )
 from twisted_rtmp.client.limits import ClientLimits
-from twisted_rtmp.client.protocol import ReconnectRequest, RTMPClient, Status
+from twisted_rtmp.client.protocol import RTMPClient
+from twisted_rtmp.client.status import ReconnectRequest, Status
 from twisted_rtmp.client.streams import Publication, Subscription
 from twisted_rtmp.client.url import RTMPURL
 

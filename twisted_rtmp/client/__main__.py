@@ -1,7 +1,7 @@
 """
-C{python -m twisted_rtmp.client publish FILE URL} and C{... play URL FILE}.
+The commands C{python -m twisted_rtmp.client publish FILE URL} and C{... play URL FILE}.
 
-Tells in one line on standard error what was done, or what went wrong.  The exit status
+One line on standard error says what was done, or what went wrong.  The exit status
 is 0 if all is well, 1 if not, 2 if the command line is wrong, and 130 if it was
 interrupted before it was done (a loop, or playing to a file, is done then).
 """
@@ -15,16 +15,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.task import LoopingCall, react
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
-from twisted_rtmp.client.connecting import connectRTMP
+from twisted_rtmp.client.connecting import CONNECT_ERRORS, connectRTMP
 from twisted_rtmp.client.errors import ClientError, ConnectionEnded, InvalidURL
 from twisted_rtmp.client.limits import ClientLimits
-from twisted_rtmp.client.moving import MoveLimit, MovingSink
+from twisted_rtmp.client.mover import Mover, MovingSink
 from twisted_rtmp.client.publishing import FilePublisher, readMessages
 from twisted_rtmp.client.storing import (
     BlockingOutput,
@@ -38,13 +38,13 @@ from twisted_rtmp.names import printable
 from twisted_rtmp.wire.errors import FLVError
 
 if TYPE_CHECKING:
-    from twisted_rtmp.client.protocol import ReconnectRequest, RTMPClient
+    from twisted_rtmp.client.protocol import RTMPClient
     from twisted_rtmp.client.streams import Publication, Subscription
 
 #: Seconds between two progress lines.
 PROGRESS_SECONDS = 0.5
 
-#: What a shell says of a command that Ctrl-C ended.
+#: The exit status that a shell has for a command that Ctrl-C ended.
 INTERRUPTED = 130
 
 #: From Ctrl-C to the end of a pipe whose reader does not read, in seconds.
@@ -57,9 +57,9 @@ _CERTIFICATE = re.compile(
 
 class Progress:
     """
-    One line that tells how far it is, again and again; on a terminal only.
+    A line with the progress so far, written again and again; on a terminal only.
 
-    As a context manager it leaves no trace of itself.
+    A context manager, which leaves no trace of itself.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Progress:
         stream: TextIO,
         text: Callable[[], str],
     ) -> None:
-        """@param text: gives the line."""
+        """@param text: makes the line."""
         self._stream = stream
         self._text = text
         self._width = 0
@@ -94,7 +94,7 @@ class Progress:
 
 
 def figures(milliseconds: float, messages: int, size: int) -> str:
-    """What has been moved: media time, messages, bytes, bits a second of media time."""
+    """Put into words: media time, messages, bytes, bits a second of media time."""
     text = f"{milliseconds / 1000:.1f} s, {messages} messages, {size / 1e6:.2f} MB"
     if milliseconds > 0:
         text += f", {8 * size / milliseconds:.0f} kbit/s"
@@ -103,7 +103,7 @@ def figures(milliseconds: float, messages: int, size: int) -> str:
 
 class Command:
     """
-    What is done on a connection.
+    A command on a connection.
 
     @ivar interrupted: whether Ctrl-C was pressed.
     """
@@ -113,11 +113,9 @@ class Command:
         self.options = options
         self.interrupted = False
         self._waiting: Deferred[Any] | None = None
-        # All connections; and the one to go on with, while there is one.
+        # All connections that there have been.
         self._clients: list[RTMPClient] = []
-        self._next: RTMPClient | None = None
-        self._moving: Deferred[None] | None = None
-        self._moveLimit = MoveLimit()
+        self._mover = Mover(reactor, self)
 
     async def run(self) -> int:
         """
@@ -126,21 +124,25 @@ class Command:
         @return: the exit status.
         """
         self.prepare()
-        client: RTMPClient = await self.interruptible(self._connect(self.options.url))
-        self._clients.append(client)
+        client: RTMPClient = await self.interruptible(self.reach(self.options.url))
+        self._mover.follow(client)
         try:
             return await self.use(client)
         finally:
-            if self._moving is not None:
-                self._moving.cancel()
+            self._mover.cancel()
             for client in self._clients:
                 await client.disconnect()
 
-    def _connect(self, url: RTMPURL) -> Deferred[RTMPClient]:
+    # Moving, where the server asks for it
+
+    def reach(self, url: RTMPURL) -> Deferred[RTMPClient]:
         options = self.options
         tlsOptions = options.tlsOptions
         if options.ca is not None and url.host != options.url.host:
-            tlsOptions = _tlsOptions(options.ca, url.host)
+            try:
+                tlsOptions = _tlsOptions(options.ca, url.host)
+            except (OSError, ValueError) as error:
+                return fail(ClientError(f"--ca {options.ca}: {error}"))
         connecting = connectRTMP(
             self.reactor,
             url,
@@ -150,60 +152,46 @@ class Command:
         )
 
         def connected(client: RTMPClient) -> RTMPClient:
-            client.reconnectRequested.append(self._moveRequested)
+            self._clients.append(client)
             return client
 
         return connecting.addCallback(connected)
 
-    # Moving, where the server asks for it
+    def mayMove(self) -> bool:
+        return not self.interrupted
 
-    def _moveRequested(self, request: ReconnectRequest) -> None:
-        """The server asks us to connect anew."""
-        if self.interrupted or self._moving is not None or self._next is not None:
-            return
-        if self._moveLimit.allows(self.reactor.seconds()):
-            self._moving = Deferred.fromCoroutine(self._move(request.url))
-            self._moving.addErrback(lambda failure: failure.trap(CancelledError))
-            self._moving.addCallback(self._moveDone)
+    def moveFailed(self, url: RTMPURL, error: Exception) -> None:
+        if not self.interrupted:
+            sys.stderr.write(
+                f"asked to go to another server, but stays: {describe(error, url)}\n"
+            )
 
-    async def _move(self, url: RTMPURL) -> None:
-        """Connect there; as long as that does not work we stay."""
-        try:
-            client = await self._connect(url)
-        except (ClientError, ConnectError, DNSLookupError, OSError, ValueError) as why:
-            if not self.interrupted:
-                sys.stderr.write(
-                    f"asked to go to another server, but stays: {describe(why, url)}\n"
-                )
-            return
-        self._clients.append(client)
-        self._next = client
-        self.move()
-
-    def _moveDone(self, _: object) -> None:
-        self._moving = None
+    def moveIgnored(self, count: int) -> None:
+        """Stay where it is: the server may be right, or ask for ever."""
 
     def takeNext(self) -> RTMPClient | None:
-        """The connection to go on with, if there is one."""
-        client, self._next = self._next, None
+        """Take the connection to continue on, if there is one."""
+        client = self._mover.take()
+        if client is not None:
+            self._mover.follow(client)
         return client
 
-    def move(self) -> None:
-        """There is another connection to go on with."""
+    def moved(self) -> None:
+        """Continue on another connection: L{takeNext} takes it."""
         raise NotImplementedError
 
     def prepare(self) -> None:
         """
-        Look whether it can be done, before the server is troubled.
+        Check that it can be done, before the server is connected to.
 
-        @raise FLVError: the file is none.
+        @raise FLVError: the file is not FLV.
         @raise OSError: the file cannot be read or made.
         """
         raise NotImplementedError
 
     async def use(self, client: RTMPClient) -> int:
         """
-        Do it.
+        Do it on a connection.
 
         @return: the exit status.
         """
@@ -211,9 +199,9 @@ class Command:
 
     async def interruptible(self, waiting: Deferred[Any]) -> Any:  # noqa: ANN401
         """
-        Wait for something that Ctrl-C may end.
+        Wait, until Ctrl-C at most.
 
-        @raise CancelledError: it did.
+        @raise CancelledError: it was pressed.
         """
         if self.interrupted:
             waiting.cancel()
@@ -248,7 +236,7 @@ class PublishCommand(Command):
         self._publisher = publisher = FilePublisher(
             self.reactor, publication, options.file, options.speed
         )
-        if self._next is not None:
+        if self._mover.next is not None:
             publisher.move = self._publishThere
 
         def told() -> str:
@@ -265,15 +253,15 @@ class PublishCommand(Command):
                 assert self._publication is not None
                 error = await self._publication.whenEnded()
                 raise error or ClientError("The server has ended it.") from None
-        # The server's word is not waited for: some never say it, and all of them read
-        # what was sent before they see the connection's end.
+        # Nothing waits for the server to confirm the end: some never do, and all of
+        # them read what was sent before they see the connection's end.
         for each in self._clients:
             await each.disconnect()
         sys.stderr.write(f"published {told()}\n")
         return INTERRUPTED if self.interrupted and not options.loop else 0
 
     def _watch(self, publication: Publication) -> None:
-        """A server that ends it is heard at once, and not when a frame is due."""
+        """Notice at once that the server ends it, and not when a frame is due."""
 
         def ended(_: object) -> None:
             if publication is self._publication:
@@ -281,16 +269,16 @@ class PublishCommand(Command):
 
         publication.whenEnded().addCallback(ended)
 
-    def move(self) -> None:
+    def moved(self) -> None:
         if self._publisher is not None:
             self._publisher.move = self._publishThere
 
     async def _publishThere(self) -> Publication:
         """
-        Go on by the next connection.
+        Continue on the next connection.
 
-        The old publication is ended first: without another address it is the same
-        server, which would refuse the name.
+        The old publication is ended first: where the request had no address it is the
+        same server, which would refuse the name.
         """
         old, self._publication = self._publication, None
         client = self.takeNext()
@@ -340,21 +328,22 @@ class PlayCommand(Command):
                     playing = following.play(None, moving)
                     subscription = await self.interruptible(playing)
                     self._subscription = subscription
-                    moving.begun(subscription)
-                    if self._stopped or self._next is not None:
+                    moving.started(subscription)
+                    if self._stopped or self._mover.next is not None:
                         subscription.close()
                     error = await subscription.whenEnded()
-                    if self._moving is not None and not self._stopped:
-                        await self.interruptible(self._moving)
+                    connecting = self._mover.connecting
+                    if connecting is not None and not self._stopped:
+                        await self.interruptible(connecting)
                     following = None if self._stopped else self.takeNext()
                     moving.moved()
         except CancelledError:
-            # Interrupted before it began, here or at the server that it moved to.
+            # Interrupted before it started, here or at the server that it moved to.
             if not counts.messages:
                 return INTERRUPTED
         finally:
             self._subscription = None
-            # Whatever has ended it, what came is to be a whole file.
+            # Whatever has ended it, what was received is to be a whole file.
             stored = sink.streamEnded()
             if stored is not None:
                 await stored
@@ -370,9 +359,9 @@ class PlayCommand(Command):
             return 0
         if self.interrupted:
             return INTERRUPTED
-        raise ClientError("The stream ended before anything of it came.")
+        raise ClientError("The stream ended before anything of it was received.")
 
-    def move(self) -> None:
+    def moved(self) -> None:
         if self._subscription is not None:
             self._subscription.close()
             self._subscription.client.disconnect()
@@ -384,14 +373,14 @@ class PlayCommand(Command):
             self.reactor.callLater(PIPE_SECONDS, self._output.abandon)
 
     def stop(self) -> None:
-        """Enough has come, or nothing more can be stored: finish the file."""
+        """Finish the file: it is long enough, or nothing more can be stored."""
         self._stopped = True
         if self._subscription is not None:
             self._subscription.close()
 
 
 def describe(error: BaseException, url: RTMPURL) -> str:
-    """What went wrong, in one line."""
+    """Say in one line what went wrong."""
     if isinstance(error, ConnectError | DNSLookupError):
         return f"{url}: no connection: {printable(str(error))}"
     if isinstance(error, FLVError):
@@ -403,7 +392,7 @@ def describe(error: BaseException, url: RTMPURL) -> str:
 
 
 async def _run(reactor: Any, options: argparse.Namespace) -> None:  # noqa: ANN401
-    """For L{react}: run the command, and leave with its status."""
+    """Run the command for L{react}, and leave with its status."""
     command: Command = options.command(reactor, options)
     done: Deferred[None] = Deferred()
 
@@ -416,7 +405,7 @@ async def _run(reactor: Any, options: argparse.Namespace) -> None:  # noqa: ANN4
         status = await command.run()
     except CancelledError:
         status = INTERRUPTED
-    except (ClientError, ConnectError, DNSLookupError, FLVError, OSError) as error:
+    except (*CONNECT_ERRORS, FLVError, OSError) as error:
         sys.stderr.write(f"{options.prog}: {describe(error, options.url)}\n")
         status = 1
     if not command.interrupted:
@@ -426,28 +415,28 @@ async def _run(reactor: Any, options: argparse.Namespace) -> None:  # noqa: ANN4
 
 
 def _speed(text: str) -> float:
-    """C{--speed}: 0 is the greatest."""
+    """Read C{--speed}; 0 is the greatest."""
     if text in ("max", "realtime"):
         return 0.0 if text == "max" else 1.0
     return _positive(text, "max, realtime or a number above 0")
 
 
-def _positive(text: str, what: str = "a number above 0") -> float:
+def _positive(text: str, expected: str = "a number above 0") -> float:
     try:
         number = float(text)
     except ValueError:
         number = 0.0
     if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        raise argparse.ArgumentTypeError(f"must be {expected}, not {text!r}")
     return number
 
 
 def _tlsOptions(path: str, host: str) -> Any:  # noqa: ANN401
     """
-    What trusts the certificates of a file.
+    Make TLS options that trust the certificates of a file.
 
     @raise OSError: it cannot be read.
-    @raise ValueError: there is none in it.
+    @raise ValueError: it has no certificate.
     """
     from twisted.internet.ssl import (
         Certificate,
@@ -457,7 +446,7 @@ def _tlsOptions(path: str, host: str) -> Any:  # noqa: ANN401
 
     found = _CERTIFICATE.findall(Path(path).read_bytes())
     if not found:
-        raise ValueError("there is no certificate in it")
+        raise ValueError("it must have a certificate in PEM form")
     return optionsForClientTLS(
         host, trustRootFromCertificates([Certificate.loadPEM(pem) for pem in found])
     )
@@ -490,7 +479,7 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout",
         metavar="SECONDS",
         type=_positive,
-        help="give up when the server does nothing for so long",
+        help="give up when the server does nothing for this time",
     )
     common.add_argument(
         "--verbose", action="store_true", help="log the connection on standard error"
@@ -518,9 +507,11 @@ def _parser() -> argparse.ArgumentParser:
         "--duration",
         type=_positive,
         metavar="SECONDS",
-        help="stop after so much of the stream's time",
+        help="stop after this much of the stream's time",
     )
-    play.add_argument("--overwrite", action="store_true", help="a FILE that is there")
+    play.add_argument(
+        "--overwrite", action="store_true", help="overwrite a FILE that exists"
+    )
     play.set_defaults(command=PlayCommand, prog=play.prog)
     return parser
 
@@ -534,7 +525,7 @@ def parse(
 
     @param reactor: for the endpoint.
     @return: its options, C{limits} and C{tlsOptions}.
-    @raise SystemExit: it is wrong; standard error says why.
+    @raise SystemExit: it is invalid; standard error says why.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -546,7 +537,7 @@ def parse(
     except InvalidURL as error:
         parser.error(str(error))
     if not options.url.name:
-        parser.error(f"{options.url} names no stream")
+        parser.error(f"{options.url} must name a stream")
     options.tlsOptions = None
     if options.ca is not None:
         try:
@@ -576,7 +567,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     @raise SystemExit: always, with the exit status.
     """
-    # Not before it is needed: whoever imports this may want another one.
+    # Not before it is needed: an importing program may want another one.
     from twisted.internet import reactor
 
     options = parse(reactor, arguments)

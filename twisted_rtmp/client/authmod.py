@@ -14,8 +14,6 @@ Adobe's is an add-on of Flash Media Server that Wowza and others took over; Lime
 (llnw) is HTTP's digest authentication (RFC 2617) in the same form.  There is no
 document; ffmpeg, librtmp and GStreamer agree on what is here.  Both hash with MD5 and
 protect a password from being read, no more: where it matters use RTMPS.
-
-Imports nothing of the package.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from dataclasses import dataclass, field
 from hashlib import md5
 from secrets import token_hex
 
-#: What is read of a description, in characters; real ones have some 150.
+#: Characters of a description that are read; real ones have some 150.
 MAX_DESCRIPTION = 2048
 
 #: Limelight's realm, method and quality of protection never change.
@@ -35,7 +33,7 @@ _REALM = "live"
 _METHOD = "publish"
 _QUALITY = "auth"
 
-#: How often a client nonce was used: each is new.
+#: The number of times that a client nonce was used: each is new.
 _NONCE_COUNT = "00000001"
 
 #: The instance of an application that names none; Limelight hashes it.
@@ -49,9 +47,9 @@ _REASON = re.compile(r"\?reason=(\w+)([^\]\s]*)")
 
 
 @dataclass(frozen=True)
-class Demand:
+class AuthChallenge:
     """
-    What a server wants, as the description of a rejected C{connect} says.
+    A server's demand for authentication, in the description of a rejected C{connect}.
 
     @ivar mod: C{"adobe"}, C{"llnw"}, or one that is not known here.
     @ivar reason: C{"needauth"}, C{"authfailed"}, C{"nosuchuser"} and the like; empty
@@ -69,9 +67,9 @@ class Demand:
         return self.mod in (ADOBE, LIMELIGHT)
 
 
-def demandOf(description: str) -> Demand | None:
+def parseChallenge(description: str) -> AuthChallenge | None:
     """
-    Read a description.
+    Read the description of a rejected C{connect}.
 
     @return: L{None} if it has nothing to do with authentication.
     """
@@ -81,34 +79,35 @@ def demandOf(description: str) -> Demand | None:
         return None
     reason = _REASON.search(description)
     if reason is None:
-        return Demand(mod[1], "")
+        return AuthChallenge(mod[1], "")
     pairs = (part.partition("=") for part in reason[2].split("&"))
     # Values are taken as they are: salts are base64, with its pluses.
-    return Demand(mod[1], reason[1], {name: value for name, _, value in pairs if name})
+    fields = {name: value for name, _, value in pairs if name}
+    return AuthChallenge(mod[1], reason[1], fields)
 
 
 def answer(
-    demand: Demand,
+    challenge: AuthChallenge,
     application: str,
     username: str,
     password: str,
     nonce: Callable[[], str] = lambda: token_hex(4),
 ) -> str:
     """
-    What is to be added to the application, for a demand that is known and gives no
-    reason or C{needauth}.
+    Make the query that answers a challenge.
 
+    @param challenge: one that is known and gives no reason or C{needauth}.
     @param application: with or without a query.
-    @param nonce: gives eight hexadecimal digits, new ones each time.
-    @return: a query without its question mark.
+    @param nonce: makes eight hexadecimal digits, new ones each time.
+    @return: the query, without its question mark; to be added to the application.
     """
     # The name goes as it is, as all clients send it.
-    query = f"authmod={demand.mod}&user={username}"
-    if not demand.reason:
+    query = f"authmod={challenge.mod}&user={username}"
+    if not challenge.reason:
         return query
-    fields = demand.fields
+    fields = challenge.fields
     ours = nonce()
-    if demand.mod == ADOBE:
+    if challenge.mod == ADOBE:
         opaque = fields.get("opaque", "")
         response = adobeResponse(
             username,
@@ -128,7 +127,7 @@ def adobeResponse(
     username: str, password: str, salt: str, challenge: str, clientChallenge: str
 ) -> str:
     """
-    The proof that a password is known.
+    Prove that the password is known.
 
     @param challenge: the server's C{opaque}, or if it gave none its C{challenge}.
     @return: base64, 24 characters.
@@ -141,7 +140,7 @@ def limelightResponse(
     username: str, password: str, application: str, nonce: str, clientNonce: str
 ) -> str:
     """
-    The proof that a password is known.
+    Prove that the password is known.
 
     @param application: with or without a query, which is not hashed.
     @return: hexadecimal, 32 characters.
@@ -155,7 +154,7 @@ def limelightResponse(
 
 
 def _md5(text: str) -> bytes:
-    # It is what the protocol says, not a choice.
+    # The protocol requires it.
     return md5(text.encode("utf-8"), usedforsecurity=False).digest()
 
 

@@ -1,7 +1,7 @@
 """
-How a client comes to its connection: endpoints, TLS, and authentication.
+Connecting to a server: endpoints, TLS, and authentication.
 
-Imports the client's protocol; needs pyOpenSSL only for rtmps.
+Needs pyOpenSSL for rtmps only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    DNSLookupError,
+)
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
@@ -35,11 +39,14 @@ if TYPE_CHECKING:
         IStreamClientEndpoint,
     )
 
+#: The errors with which L{connectRTMP} fails, unless it is cancelled.
+CONNECT_ERRORS = (ClientError, ConnectError, DNSLookupError)
+
 #: Connections that one authentication takes: to learn that it is wanted, to get the
 #: challenge, to answer it.
 AUTHENTICATION_CONNECTIONS = 3
 
-#: What the reasons of a refused authentication mean.
+#: The reasons of a refused authentication, for people.
 _REASONS = {
     "authfailed": "the password is wrong",
     "nosuchuser": "there is no such user",
@@ -82,9 +89,9 @@ def connectRTMP(
     @param tlsOptions: for C{rtmps}, in place of those that trust the system's
         certificates and want the host's name in the server's.
     @param properties: added to those of C{connect}.
-    @return: fires when the server has accepted C{connect}; fails with a L{ClientError
-        <twisted_rtmp.client.errors.ClientError>}, or with a L{ConnectError
-        <twisted.internet.error.ConnectError>} or L{DNSLookupError
+    @return: fires when the server has accepted C{connect}; fails with one of
+        L{CONNECT_ERRORS}: a L{ClientError<twisted_rtmp.client.errors.ClientError>}, or
+        a L{ConnectError<twisted.internet.error.ConnectError>} or L{DNSLookupError
         <twisted.internet.error.DNSLookupError>} if there is no connection.  Cancelling
         it closes the connection.
     """
@@ -114,7 +121,7 @@ def _endpointFor(
     tlsOptions: IOpenSSLClientConnectionCreator | None,
     seconds: float,
 ) -> IStreamClientEndpoint:
-    """The endpoint of a URL's host and port."""
+    """Make the endpoint of a URL's host and port."""
     endpoint = HostnameEndpoint(reactor, url.host, url.port, timeout=seconds)
     if not url.secure:
         return endpoint
@@ -133,7 +140,7 @@ def _endpointFor(
 
 
 def _noHost(url: RTMPURL) -> InvalidURL:
-    return InvalidURL(f"{url.host} cannot be the name of a host")
+    return InvalidURL(f"{url.host} is not a valid host name")
 
 
 async def _connect(
@@ -143,7 +150,7 @@ async def _connect(
     limits: ClientLimits,
     properties: Mapping[str, Any] | None,
 ) -> RTMPClient:
-    """Connect, and again with what the server wants to know."""
+    """Connect, and again with the credentials that the server asks for."""
     query = ""
     for _ in range(AUTHENTICATION_CONNECTIONS):
         factory = _ClientFactory(
@@ -151,7 +158,7 @@ async def _connect(
         )
         try:
             client = cast("RTMPClient", await endpoint.connect(factory))
-        # What an endpoint says of a name that it cannot even look up.
+        # An endpoint's error for a name that it cannot even look up.
         except ValueError as error:
             raise _noHost(url) from error
         except ConnectingCancelledError as error:
@@ -161,10 +168,10 @@ async def _connect(
             await client.accepted
         except ConnectRejected as error:
             client.abort()
-            demand = authmod.demandOf(error.description)
-            if demand is None:
+            challenge = authmod.parseChallenge(error.description)
+            if challenge is None:
                 raise
-            query = _answer(demand, url, error, query)
+            query = _answer(challenge, url, error, query)
         except BaseException:
             # Cancelled, too: nobody else has this connection.
             client.abort()
@@ -175,23 +182,23 @@ async def _connect(
 
 
 def _answer(
-    demand: authmod.Demand, url: RTMPURL, error: ConnectRejected, before: str
+    challenge: authmod.AuthChallenge, url: RTMPURL, error: ConnectRejected, before: str
 ) -> str:
     """
-    The query for the next connection.
+    Make the query for the next connection.
 
-    @raise ConnectUnauthorized: there will be none.
+    @raise ConnectUnauthorized: the challenge cannot be answered.
     """
-    if not demand.known:
-        why = f"it wants an authentication that is not known here ({demand.mod})"
-    elif demand.reason in _REASONS:
-        why = _REASONS[demand.reason]
+    if not challenge.known:
+        why = f"it wants an unknown authentication ({challenge.mod})"
+    elif challenge.reason in _REASONS:
+        why = _REASONS[challenge.reason]
     elif not url.username or not url.password:
         why = "it wants a user name and a password"
-    elif demand.reason not in ("", "needauth"):
-        why = f"its reason is {demand.reason}"
-    elif "&response=" in before or (before and not demand.reason):
-        why = "it does not take the answer to its challenge"
+    elif challenge.reason not in ("", "needauth"):
+        why = f"its reason is {challenge.reason}"
+    elif "&response=" in before or (before and not challenge.reason):
+        why = "it rejects the answer to its challenge"
     else:
-        return authmod.answer(demand, url.application, url.username, url.password)
+        return authmod.answer(challenge, url.application, url.username, url.password)
     raise ConnectUnauthorized(f"Unauthorized: {why}.", code=error.code) from error

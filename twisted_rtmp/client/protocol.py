@@ -1,15 +1,14 @@
 """
-The client's end of one connection: commands, their answers and time limits.
+The client's end of one connection: its commands, its time limits, and its end.
 
-Parses nothing: that is C{wire}'s part.  What is published and played is in C{streams};
-how a connection comes about in C{connecting}.
+What is published and played is in C{streams}; how a connection is made is in
+C{connecting}.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -19,6 +18,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from twisted_rtmp import __version__
+from twisted_rtmp.client.calls import Calls
 from twisted_rtmp.client.errors import (
     ClientError,
     CommandFailed,
@@ -27,11 +27,18 @@ from twisted_rtmp.client.errors import (
     InvalidURL,
     PlayRefused,
     PublishRefused,
-    ServerRefused,
     TimeLimitPassed,
     refusal,
 )
 from twisted_rtmp.client.limits import ClientLimits
+from twisted_rtmp.client.status import (
+    DISCONNECTS,
+    ENDS,
+    STARTS,
+    UNPUBLISHED,
+    ReconnectRequest,
+    Status,
+)
 from twisted_rtmp.client.streams import (
     ClientStream,
     Publication,
@@ -70,120 +77,18 @@ LINGER_SECONDS = 30.0
 #: Chunk stream of C{publish} and C{play}, as ffmpeg and librtmp have it.
 STREAM_CHUNK_STREAM = 8
 
-#: What a player keeps before it plays, in milliseconds, as ffmpeg says it: some
-#: servers send ahead so much.
+#: The time that a player buffers before it plays, in milliseconds, as ffmpeg says it:
+#: some servers send that much ahead.
 BUFFER_MILLISECONDS = 3000
 
-#: What is said of this client in C{connect}: Wowza and Akamai's servers take
-#: publishers whose software calls itself FMLE only.
+#: This client's name in C{connect}: Wowza and Akamai's servers take publishers only
+#: whose software calls itself FMLE.
 FLASH_VERSION = f"FMLE/3.0 (compatible; twisted_rtmp/{__version__})"
 
 #: Codecs of the time before Enhanced RTMP, as ffmpeg and GStreamer announce them.
 #: RTMP 1.0, 7.2.1.1.
 AUDIO_CODECS = 4071.0
 VIDEO_CODECS = 252.0
-
-#: Codes that say no, whatever level they come with.
-_SAYS_NO = (".Rejected", ".Denied", ".BadName", ".Failed", "NotFound", "Unauthorized")
-
-#: Codes that let a stream begin.
-_BEGINS = frozenset(
-    (
-        "NetStream.Publish.Start",
-        "NetStream.Play.Start",
-        "NetStream.Play.PublishNotify",
-    )
-)
-
-#: Codes that end a stream as it should.
-_ENDS = frozenset(
-    (
-        "NetStream.Play.Stop",
-        "NetStream.Play.Complete",
-        "NetStream.Play.UnpublishNotify",
-    )
-)
-
-#: Codes that end the connection.
-_DISCONNECTS = frozenset(
-    ("NetConnection.Connect.Closed", "NetConnection.Connect.AppShutdown")
-)
-
-_UNPUBLISHED = "NetStream.Unpublish.Success"
-
-
-class Status:
-    """
-    What a server says with C{onStatus}.
-
-    @ivar code: such as C{"NetStream.Play.Start"}.
-    @ivar level: C{"status"}, C{"warning"}, C{"error"}, or empty.
-    @ivar description: one sentence, or empty.
-    @ivar streamId: the message stream that it came on.
-    @ivar properties: all of it.
-    """
-
-    __slots__ = ("code", "description", "level", "properties", "streamId")
-
-    def __init__(self, properties: Mapping[str, Any], streamId: int = 0) -> None:
-        self.code = _text(properties.get("code"))
-        self.level = _text(properties.get("level"))
-        self.description = _text(properties.get("description"))
-        self.streamId = streamId
-        self.properties = properties
-
-    @property
-    def saysNo(self) -> bool:
-        """Whether it is a refusal."""
-        return self.level == "error" or self.code.endswith(_SAYS_NO)
-
-    @property
-    def redirect(self) -> str:
-        """The address that the client is sent to, or empty: C{ex.redirect}."""
-        more = self.properties.get("ex")
-        return _text(more.get("redirect")) if isinstance(more, dict) else ""
-
-    def refusal(self, otherwise: type[ServerRefused]) -> ServerRefused:
-        """The error for it; see L{refusal}."""
-        return refusal(self.code, self.description, otherwise, self.redirect)
-
-
-@dataclass(frozen=True)
-class ReconnectRequest:
-    """
-    What a server that is to be left, or would rather not have us, asks for.
-
-    @ivar url: where to connect to: the stream's address at the other server, or the
-        one that there was.
-    @ivar description: one sentence, or empty.
-    """
-
-    url: RTMPURL
-    description: str = ""
-
-
-class _Call:
-    """
-    A command that the server has not answered yet.
-
-    @ivar due: when it is too late, in the clock's seconds.
-    @ivar answer: what fires with the answer, or L{None} where a stream waits.
-    @ivar stream: what waits for an C{onStatus} instead.
-    """
-
-    __slots__ = ("answer", "due", "name", "stream")
-
-    def __init__(
-        self,
-        name: str,
-        due: float,
-        answer: Deferred[Command] | None = None,
-        stream: ClientStream | None = None,
-    ) -> None:
-        self.name = name
-        self.due = due
-        self.answer = answer
-        self.stream = stream
 
 
 class RTMPClient(Link):
@@ -193,14 +98,13 @@ class RTMPClient(Link):
 
     Several streams may be published and played on it at once.
 
-    @ivar url: what it was made for.
-    @ivar properties: what the server said of itself in answer to C{connect}: the
-        command object and the information in one.
+    @ivar url: the address that it was made for.
+    @ivar properties: the server's own, from its answer to C{connect}: the command
+        object and the information in one.
     @ivar statusReceived: called with each L{Status}, before it is acted upon.
-    @ivar reconnectRequest: what the server has asked for last, or L{None}.
-    @ivar reconnectRequested: called with each L{ReconnectRequest}: the server wishes
-        that this client connects anew, and serves it until it does.  Nothing else
-        is done about it here.
+    @ivar reconnectRequest: the server's newest request, or L{None}.
+    @ivar reconnectRequested: called with each L{ReconnectRequest}.  The server goes on
+        serving this connection, and nothing else is done about it here.
     """
 
     def __init__(
@@ -234,7 +138,7 @@ class RTMPClient(Link):
         self._limits = limits
         self._query = query
         self._moreProperties = dict(properties or {})
-        self._calls: dict[float, _Call] = {}
+        self._calls = Calls(clock, limits.commandSeconds)
         self._lastTransaction = 0
         self._streams: dict[int, ClientStream] = {}
         self._farewell = math.inf
@@ -287,7 +191,7 @@ class RTMPClient(Link):
         ).addCallbacks(self._connectAnswered, self._connectFailed)
 
     def _connectAnswered(self, command: Command) -> None:
-        status = Status(_information(command))
+        status = Status.fromCommand(command)
         if status.saysNo:
             self._connectRefused(status)
             return
@@ -300,7 +204,7 @@ class RTMPClient(Link):
         self.accepted.callback(None)
 
     def _connectFailed(self, failure: Failure) -> None:
-        """The answer is an error, or there is none: then the connection has ended."""
+        """Fail for an error; without an answer the connection has ended already."""
         failure.trap(ClientError)
         error = failure.value
         if isinstance(error, CommandFailed):
@@ -311,7 +215,7 @@ class RTMPClient(Link):
     def _connectRefused(self, status: Status) -> None:
         self._fail(status.refusal(ConnectRejected))
 
-    # What the user asks for
+    # For the user
 
     def publish(
         self, name: str | None = None, kind: str = "live"
@@ -325,18 +229,18 @@ class RTMPClient(Link):
         @return: fires when the server takes it; fails with a L{PublishRefused} or
             another L{ClientError}.  Cancelling it closes the connection.
         """
-        return Deferred.fromCoroutine(self._publish(self._nameOf(name), kind))
+        return Deferred.fromCoroutine(self._publish(self._name(name), kind))
 
     async def _publish(self, name: str, kind: str) -> Publication:
         self._checkConnected()
-        # Servers answer these or not, and nothing follows from it.
+        # Servers may answer these; it makes no difference.
         self._tell("releaseStream", None, name)
         self._tell("FCPublish", None, name)
         streamId = await self._createStream()
         publication = Publication(self, streamId, name, CHUNK_SIZE)
         self._askFor(publication, "publish", name, kind)
         await publication.started
-        self.log.info("{peer} takes a stream of {url}", peer=self.peer, url=self.url)
+        self.log.info("publishing to {url} ({peer})", peer=self.peer, url=self.url)
         return publication
 
     def play(
@@ -353,7 +257,7 @@ class RTMPClient(Link):
         @return: fires when the server begins; fails with a L{PlayRefused} or another
             L{ClientError}.  Cancelling it closes the connection.
         """
-        return Deferred.fromCoroutine(self._play(self._nameOf(name), sink, start))
+        return Deferred.fromCoroutine(self._play(self._name(name), sink, start))
 
     async def _play(self, name: str, sink: IMediaSink, start: float) -> Subscription:
         self._checkConnected()
@@ -369,10 +273,10 @@ class RTMPClient(Link):
         )
         self.flush()
         await subscription.started
-        self.log.info("{peer} gives a stream of {url}", peer=self.peer, url=self.url)
+        self.log.info("playing from {url} ({peer})", peer=self.peer, url=self.url)
         return subscription
 
-    def _nameOf(self, name: str | None) -> str:
+    def _name(self, name: str | None) -> str:
         return self.url.name if name is None else name
 
     def _checkConnected(self) -> None:
@@ -383,15 +287,17 @@ class RTMPClient(Link):
         command = await self._ask("createStream", None)
         streamId = command.argument(1)
         if not isinstance(streamId, (int, float)) or not 0 < streamId < 1 << 32:
-            raise CommandFailed("The server answers createStream without a stream.")
+            raise CommandFailed("The server's answer to createStream has no stream id.")
         if int(streamId) in self._streams:
-            raise CommandFailed("The server answers createStream with one in use.")
+            raise CommandFailed(
+                "The server's answer to createStream has a stream id in use."
+            )
         return int(streamId)
 
     def disconnect(self) -> Deferred[None]:
         """
-        End what is published and played, then the connection, and lose nothing that
-        has been sent.
+        End the publications and subscriptions, then the connection, and lose nothing
+        that has been sent.
 
         @return: fires when it has ended; never fails.
         """
@@ -442,8 +348,8 @@ class RTMPClient(Link):
 
     def giveUp(self, waiting: Deferred[Any]) -> None:
         """
-        Cancel what is waited for: there is no way to tell the server but to end the
-        connection.
+        Cancel a Deferred that waits for the server: there is no way to tell it but to
+        end the connection.
         """
         waiting.errback(CancelledError())
         self.abort()
@@ -484,22 +390,20 @@ class RTMPClient(Link):
             with what ended the connection.
         """
         answer: Deferred[Command] = Deferred(self.giveUp)
-        due = self.seconds() + self._limits.commandSeconds
-        self._calls[self._tell(name, *arguments)] = _Call(name, due, answer)
+        self._calls.add(self._tell(name, *arguments), name, answer)
         self.setTimer()
         return answer
 
     def _askFor(self, stream: ClientStream, name: str, *arguments: object) -> None:
         """Send C{publish} or C{play}, which C{onStatus} answers."""
         self._streams[stream.streamId] = stream
-        due = self.seconds() + self._limits.commandSeconds
         tid = self._tell(name, None, *arguments, streamId=stream.streamId)
-        self._calls[tid] = _Call(name, due, stream=stream)
+        self._calls.add(tid, name, stream=stream)
         stream.transactionId = tid
         self.setTimer()
 
     def _refuse(self, stream: ClientStream, status: Status) -> None:
-        """The server does not let a stream begin, or go on."""
+        """End a stream that the server does not let start, or go on."""
         if isinstance(stream, Subscription):
             stream.code = status.code
             error = status.refusal(PlayRefused)
@@ -508,7 +412,7 @@ class RTMPClient(Link):
         self.deleteStream(stream)
         stream.end(error)
 
-    # What a stream asks for
+    # For its streams
 
     def deleteStream(self, stream: ClientStream) -> None:
         """Let the server forget a message stream.  RTMP 1.0, 7.2.2.3."""
@@ -518,7 +422,7 @@ class RTMPClient(Link):
         """End a publication at the server: as ffmpeg, OBS and GStreamer do it."""
         told = self._ask("FCUnpublish", None, publication.name)
         # Many servers do not answer.
-        self._calls[float(self._lastTransaction)].due = math.inf
+        self._calls.waitForEver(float(self._lastTransaction))
         self.deleteStream(publication)
 
         def over(_: object) -> None:
@@ -530,53 +434,39 @@ class RTMPClient(Link):
         told.addBoth(over)
         publication.whenEnded().addCallback(over)
 
-    def streamBegan(self, stream: ClientStream) -> None:
-        """A stream has begun: nothing is awaited for it."""
-        self._calls.pop(stream.transactionId, None)
+    def streamStarted(self, stream: ClientStream) -> None:
+        """Await nothing for a stream any more."""
+        self._calls.forget(stream.transactionId)
         self.setTimer()
 
     def streamEnded(self, stream: ClientStream) -> None:
-        """A stream is over: forget it."""
+        """Forget a stream."""
         self._streams.pop(stream.streamId, None)
         self.receivers.pop(stream.streamId, None)
-        self._calls.pop(stream.transactionId, None)
+        self._calls.forget(stream.transactionId)
 
-    # What the server says
+    # From the server
 
     def commandReceived(self, command: Command) -> None:
         name = command.name
         if name in ("_result", "_error"):
-            self._answered(command)
+            stream = self._calls.answered(command)
+            if stream is not None:
+                self._refuse(stream, Status.fromCommand(command))
         elif name == "onStatus":
-            self._status(Status(_information(command), command.streamId))
+            self._status(Status.fromCommand(command))
         elif name == "onFCUnpublish":
             for stream in list(self._streams.values()):
                 if stream.state is StreamState.LEAVING:
                     stream.end(None)
         elif name == "onBWDone":
-            # Flash Media Server measures the way to us; it wants to be asked.
+            # Flash Media Server measures the bandwidth when it is asked to.
             self._tell("_checkbw", None)
         elif name == "close":
             self._fail(ConnectionEnded("The server closes the connection."))
         elif command.transactionId:
             # Such as _onbwcheck: some servers wait for an answer.
             self.wire.sendCommand("_result", command.transactionId, None, None)
-
-    def _answered(self, command: Command) -> None:
-        call = self._calls.get(command.transactionId)
-        if call is None:
-            return
-        failed = command.name == "_error"
-        if call.answer is not None:
-            del self._calls[command.transactionId]
-            if failed:
-                call.answer.errback(
-                    Status(_information(command)).refusal(CommandFailed)
-                )
-            else:
-                call.answer.callback(command)
-        elif failed and call.stream is not None:
-            self._refuse(call.stream, Status(_information(command)))
 
     def _status(self, status: Status) -> None:
         for told in list(self.statusReceived):
@@ -589,20 +479,20 @@ class RTMPClient(Link):
             if self.phase is Phase.CONNECTING:
                 if status.saysNo:
                     self._connectRefused(status)
-            elif status.saysNo or code in _DISCONNECTS:
+            elif status.saysNo or code in DISCONNECTS:
                 why = status.description or "The server closes the connection."
                 self._fail(ConnectionEnded(why, code=code))
             return
-        stream = self._streamOf(status.streamId)
+        stream = self._findStream(status.streamId)
         if stream is None:
             return
         if status.saysNo:
             self._refuse(stream, status)
-        elif code in _BEGINS:
-            stream.begin()
-        elif code in _ENDS and isinstance(stream, Subscription):
-            self._endOf(stream, code)
-        elif code == _UNPUBLISHED and isinstance(stream, Publication):
+        elif code in STARTS:
+            stream.start()
+        elif code in ENDS and isinstance(stream, Subscription):
+            self._endPlay(stream, code)
+        elif code == UNPUBLISHED and isinstance(stream, Publication):
             if stream.state is StreamState.LEAVING:
                 stream.end(None)
             else:
@@ -610,9 +500,9 @@ class RTMPClient(Link):
 
     def _reconnectRequested(self, status: Status) -> None:
         """
-        The server wishes that we connect anew.  E-RTMP v2, Reconnect Request.
+        Take a request to connect again.  E-RTMP v2, Reconnect Request.
 
-        What makes no sense is logged and passed over; we stay.
+        An invalid one is logged and ignored.
         """
         reference = status.properties.get("tcUrl", "")
         try:
@@ -623,14 +513,14 @@ class RTMPClient(Link):
             url = self.url.redirected(reference)
         except InvalidURL as error:
             self.log.warn(
-                "{url}: a request to connect anew is passed over: {why}",
+                "{url}: a reconnect request is ignored: {why}",
                 url=str(self.url),
                 why=str(error),
             )
             return
         request = ReconnectRequest(url, status.description)
         self.log.info(
-            "{url} asks to connect anew{where}{why}",
+            "{url} asks to reconnect{where}{why}",
             url=str(self.url),
             where="" if url == self.url else f", to {url}",
             why=f": {printable(request.description)}" if request.description else "",
@@ -639,10 +529,10 @@ class RTMPClient(Link):
         for told in list(self.reconnectRequested):
             told(request)
 
-    def _streamOf(self, streamId: int) -> ClientStream | None:
+    def _findStream(self, streamId: int) -> ClientStream | None:
         """
-        The stream that a status is about.  Some servers say it on message stream 0:
-        then it is the one that waits for it, or the only one.
+        Find the stream that a status is about.  Some servers send it on message stream
+        0: then it is for the one that waits for it, or the only one.
         """
         stream = self._streams.get(streamId)
         if stream is not None or not self._streams:
@@ -653,25 +543,25 @@ class RTMPClient(Link):
             return starting[0]
         return streams[0] if len(streams) == 1 else None
 
-    def _endOf(self, stream: Subscription, code: str) -> None:
-        """A stream that is played is over, as it should be."""
+    def _endPlay(self, stream: Subscription, code: str) -> None:
+        """End a subscription whose stream has ended as it should."""
         stream.code = code
         self.deleteStream(stream)
         stream.end(None)
 
     def playStatus(self, subscription: Subscription, payload: bytes) -> None:
-        """An C{onPlayStatus}, which comes as a data message."""
+        """Take an C{onPlayStatus}, which is a data message."""
         values = amf0.decode(payload)
         if isinstance(values[-1], dict):
-            code = _text(values[-1].get("code"))
-            if code in _ENDS:
-                self._endOf(subscription, code)
+            code = Status(values[-1]).code
+            if code in ENDS:
+                self._endPlay(subscription, code)
 
     def userControlReceived(self, event: UserControl) -> None:
         if event.eventType == UserControlType.STREAM_EOF:
             stream = self._streams.get(event.value)
             if isinstance(stream, Subscription) and stream.state is StreamState.ACTIVE:
-                self._endOf(stream, "")
+                self._endPlay(stream, "")
 
     def strayMessage(self, message: Message) -> None:
         # ffmpeg as a server sends its media on message stream 0.
@@ -695,14 +585,14 @@ class RTMPClient(Link):
 
     def _limit(self) -> tuple[float, str, float]:
         """
-        What is to happen next at the latest.
+        Find the limit that is due next.
 
-        @return: when, in the clock's time; what has been waited for in vain, then; how
-            long, in seconds.
+        @return: the clock's time, in seconds; what the server has not done by then; the
+            time that it has for that, in seconds.
         """
         limits = self._limits
         if self._farewell != math.inf:
-            # As long as it says anything it may still be reading.
+            # As long as it sends anything it may still be reading.
             when = max(self._farewell, self._heard + limits.farewellSeconds)
             return min(when, self._farewell + LINGER_SECONDS), "", 0.0
         if self.phase is not Phase.CONNECTED:
@@ -711,11 +601,9 @@ class RTMPClient(Link):
                 "the server's answer",
                 limits.connectSeconds,
             )
-        when, why, seconds = math.inf, "", limits.commandSeconds
-        for call in self._calls.values():
-            if call.due < when:
-                when, why = call.due, f"the answer to {call.name}"
-        # A server is not silent while it is not heard; a pace holds for an instant.
+        when, name = self._calls.nextDue()
+        why, seconds = f"the answer to {name}", limits.commandSeconds
+        # A server that is not read from is not silent; a pace holds for an instant.
         if limits.silenceSeconds and not self._holds - {(Hold.PACE, None)}:
             for receiver in self.receivers.values():
                 # 0 as long as it has not begun.
@@ -744,7 +632,7 @@ class RTMPClient(Link):
         self._fail(ConnectionEnded(f"Protocol error: {error}{rule}", clean=False))
 
     def _failWith(self, error: ClientError) -> None:
-        """Note why the connection ends; the first reason is the one."""
+        """Note why the connection ends; the first reason counts."""
         if self._error is None:
             self._error = error
 
@@ -755,41 +643,38 @@ class RTMPClient(Link):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.phase is not Phase.CLOSING and not self._wanted:
-            self._failWith(_endOf(reason))
+            self._failWith(_errorFor(reason))
         super().connectionLost(reason)
         self.log.info(
             "connection to {url} has ended: {why}",
             url=str(self.url),
             why="closed" if self._error is None else str(self._error),
         )
-        # One by one: who is told may cancel what another waits for.
+        # One by one: a callback may cancel what another one waits for.
         while self._waiting:
             self._waiting.pop(0).callback(self._error)
 
     def ending(self) -> None:
-        """Tell all who wait, and end the streams."""
+        """End the streams, and let all that wait know."""
         error = self._error or ConnectionEnded("The connection is closed.")
         if not self.accepted.called:
             self.accepted.errback(error)
         for stream in list(self._streams.values()):
             stream.end(self._error)
-        calls, self._calls = self._calls, {}
-        for call in calls.values():
-            if call.answer is not None and not call.answer.called:
-                call.answer.errback(error)
+        self._calls.fail(error)
 
 
-def _endOf(reason: Failure) -> ClientError:
-    """The error for the end of a transport."""
+def _errorFor(reason: Failure) -> ClientError:
+    """Make the error for the end of a transport."""
     if reason.check(ConnectionDone):
         return ConnectionEnded("The server has closed the connection.")
     if reason.check(ConnectionAborted):
         return ConnectionEnded("The connection was aborted.", clean=False)
-    return ConnectionEnded(f"The connection is lost: {_reasonOf(reason)}", clean=False)
+    return ConnectionEnded(f"The connection is lost: {_describe(reason)}", clean=False)
 
 
-def _reasonOf(reason: Failure) -> str:
-    """Why a transport ended, in a few words."""
+def _describe(reason: Failure) -> str:
+    """Say in a few words why a transport ended."""
     module = getattr(reason.type, "__module__", "")
     if module.startswith("OpenSSL"):
         # [('SSL routines', '', 'certificate verify failed')]
@@ -800,18 +685,3 @@ def _reasonOf(reason: Failure) -> str:
     if module.startswith("service_identity"):
         return "TLS: the server's certificate is not for this host."
     return printable(reason.getErrorMessage())
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _information(command: Command) -> Mapping[str, Any]:
-    """The object of an C{onStatus} or of an answer that has a code."""
-    found: Mapping[str, Any] = {}
-    for argument in reversed(command.arguments):
-        if isinstance(argument, dict):
-            if "code" in argument:
-                return argument
-            found = found or argument
-    return found

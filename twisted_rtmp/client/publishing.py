@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from twisted.internet.task import deferLater
 
+from twisted_rtmp.client.mover import SuccessiveTimes
 from twisted_rtmp.flv.metadata import lastingProperties
 from twisted_rtmp.flv.tags import FLVReader
 from twisted_rtmp.media.cuts import Cuts
-from twisted_rtmp.media.flags import (
-    MALFORMED,
-    METADATA,
-    MULTICHANNEL,
-    SEQUENCE_HEADER,
-)
+from twisted_rtmp.media.flags import MALFORMED, METADATA, SEQUENCE_HEADER
 from twisted_rtmp.media.metadata import isMetadata, propertiesOf
-from twisted_rtmp.media.parts import trackIdsOf
+from twisted_rtmp.media.parts import headerKey
 from twisted_rtmp.media.payloads import flagsOf
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
@@ -40,10 +36,6 @@ WRITE_SIZE = 64 * 1024
 #: cut or joined has holes of hours in its time.
 MAX_PAUSE = 10_000
 
-#: Between the last frame and the first of the next round, in milliseconds: one of 25 a
-#: second.  A file does not tell how long its last frame lasts.
-FRAME_MILLISECONDS = 40
-
 _DATA: int = MessageType.DATA_AMF0
 _VIDEO: int = MessageType.VIDEO
 _SENT = frozenset((int(MessageType.AUDIO), int(MessageType.VIDEO), _DATA))
@@ -53,7 +45,7 @@ def readMessages(file: BinaryIO) -> Iterator[Message]:
     """
     Read the tags of an FLV file.
 
-    Of its metadata, what is about the file is left out: duration, index, sizes.
+    Facts about the file are left out of its metadata: duration, index, sizes.
 
     @raise FLVError: this is not FLV, or it ends within a tag; what came before has been
         given out.
@@ -108,13 +100,11 @@ class FilePublisher:
         self._publication = publication
         self._path = path
         self._speed = speed
-        self._offset = 0  # of this round's timestamps, in milliseconds
-        self._first: int | None = None  # frame's timestamp in the file
-        self._last: int | None = None  # the same
-        self._end = 0  # the largest timestamp that was sent
-        self._began = 0.0
+        self._times = SuccessiveTimes()
+        self._last: int | None = None  # frame's timestamp in the file
+        self._startedAt = 0.0
         self._pending: list[bytes] = []
-        self._pendingSize = 0
+        self._pendingBytes = 0
         # The newest header of each kind, for a server that has not had them.
         self._headers: dict[tuple[int, ...], Message] = {}
         self._cuts = Cuts()
@@ -129,7 +119,7 @@ class FilePublisher:
         @raise ClientError: the server does not take it any more.
         @raise OSError: the file cannot be read.
         """
-        self._began = self._clock.seconds()
+        self._startedAt = self._clock.seconds()
         while True:
             before = self.messages
             with open(self._path, "rb") as file:
@@ -140,22 +130,14 @@ class FilePublisher:
                     self._flush()
             if self.messages == before or not again():
                 return
-            self._offset = self._end + FRAME_MILLISECONDS - (self._first or 0)
+            self._times.streamFollows()
             self._last = None
 
     async def _send(self, message: Message) -> None:
         """Send a message when it is due and the server takes it."""
-        time = message.timestamp
         if message.typeId != _DATA:
-            if self._first is None:
-                self._first = time
-            await self._wait(time)
-        if self._offset:
-            # Headers before the first frame may have any time; now they are in
-            # the middle of a stream.
-            time = max(time, self._first or 0) + self._offset
-            message.timestamp = time
-        self._end = max(self._end, time)
+            await self._wait(message.timestamp)
+        self._times.place(message)
         message.flags = flagsOf(message.typeId, message.payload)
         if self.move is not None and self._cuts.mayBegin(message):
             await self._go(self.move)
@@ -163,7 +145,7 @@ class FilePublisher:
         self._write(message)
         self.messages += 1
         self.sent += len(message.payload)
-        if self._pendingSize >= WRITE_SIZE:
+        if self._pendingBytes >= WRITE_SIZE:
             self._flush()
             # The reactor is to have its turn, too.
             await deferLater(self._clock, 0)
@@ -172,7 +154,7 @@ class FilePublisher:
     def _write(self, message: Message) -> None:
         data = self._publication.packaging.encode(message)
         self._pending.append(data)
-        self._pendingSize += len(data)
+        self._pendingBytes += len(data)
 
     # Continuing elsewhere
 
@@ -181,22 +163,20 @@ class FilePublisher:
         self.move = None
         self._flush()
         self._publication = await move()
+        time = self._times.newest
         for header in self._headers.values():
-            self._write(Message(header.typeId, self._end, 0, header.payload))
+            self._write(Message(header.typeId, time, 0, header.payload))
 
     def _note(self, message: Message) -> None:
         """Keep what decoders need."""
-        typeId, payload = message.typeId, message.payload
-        if typeId == _DATA:
+        if message.typeId == _DATA:
             if isMetadata(message):
-                self._headers[typeId,] = message
+                self._headers[_DATA,] = message
             return
         flags = message.flags
         self._cuts.messagePassed(message)
-        kind = flags & (SEQUENCE_HEADER | METADATA | MULTICHANNEL)
-        if kind and not flags & MALFORMED:
-            key = (typeId, kind, *trackIdsOf(typeId, payload, flags))
-            self._headers[key] = message
+        if flags & (SEQUENCE_HEADER | METADATA) and not flags & MALFORMED:
+            self._headers[headerKey(message)] = message
 
     async def _wait(self, time: int) -> None:
         """
@@ -216,7 +196,7 @@ class FilePublisher:
             return
         self.time += step
         if self._speed:
-            due = self._began + self.time / 1000 / self._speed
+            due = self._startedAt + self.time / 1000 / self._speed
             seconds = due - self._clock.seconds()
             if seconds > 0:
                 self._flush()
@@ -227,4 +207,4 @@ class FilePublisher:
         if self._pending:
             self._publication.writeMedia(b"".join(self._pending))
             self._pending = []
-            self._pendingSize = 0
+            self._pendingBytes = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IPushProducer
@@ -13,6 +13,7 @@ from zope.interface import implementer
 from twisted_rtmp.client.errors import ClientError, ConnectionEnded
 from twisted_rtmp.link import Hold
 from twisted_rtmp.live.packaging import RTMPPackaging
+from twisted_rtmp.states import Stateful
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import MessageType
@@ -21,12 +22,13 @@ from twisted_rtmp.wire.messages import Message
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from twisted_rtmp.client.protocol import RTMPClient
+    from twisted.logger import Logger
+
     from twisted_rtmp.interfaces import IMediaSink
 
 _DATA: int = MessageType.DATA_AMF0
 
-#: Data messages that are about the playing and not of the stream, by their beginning.
+#: The beginnings of data messages that are about playing and not part of the stream.
 _SAMPLE_ACCESS = b"\x02\x00\x11|RtmpSampleAccess"
 _DATA_STATUS = b"\x02\x00\x08onStatus"
 _PLAY_STATUS = b"\x02\x00\x0conPlayStatus"
@@ -35,7 +37,7 @@ _OF_THE_PLAYING = (_SAMPLE_ACCESS, _DATA_STATUS, _PLAY_STATUS)
 
 
 class StreamState(Enum):
-    """Where a publication or subscription stands."""
+    """The state of a publication or subscription."""
 
     STARTING = "the server has not answered yet"
     ACTIVE = "media flow"
@@ -52,21 +54,73 @@ TRANSITIONS = {
 }
 
 
-class ClientStream:
+class StreamOwner(Protocol):
+    """
+    The connection of a stream, as far as the stream needs it.
+
+    @ivar peer: the server's address, for log lines.
+    @ivar congested: whether the server takes less than it is given.
+    @ivar log: the connection's log.
+    """
+
+    peer: str
+    congested: bool
+    log: Logger
+
+    def seconds(self) -> float:
+        """Read the clock, in seconds."""
+
+    def streamStarted(self, stream: ClientStream) -> None:
+        """Await nothing for a stream any more."""
+
+    def streamEnded(self, stream: ClientStream) -> None:
+        """Forget a stream."""
+
+    def deleteStream(self, stream: ClientStream) -> None:
+        """Let the server forget a message stream."""
+
+    def unpublish(self, publication: Publication) -> None:
+        """End a publication at the server; call its C{end} when it knows."""
+
+    def playStatus(self, subscription: Subscription, payload: bytes) -> None:
+        """Take an C{onPlayStatus}."""
+
+    def writeMedia(self, data: bytes) -> None:
+        """Send whole messages."""
+
+    def hold(self, reason: Hold, holder: object) -> None:
+        """Read nothing for a reason, until that is released."""
+
+    def release(self, reason: Hold, holder: object) -> None:
+        """Read on, if there is no other reason not to."""
+
+    def giveUp(self, waiting: Deferred[Any]) -> None:
+        """Cancel a Deferred that waits for the server, and end the connection."""
+
+    def disconnect(self) -> Deferred[None]:
+        """End all streams, then the connection."""
+
+    def abort(self, why: str) -> None:
+        """End the connection at once, for a reason."""
+
+
+class ClientStream(Stateful[StreamState]):
     """
     A message stream of a client's connection.
 
     @ivar client: the connection.
     @ivar streamId: the message stream id.
-    @ivar name: what the server was asked for; not for logs, since it may be a key.
+    @ivar name: the name that the server was asked for; not for logs, since it may be
+        a key.
     @ivar peer: the server's address, for log lines.
-    @ivar state: where it stands.
     @ivar heard: when audio or video came last, in the clock's seconds.
-    @ivar transactionId: of the command that it began with.
-    @ivar started: fires when the server lets it begin; fails if it does not.
+    @ivar transactionId: of the command that started it.
+    @ivar started: fires when the server lets it start; fails if it does not.
     """
 
-    def __init__(self, client: RTMPClient, streamId: int, name: str) -> None:
+    transitions = TRANSITIONS
+
+    def __init__(self, client: StreamOwner, streamId: int, name: str) -> None:
         self.client = client
         self.streamId = streamId
         self.name = name
@@ -100,16 +154,16 @@ class ClientStream:
 
     # For the connection
 
-    def begin(self) -> None:
-        """The server lets it begin."""
+    def start(self) -> None:
+        """Take note that the server lets it start."""
         if self.state is StreamState.STARTING:
             self._enter(StreamState.ACTIVE)
             self.heard = self.client.seconds()
-            self.client.streamBegan(self)
+            self.client.streamStarted(self)
             self.started.callback(None)
 
     def end(self, error: ClientError | None) -> None:
-        """It is over."""
+        """Take note of the end."""
         if self.state is StreamState.ENDED:
             return
         before = self.state
@@ -128,17 +182,11 @@ class ClientStream:
         raise NotImplementedError
 
     def _finish(self) -> None:
-        """Nothing more is to be done: tell who waits."""
+        """Fire the Deferreds that wait for the end: all has been done."""
         self._over = True
-        # One by one: who is told may cancel what another waits for.
+        # One by one: a callback may cancel what another one waits for.
         while self._waiting:
             self._waiting.pop(0).callback(self._error)
-
-    def _enter(self, state: StreamState) -> None:
-        """The only place that changes the state."""
-        if state not in TRANSITIONS[self.state]:
-            raise AssertionError(f"{self.state} does not lead to {state}")
-        self.state = state
 
 
 class Publication(ClientStream):
@@ -155,7 +203,7 @@ class Publication(ClientStream):
     """
 
     def __init__(
-        self, client: RTMPClient, streamId: int, name: str, chunkSize: int
+        self, client: StreamOwner, streamId: int, name: str, chunkSize: int
     ) -> None:
         super().__init__(client, streamId, name)
         self.packaging = RTMPPackaging(streamId, chunkSize, setDataFrame=True)
@@ -176,7 +224,7 @@ class Publication(ClientStream):
         """
         Send an audio, video or data message at its own time, on this stream.
 
-        What is sent after the end goes nowhere.
+        After the end nothing is sent.
 
         @raise UsageError: its payload does not fit a message.
         """
@@ -193,7 +241,7 @@ class Publication(ClientStream):
         self.send(Message(_DATA, timestamp, self.streamId, payload))
 
     def writeMedia(self, data: bytes) -> None:
-        """Send what L{packaging} has encoded."""
+        """Send messages that L{packaging} has encoded."""
         if self.state is StreamState.ACTIVE:
             self.client.writeMedia(data)
 
@@ -216,8 +264,8 @@ class Publication(ClientStream):
         """
         End the publication behind all that has been sent; the connection stays.
 
-        @return: fires when the server has said that it knows, or has had its time to,
-            or is gone.
+        @return: fires when the server has confirmed it, or has had its time to, or is
+            gone.
         """
         if self.state is StreamState.ACTIVE:
             self._enter(StreamState.LEAVING)
@@ -236,24 +284,24 @@ class Publication(ClientStream):
     # For the connection
 
     def ready(self) -> None:
-        """The server has taken what was queued for it."""
+        """Take note that the server has taken all that was queued for it."""
         waiting, self._ready = self._ready, []
         for deferred in waiting:
             deferred.callback(None)
         if self.drained is not None and self.state is StreamState.ACTIVE:
             self.drained()
 
-    # What a player tells
+    # For a player
 
     def streamStarted(self, player: object, stream: object, again: bool) -> None:
-        """The stream is there; the server need not be told."""
+        """Send nothing: the server learns of the stream by its messages."""
 
     def streamEnded(self, player: object) -> None:
-        """All has been handed over: end the publication."""
+        """End the publication behind all that has been sent."""
         self.close()
 
     def abort(self, why: str) -> None:
-        """The server is too far behind: end the connection at once."""
+        """End the connection at once: the server is too far behind."""
         self.client.abort(why)
 
 
@@ -262,8 +310,8 @@ class Subscription(ClientStream):
     """
     A stream that this client plays.
 
-    Pausing it stops reading from the connection, so that TCP slows the server down;
-    that holds for everything else on the connection too.
+    Pausing it stops all reading from the connection, so that TCP slows the server
+    down.
 
     @ivar code: the server's code for the end, such as
         C{"NetStream.Play.UnpublishNotify"}; empty where it gave none.
@@ -271,20 +319,20 @@ class Subscription(ClientStream):
     """
 
     def __init__(
-        self, client: RTMPClient, streamId: int, name: str, sink: IMediaSink
+        self, client: StreamOwner, streamId: int, name: str, sink: IMediaSink
     ) -> None:
         super().__init__(client, streamId, name)
         self.code = ""
         self.messages = 0
         self._sink = sink
 
-    # What the connection gives
+    # For the connection
 
     def messageReceived(self, message: Message) -> None:
         """Hand a message to the sink."""
         if self.state is StreamState.STARTING:
-            # Not every server says that it begins.
-            self.begin()
+            # Not every server says that it starts.
+            self.start()
         if self.state is not StreamState.ACTIVE:
             return
         if message.typeId == _DATA and message.payload.startswith(_OF_THE_PLAYING):
@@ -300,7 +348,7 @@ class Subscription(ClientStream):
         # An application's sink must not keep others from learning of the end.
         stored.addErrback(
             lambda failure: self.client.log.failure(
-                "{peer}: a sink did not end well", failure, peer=self.peer
+                "{peer}: a sink failed at its end", failure, peer=self.peer
             )
         )
         stored.addCallback(lambda _: ClientStream._finish(self))
@@ -308,7 +356,7 @@ class Subscription(ClientStream):
     # For the user
 
     def pauseProducing(self) -> None:
-        """Read nothing until L{resumeProducing}; some messages may be under way."""
+        """Read nothing until L{resumeProducing}; some messages may still come."""
         if self.state is not StreamState.ENDED:
             self.client.hold(Hold.SINK, self)
 
@@ -317,7 +365,7 @@ class Subscription(ClientStream):
         self.client.release(Hold.SINK, self)
 
     def stopProducing(self) -> None:
-        """The sink is gone: end it."""
+        """End it: the sink is gone."""
         self.close()
 
     def close(self) -> Deferred[None]:
@@ -334,4 +382,4 @@ class Subscription(ClientStream):
 
 
 def _nothing(result: object) -> None:
-    """The end is all that was asked for."""
+    """Drop a result: only the end was waited for."""

@@ -22,9 +22,8 @@ from twisted_rtmp.live.policy import Policy
 from twisted_rtmp.live.timeline import GAP_MILLISECONDS, NEVER, MediaTime, Timeline
 from twisted_rtmp.live.tracks import Track, Tracks
 from twisted_rtmp.media import payloads as media
-from twisted_rtmp.media.exheader import codecNumber
 from twisted_rtmp.media.metadata import propertiesOf
-from twisted_rtmp.media.parts import trackIdsOf
+from twisted_rtmp.media.parts import headerKey
 from twisted_rtmp.media.payloads import audioFlags, videoFlags
 from twisted_rtmp.names import printable
 from twisted_rtmp.wire import amf0
@@ -55,20 +54,6 @@ _NO_FRAME = -NEVER
 
 _AUDIO: int = MessageType.AUDIO
 _VIDEO: int = MessageType.VIDEO
-
-
-def _headerKey(message: Message) -> tuple[int, ...]:
-    """What a later header must have in common with this one to replace it."""
-    typeId = message.typeId
-    flags = message.flags
-    kind = flags & (_HEADER | media.MULTICHANNEL)
-    if flags & media.FOREIGN:
-        # Of one track for each codec, as far as can be known.
-        fourCC = codecNumber(media.parseVideo(message.payload).codec)
-        return typeId, kind, -1, fourCC
-    if not flags & media.MULTITRACK:
-        return typeId, kind
-    return typeId, kind, *trackIdsOf(typeId, message.payload, flags)
 
 
 class Publisher(Protocol):
@@ -227,7 +212,7 @@ class LiveStream:
                     self._tracks.numbered(message)
             if flags & _HEADER:
                 headers = self._headers
-                headers[_headerKey(message)] = message
+                headers[headerKey(message)] = message
                 if len(headers) > MAX_HEADERS:
                     del headers[next(iter(headers))]
         self._passOn(message)

@@ -19,8 +19,22 @@ from twisted_rtmp.media.audio import (
     audioFlags,
     parseAudio,
 )
-from twisted_rtmp.media.exheader import TIMED, MultitrackType, readModEx
-from twisted_rtmp.media.flags import EMPTY, MALFORMED, MOD_EX, MULTITRACK
+from twisted_rtmp.media.exheader import (
+    TIMED,
+    MultitrackType,
+    codecNumber,
+    readModEx,
+)
+from twisted_rtmp.media.flags import (
+    EMPTY,
+    FOREIGN,
+    MALFORMED,
+    METADATA,
+    MOD_EX,
+    MULTICHANNEL,
+    MULTITRACK,
+    SEQUENCE_HEADER,
+)
 from twisted_rtmp.media.video import (
     FrameType,
     VideoHeader,
@@ -30,6 +44,7 @@ from twisted_rtmp.media.video import (
 )
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.errors import UsageError
+from twisted_rtmp.wire.messages import Message
 
 _SECTIONS: dict[int, str] = {
     MessageType.AUDIO: "E-RTMP v2, Enhanced Audio",
@@ -141,6 +156,23 @@ def trackIdsOf(typeId: int, payload: bytes, flags: int) -> Sequence[int]:
     if not flags & MOD_EX and payload[1] < 16:
         return payload[6:7]  # OneTrack, which is what encoders send most
     return tuple(track.trackId for track in _parse(typeId, payload).tracks)
+
+
+def headerKey(message: Message) -> tuple[int, ...]:
+    """
+    Say which headers of a stream a header replaces: those of an equal key.
+
+    @param message: a sequence header or metadata of audio or video; its flags are set.
+    """
+    typeId = message.typeId
+    flags = message.flags
+    kind = flags & (SEQUENCE_HEADER | METADATA | MULTICHANNEL)
+    if flags & FOREIGN:
+        # Of one track for each codec, as far as can be known.
+        return typeId, kind, -1, codecNumber(parseVideo(message.payload).codec)
+    if not flags & MULTITRACK:
+        return typeId, kind
+    return typeId, kind, *trackIdsOf(typeId, message.payload, flags)
 
 
 def wrapTrack(typeId: int, payload: bytes, trackId: int) -> bytes:

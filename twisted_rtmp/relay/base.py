@@ -1,13 +1,12 @@
 """
-What all relays have in common: a connection to another server, made again and again.
+Relays: a connection to another server that is made again and again.
 
-Imports the client, names and limits.  Knows neither whether media come or go, nor the
-streams that they belong to.
+Push and pull are both built on this; it knows neither the direction of the media nor
+their streams.
 """
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,23 +15,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from twisted_rtmp.client.connecting import connectRTMP
+from twisted_rtmp.client.connecting import CONNECT_ERRORS, connectRTMP
 from twisted_rtmp.client.errors import ClientError, ServerRefused, StreamNotFound
 from twisted_rtmp.client.limits import STEADY_SECONDS, ClientLimits
-from twisted_rtmp.client.moving import MoveLimit
+from twisted_rtmp.client.mover import Mover
 from twisted_rtmp.client.url import RTMPURL
 from twisted_rtmp.live.connections import Description, connectionId
-from twisted_rtmp.names import printable
+from twisted_rtmp.relay.secrets import Secrets
+from twisted_rtmp.states import Stateful
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
     from twisted.python.failure import Failure
 
-    from twisted_rtmp.client.protocol import ReconnectRequest, RTMPClient
+    from twisted_rtmp.client.protocol import RTMPClient
     from twisted_rtmp.live.registry import Registry
 
 #: The shortest and the longest wait before the next attempt, in seconds, before up to
@@ -40,12 +39,12 @@ if TYPE_CHECKING:
 RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 30.0
 
-#: The same after the other end has said no: it is a person who changes that.
+#: The same after the other end has said no: that takes a person to change.
 REFUSED_SECONDS = 5.0
 MAX_REFUSED_SECONDS = 120.0
 
-#: A source that sends nothing for so long, in seconds, is left and asked again: also
-#: one that has let us play a stream that has not begun.  Ours and MediaMTX' end a
+#: A source that sends nothing for this time, in seconds, is left and asked again: also
+#: one that has let us play a stream that has not started.  Ours and MediaMTX' end a
 #: silent publication after 10 s, ours a play that waits after 30.
 SILENCE_SECONDS = 30.0
 
@@ -58,11 +57,11 @@ REFUSED = backoffPolicy(REFUSED_SECONDS, MAX_REFUSED_SECONDS)
 
 
 class RelayState(Enum):
-    """What a relay is doing."""
+    """The present activity of a relay."""
 
-    IDLE = "not begun"
+    IDLE = "not started"
     CONNECTING = "connecting"
-    EXPECTING = "waiting for the stream to begin"
+    EXPECTING = "waiting for the stream to start"
     RELAYING = "relaying"
     WAITING = "waiting"
     ENDED = "ended"
@@ -89,7 +88,7 @@ TRANSITIONS = {
 
 
 class Connect(Protocol):
-    """How to connect: L{connectRTMP}, or that with arguments of one's own."""
+    """A way to connect: L{connectRTMP}, or that with arguments of one's own."""
 
     def __call__(
         self,
@@ -104,16 +103,16 @@ class Connect(Protocol):
 @dataclass
 class RelayCounters:
     """
-    What a relay came to.
+    The figures of a relay.
 
     @ivar attempts: connections that were tried.
     @ivar refused: attempts to which the other end said no.
     @ivar reconnects: attempts that succeeded after an earlier one had.
-    @ivar moves: requests of the other end to connect anew that were obeyed.
+    @ivar moves: reconnect requests of the other end that were obeyed.
     @ivar messages: audio, video and data messages relayed.
-    @ivar size: bytes of these, as they were written or came.
+    @ivar relayedBytes: bytes of these, as they were sent or received.
     @ivar dropped: messages that could not be relayed.
-    @ivar droppedSize: bytes of their payloads.
+    @ivar droppedBytes: bytes of their payloads.
     """
 
     attempts: int = 0
@@ -121,36 +120,39 @@ class RelayCounters:
     reconnects: int = 0
     moves: int = 0
     messages: int = 0
-    size: int = 0
+    relayedBytes: int = 0
     dropped: int = 0
-    droppedSize: int = 0
+    droppedBytes: int = 0
 
     def add(self, other: RelayCounters) -> None:
-        """Add another relay's."""
+        """Add another relay's figures."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
 
-class Relay:
+class Relay(Stateful[RelayState]):
     """
-    Keeps a stream of another server, or on it, until it is stopped.
+    A stream of another server, or on it, that is kept up until the relay is stopped.
 
-    When the other end asks it to connect anew (E-RTMP v2, Reconnect Request), it does:
-    it relays by the old connection until the new one is there.  After a failure it is
-    the original address that is tried, whatever was asked for: who answers there knows
-    best where to go now.
+    It obeys the other end's reconnect requests (E-RTMP v2, Reconnect Request), and
+    relays on the old connection until the new one is there.  After a failure it tries
+    the original address, whatever was asked for: the server there knows best where to
+    go now.
 
-    The server counts it as one of its connections, and ends it as those.
+    It is one of the server's connections, and ends with those.
 
+    @cvar kind: the kind of connection, for its description.
     @ivar url: the stream's address at the other server.
     @ivar at: the address of the newest connection: L{url}, unless the other end has
         asked for another.
-    @ivar label: what it relays and whereto, for log lines: without credentials.
-    @ivar state: what it is doing.
-    @ivar why: what it waits for, if it waits.
-    @ivar ended: whether it is over.
+    @ivar label: the stream, the direction and the address, for log lines: without
+        credentials.
+    @ivar why: the reason of the state, if it waits.
+    @ivar ended: whether it has ended.
     """
 
+    transitions = TRANSITIONS
+    kind = "relay"
     log = Logger()
 
     def __init__(
@@ -162,11 +164,13 @@ class Relay:
         connect: Connect | None = None,
         limits: ClientLimits | None = None,
         public: Iterable[str] = (),
+        properties: Mapping[str, Any] | None = None,
     ) -> None:
         """
         @param connect: instead of L{connectRTMP}.
         @param limits: those of the server's peers, by default.
         @param public: names that may appear in the log, though they are in the URL.
+        @param properties: added to those of C{connect}.
         """
         self.registry = registry
         self.url = self.at = url
@@ -179,30 +183,31 @@ class Relay:
         self._clock = reactor
         self._connect: Connect = connectRTMP if connect is None else connect
         self._limits = _limitsOf(registry) if limits is None else limits
-        self._public = tuple(public)
-        self._secrets = _secretsOf(url, self._public)
+        self._properties = properties
+        self._secrets = Secrets(public)
         self._counters = RelayCounters()
         self._client: RTMPClient | None = None
-        # The connection that takes over from that one, and its coming about.
-        self._next: RTMPClient | None = None
+        # Connections that it has moved away from, and that have not ended yet.
         self._former: list[RTMPClient] = []
-        self._moving: Deferred[None] | None = None
-        self._moveLimit = MoveLimit()
+        self._mover = Mover(reactor, self)
+        # Whether the end of a connection is waited for.
         self._leaving = False
         self._stopping = False
+        # Why the attempt has to end, if it is this end's decision.
+        self._whyLeft = ""
         self._acceptedAt: float | None = None
         self._successes = 0
-        self._run: Deferred[None] | None = None
+        self._running: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
 
     @property
     def counters(self) -> RelayCounters:
-        """What it came to so far."""
+        """The figures so far."""
         return self._counters
 
     @property
     def peer(self) -> str:
-        """The other server, for log lines."""
+        """The other server's address, for log lines."""
         return str(self.url)
 
     @property
@@ -212,32 +217,31 @@ class Relay:
     # Its life
 
     def start(self) -> None:
-        """Connect, and go on until L{stop}."""
+        """Connect, and relay until L{stop}."""
         self.since = self._clock.seconds()
         self.registry.connections.opened(self)
-        self._run = Deferred.fromCoroutine(self.goOn())
+        self._running = Deferred.fromCoroutine(self.run())
         if self._stopping:
-            self._run.cancel()
-        self._run.addErrback(self._failed).addBoth(self._finish)
+            self._running.cancel()
+        self._running.addErrback(self._failed).addBoth(self._finish)
 
     def stop(self) -> Deferred[None]:
         """
-        End, after what has been sent; to be called after L{start}.
+        End, when all that was sent has been taken; to be called after L{start}.
 
         @return: fires when the connection has ended; never fails.
         """
         if not self._stopping:
             self._stopping = True
-            if self._run is not None and not self._leaving:
-                self._run.cancel()
+            if self._running is not None and not self._leaving:
+                self._running.cancel()
         return self.whenEnded()
 
     def abort(self) -> None:
         """End at once."""
         self.stop()
-        for client in (self._client, self._next, *self._former):
-            if client is not None:
-                client.abort()
+        for client in self._clients():
+            client.abort()
 
     def whenEnded(self) -> Deferred[None]:
         """Learn of the end; each call gives a Deferred of its own."""
@@ -248,39 +252,45 @@ class Relay:
             self._waiting.append(ended)
         return ended
 
+    def _clients(self) -> list[RTMPClient]:
+        """All its connections."""
+        clients = (self._client, self._mover.next, *self._former)
+        return [client for client in clients if client is not None]
+
     def _failed(self, failure: Failure) -> None:
-        """It has been stopped; any other error is a bug, which ends it too."""
+        """Log any error but that it was stopped: it is a bug, which ends the relay."""
         if not failure.check(CancelledError):
             self.log.failure("{relay} failed", failure, relay=self.label)
 
     def _finish(self, _: object) -> None:
         self._enter(RelayState.ENDED)
-        self.over()
+        self.relayEnded()
         self.registry.connections.closed(self)
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             deferred.callback(None)
 
-    async def goOn(self) -> None:
-        """Attempt it again and again."""
+    async def run(self) -> None:
+        """Connect and relay, again and again."""
         failures = 0
+        mover = self._mover
         try:
             while not self._stopping:
                 self._acceptedAt = None
-                hindrance = self.hindrance()
-                if hindrance:
-                    why, backoff = hindrance, REFUSED
+                whyNot = self.whyNotNow()
+                if whyNot:
+                    why, backoff = whyNot, REFUSED
                     await self._dropNext()
                 else:
                     self._enter(RelayState.CONNECTING)
                     self._counters.attempts += 1
                     why, backoff = await self._attempt()
-                if self._moving is not None and not self.done():
-                    await self._moving
-                if self.done():
+                if mover.connecting is not None and not self.isDone():
+                    await mover.connecting
+                if self.isDone():
                     return
-                if self._next is not None:
-                    self._enter(RelayState.WAITING, f"it moves to {self._next.url}")
+                if mover.next is not None:
+                    self._enter(RelayState.WAITING, f"it moves to {mover.next.url}")
                     self._client = None
                     continue
                 if self._wasSteady():
@@ -292,8 +302,7 @@ class Relay:
                 if not self._stopping:
                     await deferLater(self._clock, delay)
         finally:
-            if self._moving is not None:
-                self._moving.cancel()
+            mover.cancel()
             await self._disconnect()
             await self._dropNext()
             for client in list(self._former):
@@ -301,7 +310,7 @@ class Relay:
                 await client.whenEnded()
 
     def _wasSteady(self) -> bool:
-        """Whether the last connection was a good one."""
+        """Tell whether the last connection was a good one."""
         accepted = self._acceptedAt
         return (
             accepted is not None and self._clock.seconds() - accepted >= STEADY_SECONDS
@@ -309,113 +318,102 @@ class Relay:
 
     async def _attempt(self) -> tuple[str, Backoff]:
         """
-        Connect, and relay as long as it goes well.
+        Connect, and relay as long as that works.
 
-        @return: why it does no longer, and how long to wait.
+        @return: why it has ended, and how long to wait.
         """
         error: Exception | None
+        self._whyLeft = ""
         try:
-            client, self._next = self._next, None
+            client = self._mover.take()
             self.at = self.url if client is None else client.url
             if client is None:
-                client = await self._reach(self.url)
+                client = await self.reach(self.url)
             self._client = client
-            client.reconnectRequested.append(self._moveRequested)
-            if client.reconnectRequest is not None:
-                # It came while the old connection was being ended.
-                self._moveRequested(client.reconnectRequest)
-            # After the client's own limit, which says what is the matter.
-            _boundSilence(self._client.transport, 2 * self._limits.drainSeconds)
-            error = await self.relay(self._client)
-        except (ClientError, ConnectError, DNSLookupError) as caught:
+            self._mover.follow(client)
+            # After the client's own limit, whose error says more.
+            _boundSilence(client.transport, 2 * self._limits.drainSeconds)
+            error = await self.relay(client)
+        except CONNECT_ERRORS as caught:
             error = caught
         finally:
-            self.left()
+            self.attemptEnded()
         return self._judge(error)
-
-    def _reach(self, url: RTMPURL) -> Deferred[RTMPClient]:
-        return self._connect(
-            self._clock, url, limits=self._limits, properties=self.properties()
-        )
 
     async def _dropNext(self) -> None:
         """End a connection that is not needed after all."""
-        if self._next is not None:
-            self._leaving = True
-            await self._next.disconnect()
-            self._leaving = False
-            self._next = None
+        client = self._mover.next
+        if client is not None:
+            await self._end(client)
+            self._mover.take()
 
-    # Moving
+    async def _disconnect(self) -> None:
+        """End the connection of the last attempt."""
+        if self._client is not None:
+            await self._end(self._client)
+            self._client = None
 
-    def _moveRequested(self, request: ReconnectRequest) -> None:
-        """The other end asks us to connect anew."""
-        if self._moving is not None or self._next is not None:
-            return  # we are about to
-        if self._stopping or not self.mayMove():
-            return
-        if not self._moveLimit.allows(self._clock.seconds()):
-            self.log.warn(
-                "{relay}: stays where it is, though it is asked to move: it did so"
-                " {count} times without a connection of {seconds:g} s",
-                relay=self.label,
-                count=self._moveLimit.count,
-                seconds=STEADY_SECONDS,
-            )
-            return
-        self._moving = Deferred.fromCoroutine(self._move(request.url))
-        self._moving.addErrback(self._failed).addCallback(self._moveDone)
+    async def _end(self, client: RTMPClient) -> None:
+        """End a connection, when all that was sent has been taken."""
+        self._leaving = True
+        await client.disconnect()
+        self._leaving = False
 
-    async def _move(self, url: RTMPURL) -> None:
-        """Connect there; then leave the old connection, whose attempt ends so."""
-        secrets = {*self._secrets, *_secretsOf(url, self._public)}
-        self._secrets = sorted(secrets, key=len, reverse=True)
-        try:
-            client = await self._reach(url)
-        except (ClientError, ConnectError, DNSLookupError) as error:
-            self.log.warn(
-                "{relay}: stays where it is, since it cannot move to {url}: {why}",
-                relay=self.label,
-                url=str(url),
-                why=hidden(str(error), self._secrets),
-            )
-            return
-        if self._stopping or not self.mayMove():
-            await client.disconnect()
-            return
-        self._next = client
+    # Moving, where the other end asks for it
+
+    def reach(self, url: RTMPURL) -> Deferred[RTMPClient]:
+        self._secrets.add(url)
+        return self._connect(
+            self._clock, url, limits=self._limits, properties=self._properties
+        )
+
+    def mayMove(self) -> bool:
+        return not self._stopping
+
+    def moved(self) -> None:
         self._counters.moves += 1
         old = self._client
         if old is not None:
             self._former.append(old)
             old.whenEnded().addCallback(lambda _: self._former.remove(old))
-            self.leaving()
+            self.switching()
             old.disconnect()
 
-    def _moveDone(self, _: None) -> None:
-        self._moving = None
+    def moveFailed(self, url: RTMPURL, error: Exception) -> None:
+        self.log.warn(
+            "{relay}: cannot move to {url}, and stays where it is: {why}",
+            relay=self.label,
+            url=str(url),
+            why=self._secrets.hide(str(error)),
+        )
 
-    async def _disconnect(self) -> None:
-        """End the connection of the last attempt, behind what has been sent."""
-        if self._client is not None:
-            self._leaving = True
-            await self._client.disconnect()
-            self._leaving = False
-            self._client = None
+    def moveIgnored(self, count: int) -> None:
+        self.log.warn(
+            "{relay}: ignoring a reconnect request: {count} moves in a row, none"
+            " lasting {seconds:g} s",
+            relay=self.label,
+            count=count,
+            seconds=STEADY_SECONDS,
+        )
 
     def _judge(self, error: Exception | None) -> tuple[str, Backoff]:
-        """What an attempt's end means."""
-        why = self.reason() or ("the stream has ended" if error is None else str(error))
-        why = hidden(why, self._secrets).rstrip(".")
+        """
+        Say why an attempt has ended, and how long to wait.
+
+        @param error: the other end's or the network's reason; L{None} if there is none.
+        """
+        left = self._whyLeft
+        why = left or ("the stream has ended" if error is None else str(error))
+        why = self._secrets.hide(why).rstrip(".")
         if isinstance(error, ServerRefused):
             self._counters.refused += 1
-            # A stream that is not there may begin at any time.
+            # A stream that is not there may start at any time.
             if not isinstance(error, StreamNotFound):
                 return why, REFUSED
-        return why, REFUSED if self.reason() else RETRY
+        return why, REFUSED if left else RETRY
 
     def accepted(self, state: RelayState) -> None:
-        """The other end takes part."""
+        """Take note that the other end has let it publish or play."""
         self._acceptedAt = self._clock.seconds()
         if self._successes:
             self._counters.reconnects += 1
@@ -423,12 +421,9 @@ class Relay:
         self._enter(state)
 
     def _enter(self, state: RelayState, why: str = "") -> None:
-        """The only place that changes the state."""
         if state is self.state is RelayState.ENDED:
             return
-        if state not in TRANSITIONS[self.state]:
-            raise AssertionError(f"{self.state} does not lead to {state}")
-        self.state = state
+        super()._enter(state)
         self.why = why
         if state is RelayState.ENDED:
             counters = self.counters
@@ -449,65 +444,47 @@ class Relay:
                 why=f", since {why}" if why else "",
             )
 
-    # What is relayed, and how
+    # For the kinds of relays
 
     def relay(self, client: RTMPClient) -> Awaitable[ClientError | None]:
         """
-        Relay by a connection.
+        Relay on a connection.
 
-        @return: fires when that is over, with the error if there was one.
-        @raise ClientError: the other end does not want it.
+        @return: fires when that has ended, with the error if there was one.
+        @raise ClientError: the other end does not let it publish or play.
         """
         raise NotImplementedError
 
-    def hindrance(self) -> str:
-        """Why an attempt makes no sense now; empty if it does."""
+    def whyNotNow(self) -> str:
+        """Say why an attempt cannot succeed now; empty if it can."""
         return ""
 
-    def reason(self) -> str:
-        """Why the last attempt had to end, if that is known here; else empty."""
-        return ""
+    def switching(self) -> None:
+        """Prepare for another connection: the present one is about to be ended."""
 
-    def properties(self) -> Mapping[str, Any] | None:
-        """What C{connect} is to say besides."""
-        return None
+    def attemptEnded(self) -> None:
+        """Clear up behind an attempt."""
 
-    def left(self) -> None:
-        """The attempt is over."""
+    def isDone(self) -> bool:
+        """Tell whether there is nothing left to relay."""
+        return False
 
-    def mayMove(self) -> bool:
-        """Whether it makes sense to go on by another connection."""
-        return True
-
-    def leaving(self) -> None:
-        """The connection is about to be ended, for another one."""
+    def relayEnded(self) -> None:
+        """Clear up behind the last attempt."""
 
     @property
     def moving(self) -> bool:
         """Whether the next attempt has its connection already, or is about to."""
-        if self._stopping:
-            return False
-        return self._next is not None or self._moving is not None
+        return not self._stopping and self._mover.active
 
-    def done(self) -> bool:
-        """Whether there is nothing more to be done."""
-        return False
-
-    def over(self) -> None:
-        """It has ended."""
-
-    # What the server sees of it
+    # For the server
 
     def close(self) -> None:
-        """The server stops."""
         self.stop()
-
-    #: The word for it among other kinds of connections.
-    kind = "relay"
 
     def describe(self) -> Description:
         """Say what it is and does, of all its connections together."""
-        clients = [c for c in (self._client, self._next, *self._former) if c]
+        clients = self._clients()
         state = self.state.value
         return Description(
             id=self.id,
@@ -539,7 +516,7 @@ class Relay:
 
 
 def _limitsOf(registry: Registry) -> ClientLimits:
-    """What a relay allows its other end, as far as a server's peers are like that."""
+    """Make a relay's limits from those of the server's peers."""
     return ClientLimits(
         wire=registry.limits.wire,
         drainSeconds=registry.limits.drainSeconds,
@@ -549,10 +526,10 @@ def _limitsOf(registry: Registry) -> ClientLimits:
 
 def _boundSilence(transport: object, seconds: float) -> None:
     """
-    Let a connection end when the other end's system has not confirmed what was sent
-    for so long: with little to send, it is minutes until the buffers are full.
+    Let a connection end when the other end's system has not confirmed for some time
+    what was sent: with little to send, it takes minutes until the buffers are full.
 
-    Where the system has no such option, it is these minutes.
+    Where the system has no such option, it takes these minutes.
     """
     below = getattr(transport, "transport", transport)  # TLS has one below
     connection = getattr(below, "socket", None)
@@ -563,19 +540,3 @@ def _boundSilence(transport: object, seconds: float) -> None:
     ):
         milliseconds = round(seconds * 1000)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-
-
-def _secretsOf(url: RTMPURL, public: Iterable[str]) -> list[str]:
-    """What of a URL the log must not show, longest first."""
-    name, _, query = url.name.partition("?")
-    parts = {url.name, name, query, url.application.partition("?")[2], url.password}
-    return sorted(parts - {"", *public}, key=len, reverse=True)
-
-
-def hidden(text: str, secrets: Iterable[str]) -> str:
-    """A server's words without what they repeat of our keys."""
-    for secret in secrets:
-        # As it is, and as a log line would spell it.
-        for spelling in {secret, printable(secret)}:
-            text = re.sub(rf"(?<!\w){re.escape(spelling)}(?!\w)", "(key)", text)
-    return text

@@ -1,8 +1,4 @@
-"""
-Pull: a stream of another server, published here.
-
-Imports the client and what it shares with push; the factory is an argument.
-"""
+"""Pull: a stream of another server, published here."""
 
 from __future__ import annotations
 
@@ -78,16 +74,15 @@ class Pull(Relay):
             connect,
             limits,
             public=(name, application),
+            properties=properties,
         )
         self._application = application
         self.name = name
         self.live: LiveStream | None = None
         self.mediaReceived = self._firstReceived
-        self._properties = properties
         self._subscription: Subscription | None = None
         self._paused = False
-        self._reason = ""
-        # What has come while the name is being claimed.
+        # Messages that were received the name was being claimed.
         self._unclaimed: list[Message] = []
         # What the live stream had got when we became its publisher.
         self._before = 0, 0
@@ -100,11 +95,11 @@ class Pull(Relay):
     def _countersWith(self, live: LiveStream) -> RelayCounters:
         """The counters with what has come of the live stream."""
         received = live.ledger.received
-        messages, size = self._before
+        messages, payloadBytes = self._before
         return replace(
             self._counters,
             messages=self._counters.messages + received.messages - messages,
-            size=self._counters.size + received.size - size,
+            relayedBytes=self._counters.relayedBytes + received.size - payloadBytes,
         )
 
     kind = "pull"
@@ -120,21 +115,14 @@ class Pull(Relay):
 
     # What is relayed
 
-    def properties(self) -> Mapping[str, Any] | None:
-        return self._properties
-
-    def hindrance(self) -> str:
+    def whyNotNow(self) -> str:
         present = self.registry.streams.get((self.application, self.name))
         if present is None or present.publisher is None:
             return ""
         return f"{present.publisher.peer} publishes it here"
 
-    def reason(self) -> str:
-        return self._reason
-
     async def relay(self, client: RTMPClient) -> ClientError | None:
         client.pacer = self.registry.pacer
-        self._reason = ""
         self._paused = False
         subscription = await client.play(None, self)
         self._subscription = subscription
@@ -142,17 +130,17 @@ class Pull(Relay):
             self.accepted(RelayState.EXPECTING)
         if self._paused:
             subscription.pauseProducing()
-        if self._reason:
+        if self._whyLeft:
             subscription.close()
         return await subscription.whenEnded()
 
-    def left(self) -> None:
+    def attemptEnded(self) -> None:
         self._unpublish()
         self._subscription = None
 
     def _firstReceived(self, message: Message) -> None:
         """The stream begins."""
-        if self._reason:
+        if self._whyLeft:
             return
         self._unclaimed.append(message)
         if len(self._unclaimed) > 1:
@@ -215,7 +203,7 @@ class Pull(Relay):
 
     def _leave(self, why: str) -> None:
         """Play it no longer, for a reason."""
-        self._reason = why
+        self._whyLeft = why
         if self._subscription is not None:
             self._subscription.close()
 

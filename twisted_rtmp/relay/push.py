@@ -1,21 +1,17 @@
-"""
-Push: live streams published at other servers.
-
-Imports the client and players; the factory is an argument.
-"""
+"""Push: live streams published at other servers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from dataclasses import replace
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
-from twisted_rtmp.client.errors import ClientError, InvalidURL
+from twisted_rtmp.client.errors import ClientError
 from twisted_rtmp.client.limits import ClientLimits
 from twisted_rtmp.client.protocol import CHUNK_SIZE
 from twisted_rtmp.client.streams import Publication
@@ -24,6 +20,8 @@ from twisted_rtmp.limits import QueueLimits
 from twisted_rtmp.live.packaging import Packaging, RTMPPackaging
 from twisted_rtmp.live.players import PlayedStream, Player
 from twisted_rtmp.relay.base import Connect, Relay, RelayCounters, RelayState
+from twisted_rtmp.relay.targets import PushTarget
+from twisted_rtmp.states import Stateful
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -36,73 +34,66 @@ if TYPE_CHECKING:
 #: all servers count from 1.
 USUAL_PACKAGING = RTMPPackaging(1, CHUNK_SIZE, setDataFrame=True)
 
-#: What stands for a stream's application and name in a target.
-_APPLICATION = "{app}"
-_STREAM = "{stream}"
+
+class FeedState(Enum):
+    """The state of what a push has to send."""
+
+    LIVE = "the stream is live"
+    LEAVING = "the stream is live, and the server stops"
+    ENDED = "the stream has ended, and the rest is sent"
+    LAST = "the same, on the present connection at most"
+    COMPLETE = "all has been handed to the target"
 
 
-@dataclass(frozen=True)
-class PushTarget:
-    """
-    Where streams are pushed to, and which.
+class _Feed(Stateful[FeedState]):
+    """The stream's end and the server's, as a push learns of them."""
 
-    @ivar url: the address; C{{app}} and C{{stream}} in its path stand for the
-        stream's own.  Without a stream's name it gets the stream's own, too.
-    @ivar pattern: which streams, as C{application/name} with C{*} for any text.
-    """
+    transitions = {  # noqa: RUF012
+        FeedState.LIVE: {FeedState.LEAVING, FeedState.ENDED, FeedState.COMPLETE},
+        FeedState.LEAVING: {FeedState.LAST, FeedState.COMPLETE},
+        FeedState.ENDED: {FeedState.LAST, FeedState.COMPLETE},
+        FeedState.LAST: {FeedState.COMPLETE},
+        FeedState.COMPLETE: frozenset(),
+    }
 
-    url: RTMPURL
-    pattern: str = "*"
-
-    @classmethod
-    def parse(cls, text: str) -> PushTarget:
-        """
-        Read C{URL} or C{APP/STREAM=URL}.
-
-        @raise InvalidURL: the URL is none.
-        """
-        pattern, separator, rest = text.partition("=")
-        if separator and "://" not in pattern:
-            if "/" not in pattern:
-                raise InvalidURL("what stands before = is APP/STREAM, such as live/*")
-            target = cls(RTMPURL.parse(rest), pattern)
-        else:
-            target = cls(RTMPURL.parse(text))
-        url = target.url
-        if "{" in url.authority + url.username + url.password:
-            raise InvalidURL("{app} and {stream} have their place in the path")
-        if not url.application:
-            raise InvalidURL("there is no application in the URL")
-        return target
+    def __init__(self) -> None:
+        self.state = FeedState.LIVE
 
     @property
-    def fixed(self) -> bool:
-        """Whether all streams would go to one address."""
-        url = self.url
-        return bool(url.name) and _STREAM not in url.application + url.name
+    def ended(self) -> bool:
+        """Whether nothing more is added to what is queued."""
+        return self.state not in (FeedState.LIVE, FeedState.LEAVING)
 
-    def wants(self, application: str, name: str) -> bool:
-        """Whether a stream is to be pushed there."""
-        return fnmatchcase(f"{application}/{name}", self.pattern)
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing left to send."""
+        return self.state is FeedState.COMPLETE
 
-    def addressOf(self, application: str, name: str) -> RTMPURL:
-        """Where a stream is pushed to."""
-        url = self.url
+    def streamEnded(self) -> None:
+        """Take note of the stream's end; of the first only."""
+        if not self.ended:
+            leaving = self.state is FeedState.LEAVING
+            self._enter(FeedState.LAST if leaving else FeedState.ENDED)
 
-        def filled(text: str) -> str:
-            # In one pass: a stream may be called {app}.
-            parts = text.split(_STREAM)
-            return name.join(part.replace(_APPLICATION, application) for part in parts)
+    def serverStops(self) -> None:
+        """Take note that the server stops."""
+        if self.state is FeedState.LIVE:
+            self._enter(FeedState.LEAVING)
+        elif self.state is FeedState.ENDED:
+            self._enter(FeedState.LAST)
 
-        return replace(
-            url,
-            application=filled(url.application),
-            name=filled(url.name) if url.name else name,
-        )
+    def allSent(self) -> None:
+        """Take note that the target has been given everything."""
+        self._enter(FeedState.COMPLETE)
 
 
 class PushedPlayer(Player):
-    """The play of one stream for a push."""
+    """
+    The play of one stream for a push.
+
+    @ivar stale: whether it has lost all that it had queued, so that another player has
+        to start before anything is published.
+    """
 
     def __init__(
         self,
@@ -113,6 +104,7 @@ class PushedPlayer(Player):
         limits: QueueLimits,
     ) -> None:
         super().__init__(PushOutlet(push), packaging, name, since, limits=limits)
+        self.stale = False
         self._push = push
 
     def end(self, now: float) -> None:
@@ -121,7 +113,7 @@ class PushedPlayer(Player):
 
 
 class PushOutlet:
-    """The way from a push's player to the target, as far as that is there."""
+    """The way from a push's player to the target's publication, if there is one."""
 
     def __init__(self, push: Push) -> None:
         self._push = push
@@ -144,14 +136,14 @@ class PushOutlet:
             publication.writeMedia(data)
 
     def streamStarted(self, player: Player, stream: PlayedStream, again: bool) -> None:
-        """The target learns of the stream by what is published."""
+        """Send nothing: the target learns of the stream by its messages."""
 
     def streamEnded(self, player: Player) -> None:
-        """All has been handed over: end the publication behind it."""
-        self._push.complete()
+        """End the publication behind all that has been sent."""
+        self._push.allSent()
 
     def abort(self, why: str) -> None:
-        """The target is too far behind: publish again from the current GOP on."""
+        """Publish again from the current GOP on: the target is too far behind."""
         self._push.startAgain(why)
 
 
@@ -160,9 +152,14 @@ class Push(Relay):
     One live stream pushed to one target.
 
     The player queues from the stream's beginning, as long as the target has not
-    accepted it.  When a publication is lost, a new player begins with the headers and
+    accepted it.  When a publication is lost, a new player starts with the headers and
     the current GOP, and queues for the next one.
+
+    @ivar stream: the live stream.
+    @ivar publication: the publication at the target, while there is one.
     """
+
+    kind = "push"
 
     def __init__(
         self,
@@ -177,7 +174,7 @@ class Push(Relay):
         """
         See L{Relay} for the other arguments.
 
-        @param predecessor: what still publishes at the same address.
+        @param predecessor: the push that still publishes at the same address.
         """
         super().__init__(
             reactor,
@@ -192,11 +189,7 @@ class Push(Relay):
         self.publication: Publication | None = None
         self._predecessor = predecessor
         self._giveUpCall: IDelayedCall | None = None
-        self._streamEnded = False
-        self._complete = False
-        self._closing = False
-        self._stale = False
-        self._reason = ""
+        self._feed = _Feed()
         self._player = self._newPlayer()
 
     def _newPlayer(self) -> PushedPlayer:
@@ -211,16 +204,14 @@ class Push(Relay):
 
     @property
     def ending(self) -> bool:
-        """Whether nothing more comes: its stream has ended, or it was told to."""
-        return self._streamEnded
+        """Whether its stream has ended, or it has been told to L{finish}."""
+        return self._feed.ended
 
     @property
     def counters(self) -> RelayCounters:
         counters = replace(self._counters)
         _count(counters, self._player)
         return counters
-
-    kind = "push"
 
     @property
     def application(self) -> str:
@@ -247,7 +238,7 @@ class Push(Relay):
         @return: fires when that is done, or cannot be.
         """
         player = self._player
-        if not self._streamEnded:
+        if not self._feed.ended:
             group = player.group
             if group is not None:
                 group.flush()
@@ -257,33 +248,34 @@ class Push(Relay):
         return self.whenEnded()
 
     def sourceEnded(self) -> None:
-        """The stream is over: what is queued is still sent, for a while."""
-        self._streamEnded = True
+        """Send what is queued, for a while: the stream has ended."""
+        self._feed.streamEnded()
         self.registry.stopPlaying(self._player)
-        if self._complete or self.ended:
+        if self._feed.complete or self.ended:
             return
-        if not self._worthWaiting():
+        if not self._canSendRest():
             self._giveUp()
             return
         self._giveUpCall = self._clock.callLater(
             self.registry.limits.drainSeconds, self._giveUp
         )
 
-    def _worthWaiting(self) -> bool:
-        """Whether anything of a stream that has ended can still be sent."""
+    def _canSendRest(self) -> bool:
+        """Tell whether anything of a stream that has ended can still be sent."""
         if self.publication is not None:
             return True
         if not self._player.queue:
             return False
-        return not (self._closing and self.state is RelayState.WAITING)
+        last = self._feed.state is FeedState.LAST
+        return not (last and self.state is RelayState.WAITING)
 
     def _giveUp(self) -> None:
-        """The rest does not get to the target any more."""
+        """Lose what is queued: the target does not take it."""
         self._giveUpCall = None
         if self._player.queue:
             self.log.warn(
-                "{relay}: {count} messages are lost, since the stream has ended and"
-                " the target does not take them",
+                "{relay}: {count} messages are lost: the stream has ended, and the"
+                " target does not take them",
                 relay=self.label,
                 count=len(self._player.queue),
             )
@@ -292,35 +284,39 @@ class Push(Relay):
 
     def close(self) -> None:
         # The streams end at the same time, and what is queued is to be sent first.
-        self._closing = True
-        if self._streamEnded and not self._worthWaiting():
+        self._feed.serverStops()
+        if self._feed.ended and not self._canSendRest():
             self._giveUp()
 
-    def over(self) -> None:
+    def relayEnded(self) -> None:
         if self._giveUpCall is not None:
             self._giveUpCall.cancel()
             self._giveUpCall = None
         self.registry.stopPlaying(self._player)
 
-    def done(self) -> bool:
-        return self._complete or (self._streamEnded and not self._worthWaiting())
+    def isDone(self) -> bool:
+        feed = self._feed
+        return feed.complete or (feed.ended and not self._canSendRest())
 
-    # What is relayed
+    # Relaying
 
-    async def goOn(self) -> None:
+    async def run(self) -> None:
         if self._predecessor is not None:
-            self._enter(RelayState.WAITING, "what was published there is being ended")
+            self._enter(
+                RelayState.WAITING, "the publication before it is still being ended"
+            )
             await self._predecessor.whenEnded()
             self._predecessor = None
-        await super().goOn()
+        await super().run()
 
     async def relay(self, client: RTMPClient) -> ClientError | None:
         publication = await client.publish()
         self.accepted(RelayState.RELAYING)
-        self._reason = ""
         self.publication = publication
         publication.drained = self._drained
-        player = self._replacePlayer() if self._stale else self._player
+        player = self._player
+        if player.stale:
+            player = self._replacePlayer()
         if player.packaging != publication.packaging:
             player.repackage(publication.packaging)
         player.drain()
@@ -330,23 +326,22 @@ class Push(Relay):
         self._player.drain()
 
     def mayMove(self) -> bool:
-        return not self._streamEnded
+        return super().mayMove() and not self._feed.ended
 
-    def leaving(self) -> None:
-        """What comes from now on waits for the next publication."""
-        self.left()
+    def switching(self) -> None:
+        # What is received from now on waits for the next publication.
+        self.attemptEnded()
 
-    def left(self) -> None:
+    def attemptEnded(self) -> None:
         published, self.publication = self.publication, None
-        if published is not None and not self._complete:
+        if published is not None and not self._feed.complete:
             self._replacePlayer()
 
     def _replacePlayer(self) -> PushedPlayer:
         """Start again as a new player does: with the headers and the current GOP."""
-        self._stale = False
         old, self._player = self._player, self._newPlayer()
         self.registry.stopPlaying(old)
-        if not self._streamEnded:
+        if not self._feed.ended:
             self._join()
         old.queue.loseAll(successor=self._player.queue)
         _count(self._counters, old)
@@ -354,41 +349,42 @@ class Push(Relay):
 
     # For its outlet
 
-    def complete(self) -> None:
-        """The player has handed all over: end the publication behind it."""
+    def allSent(self) -> None:
+        """End the publication behind all that the player has given it."""
         if self.publication is not None:
-            self._complete = True
+            self._feed.allSent()
             self.publication.close()
 
     def startAgain(self, why: str) -> None:
-        """The target is too far behind: publish again from the current GOP on."""
+        """
+        Publish again from the current GOP on, if need be later.
+
+        @param why: the reason, in a few words.
+        """
         if self._client is not None and self.publication is not None:
-            self._reason = why
+            self._whyLeft = why
             self._client.abort()
         else:
-            self._stale = True
-
-    def reason(self) -> str:
-        return self._reason
+            self._player.stale = True
 
 
 def _count(counters: RelayCounters, player: Player) -> None:
     """Add the figures of a player."""
     counters.messages += player.sent
-    counters.size += player.sentBytes
+    counters.relayedBytes += player.sentBytes
     counters.dropped += player.dropped
-    counters.droppedSize += player.droppedBytes
+    counters.droppedBytes += player.droppedBytes
 
 
 class PushRelays(Service):
     """
-    Pushes the streams of a server to targets, each to all that want it.
+    The pushes of a server's streams, each to all targets that want it.
 
     Where all streams of a target have one address, the first one has it until it ends.
 
-    @ivar targets: where to.
-    @ivar pushes: those that have not ended.
-    @ivar total: what those came to that have ended.
+    @ivar targets: the targets.
+    @ivar pushes: the pushes that have not ended.
+    @ivar total: the figures of those that have ended.
     """
 
     log = Logger()
@@ -407,7 +403,7 @@ class PushRelays(Service):
         @param connect: instead of L{connectRTMP
             <twisted_rtmp.client.connecting.connectRTMP>}, such as that with TLS
             options of one's own.
-        @raise InvalidURL: a target is none.
+        @raise InvalidURL: a target is invalid.
         """
         self.targets = [
             PushTarget.parse(target) if isinstance(target, str) else target
@@ -430,7 +426,7 @@ class PushRelays(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Push nothing more.
+        End all pushes.
 
         @return: fires when what was queued has been sent, or cannot be.
         """
@@ -441,9 +437,9 @@ class PushRelays(Service):
 
     def addTarget(self, target: PushTarget | str) -> PushTarget:
         """
-        Push to a further target, also what is live already.
+        Push to one more target, also the streams that are live already.
 
-        @raise InvalidURL: it is none.
+        @raise InvalidURL: it is invalid.
         """
         if isinstance(target, str):
             target = PushTarget.parse(target)
@@ -455,10 +451,10 @@ class PushRelays(Service):
 
     def removeTarget(self, target: PushTarget) -> Deferred[None]:
         """
-        Push to a target no longer.
+        Stop pushing to a target.
 
         @return: fires when what was queued has been sent, or cannot be.
-        @raise ValueError: it is not there.
+        @raise ValueError: it is not one of the targets.
         """
         self.targets.remove(target)
         return _finished([p for key, p in self._newest.items() if key[0] == target])
@@ -476,7 +472,7 @@ class PushRelays(Service):
         if present is not None and not present.ending:
             if present.stream is not stream:
                 self.log.warn(
-                    "{stream} is not pushed to {url}, where {other} is pushed to",
+                    "{stream} is not pushed to {url}: {other} is being pushed there",
                     stream=stream.label,
                     url=str(url),
                     other=present.stream.label,
@@ -497,7 +493,7 @@ class PushRelays(Service):
         push.start()
 
     def _ended(self, _: None, target: PushTarget, push: Push) -> None:
-        """There is room at an address: another stream may wait for it."""
+        """Push a stream that waits for the address, if there is one."""
         self.pushes.remove(push)
         self.total.add(push.counters)
         if self._newest.get((target, push.url)) is push:
@@ -509,6 +505,10 @@ class PushRelays(Service):
 
 
 def _finished(pushes: Sequence[Push]) -> Deferred[None]:
-    """Finish them; fires when all have ended."""
+    """
+    Finish pushes.
+
+    @return: fires when all have ended.
+    """
     finishing = DeferredList([push.finish() for push in list(pushes)])
     return finishing.addCallback(lambda _: None)

@@ -1,0 +1,107 @@
+"""Statuses: what a server says with C{onStatus}, and with its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from twisted_rtmp.client.errors import ServerRefused, refusal
+
+if TYPE_CHECKING:
+    from twisted_rtmp.client.url import RTMPURL
+    from twisted_rtmp.wire.messages import Command
+
+#: Codes that say no, whatever level they come with.
+_SAYS_NO = (".Rejected", ".Denied", ".BadName", ".Failed", "NotFound", "Unauthorized")
+
+#: Codes that let a stream start.
+STARTS = frozenset(
+    (
+        "NetStream.Publish.Start",
+        "NetStream.Play.Start",
+        "NetStream.Play.PublishNotify",
+    )
+)
+
+#: Codes that end a stream as it should.
+ENDS = frozenset(
+    (
+        "NetStream.Play.Stop",
+        "NetStream.Play.Complete",
+        "NetStream.Play.UnpublishNotify",
+    )
+)
+
+#: Codes that end the connection.
+DISCONNECTS = frozenset(
+    ("NetConnection.Connect.Closed", "NetConnection.Connect.AppShutdown")
+)
+
+#: The code that confirms the end of a publication.
+UNPUBLISHED = "NetStream.Unpublish.Success"
+
+
+class Status:
+    """
+    The information of an C{onStatus}, or of an answer that has a code.
+
+    @ivar code: such as C{"NetStream.Play.Start"}.
+    @ivar level: C{"status"}, C{"warning"}, C{"error"}, or empty.
+    @ivar description: one sentence, or empty.
+    @ivar streamId: the message stream that it came on.
+    @ivar properties: all of it.
+    """
+
+    __slots__ = ("code", "description", "level", "properties", "streamId")
+
+    def __init__(self, properties: Mapping[str, Any], streamId: int = 0) -> None:
+        self.code = _text(properties.get("code"))
+        self.level = _text(properties.get("level"))
+        self.description = _text(properties.get("description"))
+        self.streamId = streamId
+        self.properties = properties
+
+    @classmethod
+    def fromCommand(cls, command: Command) -> Status:
+        """Read the object of a command that has a code, or else its last object."""
+        found: Mapping[str, Any] = {}
+        for argument in reversed(command.arguments):
+            if isinstance(argument, dict):
+                if "code" in argument:
+                    return cls(argument, command.streamId)
+                found = found or argument
+        return cls(found, command.streamId)
+
+    @property
+    def saysNo(self) -> bool:
+        """Whether it is a refusal."""
+        return self.level == "error" or self.code.endswith(_SAYS_NO)
+
+    @property
+    def redirect(self) -> str:
+        """The address that the client is sent to, or empty: C{ex.redirect}."""
+        more = self.properties.get("ex")
+        return _text(more.get("redirect")) if isinstance(more, dict) else ""
+
+    def refusal(self, otherwise: type[ServerRefused]) -> ServerRefused:
+        """Make the error for it; see L{refusal}."""
+        return refusal(self.code, self.description, otherwise, self.redirect)
+
+
+@dataclass(frozen=True)
+class ReconnectRequest:
+    """
+    A server's request to connect again, there or elsewhere, and leave this connection.
+
+    @ivar url: the address to connect to: the stream's at the other server, or the
+        present one.
+    @ivar description: one sentence, or empty.
+    """
+
+    url: RTMPURL
+    description: str = ""
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
