@@ -79,8 +79,11 @@ def assertTruncations(vector: Vector) -> None:
             expected = vector.flags
         if expected is None:
             assert flagsOf(piece) == MALFORMED, (vector.name, size)
-            with pytest.raises(MessageError):
+            try:  # half a million times: pytest.raises costs as much as parsing
                 parse(piece)
+            except MessageError:
+                continue
+            pytest.fail(f"{vector.name} was read from {size} bytes")
         else:
             assert flagsOf(piece) == expected, (vector.name, size)
             assert parse(piece).flags == expected, (vector.name, size)
