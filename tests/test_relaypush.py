@@ -9,7 +9,16 @@ import pytest
 import pytest_twisted
 from clientkit import refusing, silent, startPublish
 from relaykit import METADATA, Studio, published
-from rtmpclient import AAC_HEADER, AUDIO, AVC_FRAME, AVC_HEADER, DATA, VIDEO, Client
+from rtmpclient import (
+    AAC_HEADER,
+    AUDIO,
+    AVC_FRAME,
+    AVC_HEADER,
+    AVC_KEY_FRAME,
+    DATA,
+    VIDEO,
+    Client,
+)
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
@@ -601,7 +610,7 @@ def test_aTargetThatTakesNoHeadersIsLeft(shortQueue):
     studio.begin()
     stuck = studio.server
     stuck.transport.taking = False
-    studio.send(VIDEO, 0, AVC_HEADER + bytes(2_000_000))  # fills the transport
+    studio.send(VIDEO, 0, AVC_KEY_FRAME + bytes(2_000_000))  # fills the transport
     for number in range(10):
         studio.send(VIDEO, number, AVC_HEADER + bytes(300))
     assert studio.push.state is RelayState.WAITING

@@ -51,6 +51,24 @@ SILENT_SECONDS = 3.0
 #: tenths more, and service managers think of 5 s as long.
 STOP_SECONDS = 4.0
 
+#: The name of an application or a stream, in bytes as UTF-8.  Keys have some dozens of
+#: characters; nginx-rtmp cuts names at 255 bytes.
+NAME_BYTES = 1024
+
+#: What follows a name's C{?}, in bytes as UTF-8.  Signed tokens have up to 2 KiB.
+QUERY_BYTES = 8 * 1024
+
+#: One sequence header, in bytes: with a thumbnail in its parameter sets a phone's has
+#: some hundred.  A larger one is discarded.
+SEQUENCE_HEADER_BYTES = 64 * 1024
+
+#: A stream's metadata, in bytes.  An hour's index of key frames has 100 KiB.
+METADATA_BYTES = 256 * 1024
+
+#: All sequence headers and the metadata of a stream together, in bytes: each newcomer
+#: gets them.  What would go past it is discarded.
+ALL_HEADER_BYTES = 1 * MIB
+
 #: What waits for a player that does not keep up, in bytes and in seconds of media.
 #: Past either, it loses whole GOPs.  3 MiB are 10 s of 2.5 Mb/s, 1 s of 25 Mb/s;
 #: with the transport's own buffer it stays below 4 MB.
@@ -83,6 +101,21 @@ class QueueLimits:
     bytes: int = PLAYER_QUEUE_BYTES
     seconds: float = PLAYER_QUEUE_SECONDS
     messages: int = PLAYER_QUEUE_MESSAGES
+
+
+@dataclass(frozen=True)
+class HeaderLimits:
+    """
+    The bounds of what is kept of a stream for newcomers besides its GOP.
+
+    @ivar bytes: L{SEQUENCE_HEADER_BYTES}
+    @ivar metadataBytes: L{METADATA_BYTES}
+    @ivar allBytes: L{ALL_HEADER_BYTES}
+    """
+
+    bytes: int = SEQUENCE_HEADER_BYTES
+    metadataBytes: int = METADATA_BYTES
+    allBytes: int = ALL_HEADER_BYTES
 
 
 @dataclass(frozen=True)
@@ -181,6 +214,7 @@ class ServerLimits:
     @ivar stopSeconds: L{STOP_SECONDS}
     @ivar playerQueue: what may wait for a player that does not keep up.
     @ivar gop: how much of a GOP is kept for newcomers.
+    @ivar headers: how much of sequence headers and metadata is kept for them.
     """
 
     wire: WireLimits = field(default_factory=WireLimits)
@@ -199,3 +233,4 @@ class ServerLimits:
     stopSeconds: float = STOP_SECONDS
     playerQueue: QueueLimits = field(default_factory=QueueLimits)
     gop: GOPLimits = field(default_factory=GOPLimits)
+    headers: HeaderLimits = field(default_factory=HeaderLimits)

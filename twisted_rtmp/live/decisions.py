@@ -18,6 +18,7 @@ from twisted_rtmp.interfaces import (
     Refused,
     StreamRequest,
 )
+from twisted_rtmp.limits import NAME_BYTES, QUERY_BYTES
 from twisted_rtmp.names import peerName, printable
 
 _log = Logger()
@@ -105,6 +106,27 @@ async def _ask(
             action=_described(action, request),
         )
     raise Undecided("The server could not decide.")
+
+
+def checkNames(request: ConnectRequest | StreamRequest) -> None:
+    """
+    Keep the bounds of names and queries, which are remembered, looked up and said.
+
+    @raise Refused: one of them is too long.
+    """
+    if isinstance(request, StreamRequest):
+        name, kind = request.name, "stream"
+    else:
+        name, kind = request.application, "application"
+    if _isLonger(name, NAME_BYTES):
+        raise Refused(f"The {kind}'s name must be at most {NAME_BYTES} bytes long.")
+    if _isLonger(request.query, QUERY_BYTES):
+        raise Refused(f"The {kind}'s query must be at most {QUERY_BYTES} bytes long.")
+
+
+def _isLonger(text: str, limit: int) -> bool:
+    """Decide whether a text is longer than a number of bytes, as UTF-8."""
+    return len(text) > limit or len(text.encode("utf-8", "surrogatepass")) > limit
 
 
 def inTime(answer: Awaitable[_T], clock: IReactorTime, seconds: float) -> Deferred[_T]:

@@ -24,7 +24,7 @@ from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.live.addresses import Addresses, hostOf
 from twisted_rtmp.live.connections import Connections
 from twisted_rtmp.live.counters import Counters
-from twisted_rtmp.live.decisions import Action, Undecided, decide, inTime
+from twisted_rtmp.live.decisions import Action, Undecided, checkNames, decide, inTime
 from twisted_rtmp.live.directory import IDirectory, LocalDirectory
 from twisted_rtmp.live.pacing import LATENCY_SECONDS, Pacer
 from twisted_rtmp.live.paths import ByPath, Key, parentsOf, pathOf
@@ -154,6 +154,7 @@ class Registry:
         host = hostOf(request.address)
         if not self._mayBegin(action, host):
             raise Refused("Too many streams are begun from this address.")
+        checkNames(request)
         deciders = list(self.guards)
         if seconds is None:
             seconds = policy.limits.decisionSeconds

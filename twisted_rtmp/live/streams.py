@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from twisted_rtmp.interfaces import ILiveStream, IMediaSink
 from twisted_rtmp.ledger import Ledger
+from twisted_rtmp.live.headers import HEADER, Headers
 from twisted_rtmp.live.pacing import Pacer
 from twisted_rtmp.live.players import PlayerGroup
 from twisted_rtmp.live.policy import Policy
@@ -23,7 +24,6 @@ from twisted_rtmp.live.timeline import GAP_MILLISECONDS, NEVER, MediaTime, Timel
 from twisted_rtmp.live.tracks import Track, Tracks
 from twisted_rtmp.media import payloads as media
 from twisted_rtmp.media.metadata import propertiesOf
-from twisted_rtmp.media.parts import headerKey
 from twisted_rtmp.media.payloads import audioFlags, videoFlags
 from twisted_rtmp.names import printable
 from twisted_rtmp.wire import amf0
@@ -34,10 +34,6 @@ from twisted_rtmp.wire.messages import Message
 if TYPE_CHECKING:
     from twisted_rtmp.live.selection import Selection
 
-#: Sequence headers that are kept for who joins later: of two kinds for each of 16
-#: video and 16 audio tracks.  OBS sends up to 6 of each.
-MAX_HEADERS = 64
-
 #: What sets a message apart from the frames that are only passed on.
 _NOTEWORTHY = (
     media.KEY_FRAME
@@ -46,7 +42,6 @@ _NOTEWORTHY = (
     | media.SEQUENCE_HEADER
     | media.METADATA
 )
-_HEADER = media.SEQUENCE_HEADER | media.METADATA
 _CODED = media.CODED
 
 #: Before every timestamp: follows no frame.
@@ -112,7 +107,6 @@ class LiveStream:
     @ivar name: the stream's own name; may be empty.
     @ivar ledger: what came, what was stored and what was lost.
     @ivar enhanced: whether anything of it had an enhanced header.
-    @ivar metadata: the newest C{onMetaData} message, or L{None}.
     @ivar label: application and name for log lines.
     @ivar throttled: whether a sink holds the publisher.
     @ivar publisher: its source; L{None} while it waits for its next publisher, and when
@@ -139,7 +133,6 @@ class LiveStream:
         self.name = name
         self.ledger = Ledger()
         self.enhanced = False
-        self.metadata: Message | None = None
         self.label = printable(f"{application}/{name}")
         self._received = self.ledger.received
         self._tracks = Tracks(self._received)
@@ -151,14 +144,12 @@ class LiveStream:
         self._holds: set[Throttle] = set()
         self._sinks: list[IMediaSink] = []
         self._sinkNames: dict[IMediaSink, str] = {}
-        # The newest sequence header of each kind, in the order in which the
-        # kinds first came.
-        self._headers: dict[tuple[int, ...], Message] = {}
         self._told: set[str] = set()
         # The ends of sinks that have not stored all yet.
         self._ending: set[Deferred[None]] = set()
         self._over = False
         self.policy = policy or Policy()
+        self._headers = Headers(self.policy.limits.headers)
         self.startedAt = pacer.clock.seconds()
         self.players = PlayerGroup(self, pacer, self.policy.limits.gop)
         self.addSink(self.players, "players")
@@ -210,11 +201,9 @@ class LiveStream:
                 self.enhanced = True
                 if flags & media.MULTITRACK:
                     self._tracks.numbered(message)
-            if flags & _HEADER:
-                headers = self._headers
-                headers[headerKey(message)] = message
-                if len(headers) > MAX_HEADERS:
-                    del headers[next(iter(headers))]
+            if flags & HEADER and not self._headers.keep(message):
+                self._discard("too large a header", f"{len(message.payload)} bytes")
+                return
         self._passOn(message)
 
     def _placeMessage(self, message: Message, time: MediaTime) -> None:
@@ -281,18 +270,19 @@ class LiveStream:
             self._discard("malformed data", "it begins with no name")
             return
         if values[0] == "onMetaData":
-            self._setMetadata(message)
+            if not self._headers.keepMetadata(message):
+                self._discard("too large metadata", f"{len(message.payload)} bytes")
+                return
             message.values = values
         elif values[0] == "@clearDataFrame":
-            self._setMetadata(None)
+            self._headers.keepMetadata(None)
             return
         self._passOn(message)
 
-    def _setMetadata(self, message: Message | None) -> None:
-        """Replace the metadata; the values of the old ones are not kept."""
-        if self.metadata is not None:
-            self.metadata.values = None
-        self.metadata = message
+    @property
+    def metadata(self) -> Message | None:
+        """The newest C{onMetaData} message, or L{None}."""
+        return self._headers.metadata
 
     @property
     def properties(self) -> Mapping[str, Any]:
@@ -357,8 +347,7 @@ class LiveStream:
         What a decoder needs before the first frame: the newest metadata, then
         the newest sequence header of each kind.
         """
-        first = [] if self.metadata is None else [self.metadata]
-        return first + list(self._headers.values())
+        return self._headers.all()
 
     def addSink(self, sink: IMediaSink, name: str = "sink") -> None:
         """
@@ -439,7 +428,7 @@ class LiveStream:
         """
         self.publisher = publisher
         self.publishers += 1
-        self._headers.clear()
+        self._headers.forgetSequenceHeaders()
         self._tracks.restart()
         self._timeline.resume(milliseconds)
         if self._holds:
