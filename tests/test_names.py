@@ -9,10 +9,10 @@ import pytest
 
 from twisted_rtmp.names import (
     SHOWN_CHARACTERS,
-    applicationOf,
+    parseApplication,
+    parseStreamName,
     printable,
     splitQuery,
-    streamOf,
 )
 
 
@@ -39,7 +39,7 @@ from twisted_rtmp.names import (
     ],
 )
 def test_application(properties: dict[str, Any], expected: tuple[str, str]) -> None:
-    assert applicationOf(properties) == expected
+    assert parseApplication(properties) == expected
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_application(properties: dict[str, Any], expected: tuple[str, str]) -> N
     ],
 )
 def test_stream(argument: object, expected: tuple[str, str]) -> None:
-    assert streamOf(argument) == expected
+    assert parseStreamName(argument) == expected
 
 
 def test_query() -> None:

@@ -29,7 +29,7 @@ from feeding import (
 )
 
 from twisted_rtmp.media import payloads as media
-from twisted_rtmp.names import applicationOf, streamOf
+from twisted_rtmp.names import parseApplication, parseStreamName
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.chunk import ChunkReader, ChunkWriter
 from twisted_rtmp.wire.connection import Role
@@ -664,7 +664,7 @@ def test_quirk21_metadata(server, data, stored):
     ],
 )
 def test_quirk22_applications(server, properties, application, query):
-    assert applicationOf(properties) == (application, query)
+    assert parseApplication(properties) == (application, query)
     peer = Peer(server)
     answers = peer.call("connect", 1, properties)
     assert codes(answers) == ["NetConnection.Connect.Success"]
@@ -687,7 +687,7 @@ def test_quirk22_applications(server, properties, application, query):
     ],
 )
 def test_quirk22_keys(server, key, name, query):
-    assert streamOf(key) == (name, query)
+    assert parseStreamName(key) == (name, query)
     publishing(server, key).close()
     assert [sink.stream.name for sink in server.sinks] == [name]
 

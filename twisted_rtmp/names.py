@@ -1,8 +1,4 @@
-"""
-The names of applications and streams, as peers spell them.
-
-Imports the standard library only.
-"""
+"""The names of applications, streams and peers."""
 
 from __future__ import annotations
 
@@ -18,10 +14,10 @@ DEFAULT_INSTANCE = "_definst_"
 
 def printable(text: str) -> str:
     """
-    A peer's text for a log line: one line, printable, and short.
+    Make a peer's text fit for a log line: one line, printable, and short.
 
-    Anything else is escaped as Python does it, so that nothing that comes
-    from the network can forge a line or steer a terminal.
+    Anything else is escaped as Python does it, so that nothing from the network can
+    forge a line or control a terminal.
     """
     cut = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
     if cut.isascii() and cut.isprintable():
@@ -31,7 +27,7 @@ def printable(text: str) -> str:
 
 def peerName(address: object) -> str:
     """
-    Who is at the other end, for log lines.
+    Name the other end of a connection, for log lines.
 
     @param address: an L{IAddress<twisted.internet.interfaces.IAddress>}, or L{None}.
     """
@@ -42,25 +38,24 @@ def peerName(address: object) -> str:
 
 
 def splitQuery(text: str) -> tuple[str, str]:
-    """A name and what follows its first C{?}, without the C{?}."""
+    """Split a text into the name before its first C{?} and the query behind that."""
     name, _, query = text.partition("?")
     return name, query
 
 
-def applicationOf(properties: dict[str, Any]) -> tuple[str, str]:
+def parseApplication(properties: dict[str, Any]) -> tuple[str, str]:
     """
-    The application, and its query, that a C{connect} asks for.
+    Read the application, and its query, that a C{connect} asks for.
 
-    Encoders put a query into C{app} or leave it in C{tcUrl} alone, append a
-    slash or C{_definst_}, or send only a C{tcUrl}.
+    Encoders put a query into C{app} or only into C{tcUrl}, append a slash or
+    C{_definst_}, or send a C{tcUrl} only.
 
     @param properties: the command object.
-    @return: the name without slashes at its ends, and the query; both may be
-        empty.
+    @return: the name without slashes at its ends, and the query; both may be empty.
     """
     app = properties.get("app")
     url = properties.get("tcUrl") or properties.get("tcurl")
-    urlPath, urlQuery = _pathOf(url) if isinstance(url, str) else ("", "")
+    urlPath, urlQuery = _parsePath(url) if isinstance(url, str) else ("", "")
     if not isinstance(app, str):
         app = urlPath
     name, query = splitQuery(app.strip().strip("\"'"))
@@ -70,19 +65,20 @@ def applicationOf(properties: dict[str, Any]) -> tuple[str, str]:
     return "/".join(parts), query or urlQuery
 
 
-def _pathOf(url: str) -> tuple[str, str]:
-    """Path and query of a URL, without parsing what stands before them."""
+def _parsePath(url: str) -> tuple[str, str]:
+    """Read the path and the query of a URL, whatever stands before them."""
     rest = url.strip().strip("\"'").partition("://")[2]
     path, query = splitQuery(rest.partition("/")[2])
     return path, query
 
 
-def streamOf(argument: object) -> tuple[str, str]:
+def parseStreamName(argument: object) -> tuple[str, str]:
     """
-    The stream's name, and its query, that a C{publish} or C{play} asks for.
+    Read the stream's name, and its query, that a C{publish} or C{play} asks for.
 
-    @param argument: the command's first argument behind the command object;
-        cameras send numbers, and some encoders nothing at all.
+    @param argument: the command's first argument behind the command object; cameras
+        send numbers, and some encoders nothing at all.
+    @return: the name without slashes at its ends, and the query; both may be empty.
     """
     if isinstance(argument, float):
         argument = f"{argument:g}"

@@ -19,7 +19,7 @@ from twisted_rtmp.live.policy import Policy
 from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.live.streams import LiveStream
 from twisted_rtmp.media.capabilities import Capabilities
-from twisted_rtmp.names import printable, streamOf
+from twisted_rtmp.names import parseStreamName, printable
 from twisted_rtmp.wire.connection import Connection
 from twisted_rtmp.wire.constants import UserControlType
 from twisted_rtmp.wire.messages import Command, Message
@@ -151,7 +151,7 @@ class NetStream:
 
     def command_publish(self, command: Command) -> None:
         self.end()
-        self.name, query = streamOf(command.argument(1))
+        self.name, query = parseStreamName(command.argument(1))
         self.protocol.proceed(self._publish(query))
 
     async def _publish(self, query: str) -> None:
@@ -241,7 +241,7 @@ class NetStream:
         the live stream here.
         """
         self.end()
-        self.name, query = streamOf(command.argument(1))
+        self.name, query = parseStreamName(command.argument(1))
         reset = bool(command.argument(4, True))
         self.protocol.proceed(self._play(query, reset))
 

@@ -24,7 +24,7 @@ from twisted_rtmp.media.capabilities import (
     Capabilities,
     serverProperties,
 )
-from twisted_rtmp.names import applicationOf, peerName, printable, streamOf
+from twisted_rtmp.names import parseApplication, parseStreamName, peerName, printable
 from twisted_rtmp.netstream import STREAM_COMMANDS, NetStream
 from twisted_rtmp.reconnect import checkReconnect, shownURL
 from twisted_rtmp.wire.amfvalues import UNDEFINED
@@ -395,7 +395,7 @@ class RTMPProtocol(Link):
         properties = command.argument(0)
         if not isinstance(properties, dict):
             properties = {}
-        application, query = applicationOf(properties)
+        application, query = parseApplication(properties)
         request = ConnectRequest(
             application,
             query,
@@ -510,7 +510,7 @@ class RTMPProtocol(Link):
 
     def command_FCPublish(self, command: Command) -> None:
         """FMLE goes on only after C{onFCPublish}."""
-        name, _ = streamOf(command.argument(1))
+        name, _ = parseStreamName(command.argument(1))
         self.wire.sendCommand(
             "onFCPublish",
             0,
@@ -520,7 +520,7 @@ class RTMPProtocol(Link):
         self._reply(command, None, UNDEFINED)
 
     def command_FCUnpublish(self, command: Command) -> None:
-        name, _ = streamOf(command.argument(1))
+        name, _ = parseStreamName(command.argument(1))
         self.wire.sendCommand(
             "onFCUnpublish",
             0,
@@ -533,7 +533,7 @@ class RTMPProtocol(Link):
                 netStream.stopPublishing()
 
     def command_FCSubscribe(self, command: Command) -> None:
-        name, _ = streamOf(command.argument(1))
+        name, _ = parseStreamName(command.argument(1))
         self.wire.sendCommand(
             "onFCSubscribe",
             0,
@@ -553,7 +553,7 @@ class RTMPProtocol(Link):
         argument = command.argument(1)
         if isinstance(argument, str):
             # GStreamer names the stream where its id belongs.
-            name, _ = streamOf(argument)
+            name, _ = parseStreamName(argument)
             found = [n for n in self._netStreams.values() if n.name == name]
         else:
             streamId = int(argument) if _isStreamId(argument) else command.streamId

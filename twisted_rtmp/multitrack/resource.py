@@ -31,7 +31,7 @@ from twisted_rtmp.multitrack.offers import (
     Unsuitable,
     hostOf,
 )
-from twisted_rtmp.names import peerName, printable, streamOf
+from twisted_rtmp.names import parseStreamName, peerName, printable
 from twisted_rtmp.web.answers import Origins, notAllowed
 from twisted_rtmp.web.asking import connectRequest
 
@@ -186,7 +186,7 @@ class MultitrackResource(Resource):
         """
         if not offer.checksKey:
             return
-        name, query = streamOf(key)
+        name, query = parseStreamName(key)
         connect = connectRequest(request, offer.application, "")
         await self._server.decide(Action.CONNECT, connect, DECISION_SECONDS)
         publish = StreamRequest(
@@ -205,7 +205,7 @@ class MultitrackResource(Resource):
         """Write what suits an encoder, or why nothing does."""
         try:
             video = offer.videoFor(asked)
-            endpoints = self._endpoints(request, offer, streamOf(key)[0])
+            endpoints = self._endpoints(request, offer, parseStreamName(key)[0])
         except Unsuitable as error:
             return self._fail(request, error.description)
         name = uuid.uuid4().hex
