@@ -532,16 +532,18 @@ def test_pushIsAskedToComeAgain(studio):
     assert push.counters.moves == 1
 
 
+def sendingTo(host):
+    """Answer C{connect} with a request to go elsewhere behind it."""
+
+    def answer(server, command):
+        accept(server, command)
+        server.status(RECONNECT, 0, tcUrl=f"rtmp://{host}/there")
+
+    return answer
+
+
 def test_noPushMovesForEver(studio, log):
     """Two servers that send it to each other."""
-
-    def sendingTo(host):
-        def answer(server, command):
-            accept(server, command)
-            server.status(RECONNECT, 0, tcUrl=f"rtmp://{host}/there")
-
-        return answer
-
     studio.network.scripted("a", connect=sendingTo("b"))
     studio.network.scripted("b", connect=sendingTo("a"))
     studio.begin()
@@ -891,6 +893,23 @@ def test_playStays(monkeypatch, tmp_path):
     running.server("a").status("NetStream.Play.UnpublishNotify")
     assert running.finish() == 0
     assert fileTags(path)[-1] == (VIDEO, 40, AVC_FRAME)
+
+
+def test_playIsSentOn(monkeypatch, tmp_path):
+    """The next server has another place, too, and says so at once."""
+    path = tmp_path / "out.flv"
+    running = Running(monkeypatch, command.PlayCommand, file=str(path))
+    running.network.scripted("a")
+    running.network.scripted("b", connect=sendingTo("c"))
+    running.network.scripted("c")
+    running.start()
+    give(running, "a", *HEADERS, (VIDEO, 0, AVC_KEY_FRAME))
+    running.ask("a", tcUrl="rtmp://b/there")
+    assert running.hosts() == ["a", "b", "c"]
+    give(running, "c", *HEADERS, (VIDEO, 9070, AVC_KEY_FRAME))
+    running.server("c").status("NetStream.Play.UnpublishNotify")
+    assert running.finish() == 0
+    assert fileTags(path)[-1] == (VIDEO, 40, AVC_KEY_FRAME)
 
 
 def test_playIsInterruptedWhileItMoves(monkeypatch, tmp_path):

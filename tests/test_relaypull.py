@@ -325,6 +325,23 @@ def test_thePullIsTakenOver():
     studio.settle()
 
 
+def test_aReasonIsItsOwnAttempts():
+    """Why an earlier connection was left says nothing of the present attempt."""
+    studio = Pulling(takeOver=TakeOver.ALWAYS)
+    pull = studio.start()
+    studio.giveHeaders()
+    studio.begin("key")
+    assert "taken the name over" in pull.why
+    studio.leave()
+    del studio.network.answers["a"]
+    while pull.counters.attempts == 1:
+        studio.advance(1)
+    studio.until(pull, RelayState.WAITING)
+    assert pull.why.startswith("An error occurred while connecting: it is not there")
+    studio.service.stopService()
+    studio.settle()
+
+
 def test_thePullIsNotTakenOverWhileItIsHeard(studio):
     pull = studio.start()
     studio.giveHeaders()
