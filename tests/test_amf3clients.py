@@ -23,7 +23,6 @@ from rtmpclient import (
 )
 from serverprocess import Server
 from twisted.internet.task import Clock
-from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface import implementer
 
 from twisted_rtmp.factory import RTMPFactory
@@ -126,18 +125,6 @@ def factory():
     yield factory
     for connection in list(factory.connections):
         connection.transport.abortConnection()
-
-
-@pytest.fixture
-def log():
-    lines = []
-
-    def observe(event):
-        lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    yield lines
-    globalLogPublisher.removeObserver(observe)
 
 
 def player(factory, name="key"):
@@ -296,7 +283,7 @@ def test_malformedCommandsClose(factory, body):
     assert factory.counters.violations == 1
 
 
-def test_sharedObjectsArePassedOver(factory, log):
+def test_sharedObjectsArePassedOver(factory, lines):
     client = FlexClient(factory)
     client.begin()
     for typeId in (16, 19, 16, 19):
@@ -306,7 +293,7 @@ def test_sharedObjectsArePassedOver(factory, log):
     client.media(VIDEO, AVC_HEADER)
     assert factory.sinks[0].messages == [(VIDEO, 1, 0, AVC_HEADER)]
     assert client.protocol.wire.passedOver == {16: 2, 19: 2}
-    assert len([line for line in log if "passed over" in line]) == 2
+    assert len([line for line in lines if "passed over" in line]) == 2
 
 
 # Data

@@ -83,11 +83,6 @@ class BrokenSinks:
         raise ZeroDivisionError("no sink")
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
 def publish(factory: RTMPFactory, name: str = "key") -> Client:
     client = Client(factory)
     client.publish(name)

@@ -14,7 +14,6 @@ from rtmpclient import (
     VIDEO,
     Client,
 )
-from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from twisted_rtmp.factory import RTMPFactory
@@ -34,11 +33,6 @@ class Sinks(list[CollectingSink]):
     def openSink(self, stream):
         self.append(CollectingSink(stream))
         return self[-1]
-
-
-@pytest.fixture
-def clock():
-    return Clock()
 
 
 @pytest.fixture

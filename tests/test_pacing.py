@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from twisted.internet.task import Clock
 
 from twisted_rtmp.live.pacing import (
     BUSY_MESSAGES,
@@ -32,11 +31,6 @@ class Publisher:
     def takePaced(self, data):
         assert data == self.name
         self.calls.append("take")
-
-
-@pytest.fixture
-def clock():
-    return Clock()
 
 
 def busy(pacer, clock, publisher):

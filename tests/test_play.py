@@ -15,7 +15,6 @@ from rtmpclient import (
     VIDEO,
     Client,
 )
-from twisted.internet.task import Clock
 
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.limits import (
@@ -135,11 +134,6 @@ def inter(time, mark=b""):
 
 def sound(time):
     return AUDIO, time, AAC_FRAME
-
-
-@pytest.fixture
-def clock():
-    return Clock()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp.flv.tags import encodeTag
@@ -83,11 +82,6 @@ def inter(time, size=100):
 
 def audio(time):
     return Message(8, time, 1, b"\xaf\x01" + bytes(20))
-
-
-@pytest.fixture
-def clock():
-    return Clock()
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import Clock, LoopingCall
 from twisted.internet.utils import getProcessOutputAndValue
-from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp.client import (
@@ -54,18 +53,6 @@ from twisted_rtmp.wire.errors import UsageError
 from twisted_rtmp.wire.messages import Message
 
 RECONNECT = "NetConnection.Connect.ReconnectRequest"
-
-
-@pytest.fixture
-def log():
-    lines = []
-
-    def observe(event):
-        lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    yield lines
-    globalLogPublisher.removeObserver(observe)
 
 
 # The server's side
@@ -149,7 +136,7 @@ def test_itServesOn(factory):
     assert client.codes() == [RECONNECT, RECONNECT]
 
 
-def test_allAreAsked(factory, log):
+def test_allAreAsked(factory, lines):
     obeying = [joined(factory, capsEx=1.0) for _ in range(3)]
     others = [joined(factory), joined(factory, capsEx=2.0), Client(factory)]
     assert factory.requestReconnect("//b:1936/live", "Moving.") == 3
@@ -158,7 +145,7 @@ def test_allAreAsked(factory, log):
         assert reply.values[3]["tcUrl"] == "//b:1936/live"
     assert [client.take() for client in others] == [[], [], []]
     assert any(
-        line.startswith("asked 3 peers") and "; 3 others" in line for line in log
+        line.startswith("asked 3 peers") and "; 3 others" in line for line in lines
     )
     assert Client(factory).open, "newcomers are taken"
 
@@ -205,9 +192,9 @@ def test_theLargestRequestFits(factory):
         ("?s3cret//a@b", ""),
     ],
 )
-def test_secretsAreNotLogged(factory, log, tcUrl, shown):
+def test_secretsAreNotLogged(factory, lines, tcUrl, shown):
     joined(factory, capsEx=1.0).protocol.requestReconnect(tcUrl)
-    assert log[-1].endswith(f"is asked to connect anew, to {shown}")
+    assert lines[-1].endswith(f"is asked to connect anew, to {shown}")
 
 
 # Where to
@@ -297,11 +284,6 @@ def test_neverFromTLSDown(reference):
 # The client's side
 
 
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 def test_clientAnnouncesIt(clock):
     _, server = connected(clock)
     announced = Capabilities.fromProperties(server.of("connect").argument(0))
@@ -335,13 +317,13 @@ def test_clientIsAsked(clock):
     "tcUrl",
     [None, UNDEFINED, 7.0, True, {"a": 1.0}, ["rtmp://b/app"], *WRONG],
 )
-def test_requestsThatMakeNoSense(clock, log, tcUrl):
+def test_requestsThatMakeNoSense(clock, lines, tcUrl):
     client, server = connected(clock, "rtmp://a/app/s3cret")
     requests = asked(client)
     server.status(RECONNECT, 0, tcUrl=tcUrl)
     assert requests == []
     assert client.reconnectRequest is None
-    [line] = [line for line in log if "is ignored" in line]
+    [line] = [line for line in lines if "is ignored" in line]
     assert "s3cret" not in line
     assert "\n" not in line
     assert server.open
@@ -350,17 +332,17 @@ def test_requestsThatMakeNoSense(clock, log, tcUrl):
     assert len(requests) == 1
 
 
-def test_clientDoesNotLeaveTLS(clock, log):
+def test_clientDoesNotLeaveTLS(clock, lines):
     client, server = connected(clock, "rtmps://a/app/key")
     requests = asked(client)
     server.status(RECONNECT, 0, tcUrl="rtmp://a/app")
     assert requests == []
-    assert any("not encrypted" in line for line in log)
+    assert any("not encrypted" in line for line in lines)
     server.status(RECONNECT, 0, tcUrl="rtmps://b/app")
     assert requests[0].url.secure
 
 
-def test_requestBeforeConnectIsAnswered(clock, log):
+def test_requestBeforeConnectIsAnswered(clock, lines):
     def early(server, command):
         server.status(RECONNECT, 0, tcUrl="/other")
         accept(server, command)
@@ -368,7 +350,7 @@ def test_requestBeforeConnectIsAnswered(clock, log):
     endpoint = MemoryEndpoint(clock, connect=early)
     client = Outcome(connectRTMP(clock, "rtmp://a/app/key", endpoint=endpoint)).result
     assert client.reconnectRequest is None
-    assert any("before connect" in line for line in log)
+    assert any("before connect" in line for line in lines)
 
 
 def test_requestAtTheEnd(clock):
@@ -487,7 +469,7 @@ def test_pushStaysUntilTheNewConnectionIsThere(studio):
     assert studio.server("b").of("publish").argument(1) == "s3cret"
 
 
-def test_pushStaysWhereNobodyIs(studio, log):
+def test_pushStaysWhereNobodyIs(studio, lines):
     studio.network.scripted("a")
     studio.begin()
     [push] = studio.pushing().pushes
@@ -495,8 +477,8 @@ def test_pushStaysWhereNobodyIs(studio, log):
     studio.gop(0)
     assert published(studio.server("a")) == studio.sent
     assert push.counters.moves == 0
-    assert any("stays where it is" in line for line in log)
-    assert not any("s3cret" in line or "t0ken" in line for line in log)
+    assert any("stays where it is" in line for line in lines)
+    assert not any("s3cret" in line or "t0ken" in line for line in lines)
 
 
 def test_pushIsRefusedElsewhere(studio):
@@ -542,7 +524,7 @@ def sendingTo(host):
     return answer
 
 
-def test_noPushMovesForEver(studio, log):
+def test_noPushMovesForEver(studio, lines):
     """Two servers that send it to each other."""
     studio.network.scripted("a", connect=sendingTo("b"))
     studio.network.scripted("b", connect=sendingTo("a"))
@@ -552,7 +534,7 @@ def test_noPushMovesForEver(studio, log):
     assert push.counters.moves == MAX_MOVES
     assert studio.hosts() == ["a", "b"] * ((MAX_MOVES + 1) // 2)
     assert push.state is RelayState.RELAYING
-    assert len([line for line in log if "ignoring a reconnect request" in line]) == 1
+    assert len([line for line in lines if "ignoring a reconnect request" in line]) == 1
     # Much later it may again.
     studio.advance(STEADY_SECONDS)
     studio.ask(push.at.host, tcUrl="rtmp://a/there")

@@ -515,7 +515,7 @@ def test_theOption(tmp_path):
         options = Options()
         options.parseOptions(["--record", str(tmp_path), "--record-tracks", value])
         assert options["record-tracks"] == value
-    with pytest.raises(UsageError, match="'apart': this is together or separate"):
+    with pytest.raises(UsageError, match="'apart': must be one of together, separate"):
         Options().parseOptions(["--record-tracks", "apart"])
     with pytest.raises(UsageError, match="--no-record and --record-tracks"):
         Options().parseOptions(["--no-record", "--record-tracks", "separate"])

@@ -10,7 +10,6 @@ from rtmpclient import AUDIO, AVC_FRAME, AVC_HEADER, AVC_KEY_FRAME, DATA, VIDEO,
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
-from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -29,18 +28,6 @@ from twisted_rtmp.relay.origin import (
     MAX_PATH_SIZE,
     PATH_PROPERTY,
 )
-
-
-@pytest.fixture
-def log():
-    lines = []
-
-    def observe(event):
-        lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    yield lines
-    globalLogPublisher.removeObserver(observe)
 
 
 class Player(Client):
@@ -367,7 +354,7 @@ def test_everythingElseIsTheAuthorizersToo():
 
 
 @pytest.mark.parametrize("url", ["rtmp://self", "rtmp://self/prefix"])
-def test_anEdgeDoesNotPlayFromItself(url, log):
+def test_anEdgeDoesNotPlayFromItself(url, lines):
     edge = Edge(url)
     edge.network.factories["self"] = edge.factory
     Player(edge)
@@ -375,7 +362,7 @@ def test_anEdgeDoesNotPlayFromItself(url, log):
     assert edge.pull.state is RelayState.WAITING
     assert "This edge would play from itself" in edge.pull.why
     assert len(edge.network.bridges) == edge.pull.counters.refused <= 4
-    assert any("would play from itself" in line for line in log)
+    assert any("would play from itself" in line for line in lines)
     edge.settle()
 
 
@@ -470,11 +457,11 @@ def test_pathsAreBounded():
     edge.settle()
 
 
-def test_pullsAreBounded(log):
+def test_pullsAreBounded(lines):
     edge = Edge(settings={"maxPulls": 3})
     players = [Player(edge, str(number)) for number in range(10)]
     assert len(edge.network.servers) == 3
-    assert sum("is not pulled from the origin" in line for line in log) == 1
+    assert sum("is not pulled from the origin" in line for line in lines) == 1
     for player in players:
         player.leave()
     assert edge.origin.pulls == {}

@@ -18,7 +18,6 @@ from rtmpclient import (
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectError
-from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp.client import RTMPURL, InvalidURL
@@ -26,18 +25,6 @@ from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.live.policy import TakeOver
 from twisted_rtmp.relay import PullRelay, PushRelays, RelayState, parsePull
 from twisted_rtmp.relay.base import SILENCE_SECONDS
-
-
-@pytest.fixture
-def log():
-    lines = []
-
-    def observe(event):
-        lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    yield lines
-    globalLogPublisher.removeObserver(observe)
 
 
 class Pulling(Studio):
@@ -286,7 +273,7 @@ def test_aSourceThatNeverAnswersIsLeft(studio):
 # Names that others have
 
 
-def test_aLocalPublisherKeepsTheName(studio, log):
+def test_aLocalPublisherKeepsTheName(studio, lines):
     studio.begin("key")
     pull = studio.start()
     assert pull.state is RelayState.WAITING

@@ -22,7 +22,6 @@ from rtmpclient import (
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
-from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp.client import RTMPURL, InvalidURL
@@ -33,18 +32,6 @@ from twisted_rtmp.relay import PushRelays, PushTarget, RelayState
 from twisted_rtmp.relay.secrets import Secrets
 
 HEADERS = [(DATA, 0, METADATA), (VIDEO, 0, AVC_HEADER), (AUDIO, 0, AAC_HEADER)]
-
-
-@pytest.fixture
-def log():
-    lines = []
-
-    def observe(event):
-        lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    yield lines
-    globalLogPublisher.removeObserver(observe)
 
 
 class Pushing(Studio):
@@ -242,7 +229,7 @@ def test_targetsChangeAtRunTime(studio):
         (DNSLookupError("no such host"), "no such host"),
     ],
 )
-def test_aTargetThatIsNotThereYetGetsAll(studio, error, why, log):
+def test_aTargetThatIsNotThereYetGetsAll(studio, error, why, lines):
     studio.network.errors["b"] = error
     studio.begin()
     studio.gop(0)
@@ -259,7 +246,7 @@ def test_aTargetThatIsNotThereYetGetsAll(studio, error, why, log):
         *(True, 0, 0),
     )
     assert any(
-        "push of live/key to rtmp://b:1935/live: waiting" in line for line in log
+        "push of live/key to rtmp://b:1935/live: waiting" in line for line in lines
     )
 
 
@@ -332,7 +319,7 @@ def test_aTargetThatClosesAtOnceIsNotHammered(studio):
     assert studio.clock.seconds() - before < 3
 
 
-def test_aRefusalIsToldOnceAndTriedSeldom(log):
+def test_aRefusalIsToldOnceAndTriedSeldom(lines):
     studio = Pushing("rtmp://b/live/s3cret")
     studio.network.scripted(
         "b", publish=refusing("NetStream.Publish.BadName", "s3cret is being published.")
@@ -345,10 +332,10 @@ def test_aRefusalIsToldOnceAndTriedSeldom(log):
         studio.gop(1000 * second)
         studio.advance(1)
     assert 4 <= studio.push.counters.refused == studio.push.counters.attempts <= 6
-    assert sum("waiting, since (key)" in line for line in log) == (
+    assert sum("waiting, since (key)" in line for line in lines) == (
         studio.push.counters.refused
     )
-    assert not any("s3cret" in line for line in log)
+    assert not any("s3cret" in line for line in lines)
     studio.settle()
 
 
@@ -404,7 +391,7 @@ def test_aStreamOfNothingIsNotPushed(studio):
     assert push.state is RelayState.ENDED
 
 
-def test_aDeadTargetIsGivenUpAfterTheEnd(studio, log):
+def test_aDeadTargetIsGivenUpAfterTheEnd(studio, lines):
     studio.network.errors["b"] = ConnectError()
     studio.begin()
     studio.gop(0)
@@ -413,7 +400,7 @@ def test_aDeadTargetIsGivenUpAfterTheEnd(studio, log):
     assert push.state is RelayState.WAITING
     studio.advance(studio.factory.limits.drainSeconds + 1)
     assert push.state is RelayState.ENDED
-    assert any("7 messages are lost" in line for line in log)
+    assert any("7 messages are lost" in line for line in lines)
     assert studio.relays.total.dropped == len(studio.sent)
 
 
@@ -464,13 +451,13 @@ def test_theNextStreamWaitsForItsTurn(studio):
     assert published(studio.server) == studio.sent
 
 
-def test_oneAddressIsForOneStream(log):
+def test_oneAddressIsForOneStream(lines):
     studio = Pushing("rtmp://b/live/fixed")
     studio.network.scripted("b")
     studio.begin("one")
     studio.begin("two")
     assert [push.stream.name for push in studio.relays.pushes] == ["one"]
-    assert any("live/two is not pushed to rtmp://b:1935/live" in line for line in log)
+    assert any("live/two is not pushed to rtmp://b:1935/live" in line for line in lines)
     studio.gop(0, "two")
     studio.leave("one")
     studio.advance(12)

@@ -23,7 +23,6 @@ from rtmpclient import (
     VIDEO,
     Client,
 )
-from twisted.internet.task import Clock
 
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.live import players
@@ -161,11 +160,6 @@ class Viewer(Client):
             if reply.typeId in (AUDIO, VIDEO, DATA)
             and not reply.payload.startswith(SAMPLE_ACCESS)
         ]
-
-
-@pytest.fixture
-def clock():
-    return Clock()
 
 
 @pytest.fixture
