@@ -497,7 +497,7 @@ def _parser() -> argparse.ArgumentParser:
         help="as fast as the server takes it, or a multiple of the file's own time",
     )
     publish.add_argument(
-        "--loop", action="store_true", help="begin again at the end, until Ctrl-C"
+        "--loop", action="store_true", help="repeat the file until Ctrl-C"
     )
     publish.set_defaults(command=PublishCommand, prog=publish.prog)
     play = commands.add_parser("play", parents=[common], help="play to an FLV file")

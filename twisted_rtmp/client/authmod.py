@@ -148,9 +148,9 @@ def limelightResponse(
     path = application.partition("?")[0]
     if "/" not in path:
         path = f"{path}/{_DEFAULT_INSTANCE}"
-    who = _hex(f"{username}:{_REALM}:{password}")
-    what = _hex(f"{_METHOD}:/{path}")
-    return _hex(f"{who}:{nonce}:{_NONCE_COUNT}:{clientNonce}:{_QUALITY}:{what}")
+    account = _hex(f"{username}:{_REALM}:{password}")
+    request = _hex(f"{_METHOD}:/{path}")
+    return _hex(f"{account}:{nonce}:{_NONCE_COUNT}:{clientNonce}:{_QUALITY}:{request}")
 
 
 def _md5(text: str) -> bytes:

@@ -1,13 +1,12 @@
 """
-What goes wrong between a client and its server.
+The errors of a client and its server.
 
-Every refusal has a class of its own, and the code that the server gave.  Imports the
-wire's errors only.
+Every refusal has a class of its own, and the server's code.
 
 ::
 
     ClientError
-        InvalidURL                  the address makes no sense
+        InvalidURL                  the address is invalid
         ServerRefused               the server says no; its code says to what
             ConnectRejected
                 InvalidApplication
@@ -20,10 +19,10 @@ wire's errors only.
                 PlayUnauthorized    (also Unauthorized)
             CommandFailed
         TimeLimitPassed             the server does not answer, or takes nothing
-        ConnectionEnded             the connection is gone, and why
+        ConnectionEnded             the connection has ended, and why
 
-What the network itself says before there is a connection (no such host, connection
-refused) comes as Twisted's own errors.
+The network's errors before there is a connection (no such host, connection refused) are
+Twisted's own.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from twisted_rtmp.wire.errors import RTMPError
 
 class ClientError(RTMPError):
     """
-    The base of all of them.
+    The base of all errors of a client.
 
     @ivar code: the server's code, such as C{"NetStream.Publish.BadName"}; empty where
         it gave none.
@@ -57,7 +56,7 @@ class ServerRefused(ClientError):
     """
     The server says no.
 
-    @ivar redirect: the address it sends us to instead, or empty.
+    @ivar redirect: the address that it sends the client to instead, or empty.
     """
 
     def __init__(self, description: str, *, code: str = "", redirect: str = "") -> None:
@@ -66,7 +65,7 @@ class ServerRefused(ClientError):
 
 
 class Unauthorized(ServerRefused):
-    """It wants credentials, or does not take those that it got."""
+    """The server requires credentials, or refuses those that it got."""
 
 
 class ConnectRejected(ServerRefused):
@@ -82,27 +81,27 @@ class ConnectUnauthorized(ConnectRejected, Unauthorized):
 
 
 class PublishRefused(ServerRefused):
-    """The server does not take the stream, or takes no more of it."""
+    """The server does not accept the stream, or no more of it."""
 
 
 class NameTaken(PublishRefused):
-    """Somebody publishes under this name."""
+    """Another client publishes under this name."""
 
 
 class PublishUnauthorized(PublishRefused, Unauthorized):
-    """The key or the credentials do not allow to publish."""
+    """The key or the credentials do not permit publishing."""
 
 
 class PlayRefused(ServerRefused):
-    """The server does not give the stream, or no more of it."""
+    """The server does not send the stream, or no more of it."""
 
 
 class StreamNotFound(PlayRefused):
-    """The server knows no such stream."""
+    """The server has no such stream."""
 
 
 class PlayUnauthorized(PlayRefused, Unauthorized):
-    """The credentials do not allow to play."""
+    """The credentials do not permit playing."""
 
 
 class CommandFailed(ServerRefused):
@@ -123,9 +122,9 @@ class TimeLimitPassed(ClientError):
 
 class ConnectionEnded(ClientError):
     """
-    The connection is gone.
+    The connection has ended.
 
-    @ivar clean: whether it ended as a connection does, and did not break.
+    @ivar clean: whether it was closed, and did not break.
     """
 
     def __init__(self, description: str, *, code: str = "", clean: bool = True) -> None:
@@ -154,9 +153,9 @@ def refusal(
     redirect: str = "",
 ) -> ServerRefused:
     """
-    The error for a server's code.
+    Make the error for a server's code.
 
-    @param otherwise: the class of a code that says nothing more.
+    @param otherwise: the class for a code that says no more than that.
     """
     found = REFUSALS.get(code)
     if found is None or not issubclass(found, otherwise):

@@ -1,8 +1,4 @@
-"""
-How long a client waits, and what a server may make it use.
-
-Imports C{twisted_rtmp.wire} and the server's limits only.
-"""
+"""Limits of a client: how long it waits, and how much a server may make it use."""
 
 from __future__ import annotations
 
@@ -11,27 +7,27 @@ from dataclasses import dataclass, field
 from twisted_rtmp.limits import DRAIN_SECONDS
 from twisted_rtmp.wire.limits import WireLimits
 
-#: From the first packet to an accepted C{connect}, in seconds, with the name looked
-#: up, TLS, the handshake and up to two rounds of authentication.  OBS gives 30 to the
-#: TCP connection alone, ffmpeg has no limit; a relay wants to try again soon.
+#: From the first packet to an accepted C{connect}, in seconds; with the look-up of the
+#: name, TLS, the handshake and up to two rounds of authentication.  OBS gives 30 to the
+#: TCP connection alone, ffmpeg has no limit; a relay is to try again soon.
 CONNECT_SECONDS = 15.0
 
 #: From a command to its answer, in seconds.  Servers that ask a web hook before they
-#: answer have its time limit to wait for, often 10.
+#: answer may wait for its time limit, often 10.
 COMMAND_SECONDS = 15.0
 
-#: From the end of a publication, or of the connection, to the server's word or end,
-#: in seconds.  All has been sent then; some servers never answer.
+#: From the end of a publication, or of this end of the connection, to the server's
+#: confirmation or end, in seconds.  All has been sent then; some servers never answer.
 FAREWELL_SECONDS = 5.0
 
-#: How often a server's requests to connect anew are obeyed in a row, none of them
-#: L{STEADY_SECONDS} after the one before.  Two servers that send us to each other would
-#: do so for ever; browsers follow 20 redirections, curl 50, and a cluster that means
-#: it needs one or two.
+#: The number of reconnect requests that are obeyed in a row, none of them
+#: L{STEADY_SECONDS} after the one before.  Two servers that send a client to each other
+#: would do so for ever; browsers follow 20 redirections, curl 50, and a cluster needs
+#: one or two.
 MAX_MOVES = 5
 
-#: A connection that stood for so long, in seconds, was a good one: the count of what
-#: went before it begins anew.
+#: A connection that lasted for this time, in seconds, was a good one: failures and
+#: moves before it are forgotten.
 STEADY_SECONDS = 10.0
 
 
@@ -43,11 +39,11 @@ class ClientLimits:
     @ivar wire: the bounds of the wire layer.
     @ivar connectSeconds: L{CONNECT_SECONDS}
     @ivar commandSeconds: L{COMMAND_SECONDS}
-    @ivar drainSeconds: a server that takes nothing of what is queued for it is left
-        after so long; see L{DRAIN_SECONDS<twisted_rtmp.limits.DRAIN_SECONDS>}.
-    @ivar silenceSeconds: a server that sends no audio or video of a stream that is
-        played is left after so long.  0, the default, waits for ever: a stream need
-        not have begun.
+    @ivar drainSeconds: the time after which a server is left that takes nothing of
+        what is queued for it; see L{DRAIN_SECONDS<twisted_rtmp.limits.DRAIN_SECONDS>}.
+    @ivar silenceSeconds: the time after which a server is left that sends no audio or
+        video of a stream that is played.  0, the default, waits for ever: the stream
+        may not have started.
     @ivar farewellSeconds: L{FAREWELL_SECONDS}
     """
 

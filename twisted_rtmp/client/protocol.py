@@ -341,7 +341,7 @@ class RTMPClient(Link):
                 self._failWith(ConnectionEnded(why, clean=False))
             self._wanted = True
             if self.phase is not Phase.CLOSING:
-                # What has come already is not looked at any more.
+                # What has been received already is ignored.
                 self._enter(Phase.CLOSING)
                 self.ending()
             self.transport.abortConnection()
@@ -606,7 +606,7 @@ class RTMPClient(Link):
         # A server that is not read from is not silent; a pace holds for an instant.
         if limits.silenceSeconds and not self._holds - {(Hold.PACE, None)}:
             for receiver in self.receivers.values():
-                # 0 as long as it has not begun.
+                # 0 before it has started.
                 due = receiver.heard + limits.silenceSeconds
                 if receiver.heard and due < when:
                     when, why, seconds = due, "audio or video", limits.silenceSeconds

@@ -75,7 +75,7 @@ class FileOutput:
         self._path = path
         self._mode = "wb" if overwrite else "xb"
         self._file: BinaryIO | None = None
-        number = _hindrance(path, overwrite)
+        number = _findError(path, overwrite)
         if number:
             raise OSError(number, os.strerror(number), path)
 
@@ -100,7 +100,7 @@ class FileOutput:
             self._file.close()
 
 
-def _hindrance(path: str, overwrite: bool) -> int:
+def _findError(path: str, overwrite: bool) -> int:
     """Find the error number with which a file could not be made; 0 if it could."""
     there = os.path.lexists(path)
     folder = os.path.dirname(path) or "."

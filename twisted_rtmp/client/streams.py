@@ -174,7 +174,7 @@ class ClientStream(Stateful[StreamState]):
         self._error = error
         self.client.streamEnded(self)
         if before is StreamState.STARTING and not self.started.called:
-            self.started.errback(error or ConnectionEnded("Closed before it began."))
+            self.started.errback(error or ConnectionEnded("Closed before it started."))
         self._finish()
 
     def close(self) -> Deferred[None]:

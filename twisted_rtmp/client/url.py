@@ -1,8 +1,4 @@
-"""
-The addresses of streams: what of one is the server, the application, the name.
-
-Imports nothing but the client's errors, and what makes texts printable.
-"""
+"""The addresses of streams: server, application and name."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from twisted_rtmp.names import printable
 #: ffmpeg, OBS and the platforms use.
 DEFAULT_PORTS = {"rtmp": 1935, "rtmps": 443}
 
-#: Schemes that other programs know, and why they are refused here.
+#: Schemes that other programs know, and why this one refuses them.
 _OTHER_SCHEMES = {
     "rtmpe": "RTMPE is obsolete and not secure",
     "rtmpte": "RTMPE is obsolete and not secure",
@@ -37,9 +33,9 @@ class RTMPURL:
     @ivar scheme: C{"rtmp"} or C{"rtmps"}.
     @ivar host: a name or an IP address, without brackets.
     @ivar port: never 0.
-    @ivar application: what C{connect} asks for, with its query if it has one.
-    @ivar name: what C{publish} and C{play} ask for, with its query; may be empty.
-        For the publisher this is the stream key, so it is not shown.
+    @ivar application: the application for C{connect}, with its query if it has one.
+    @ivar name: the stream's name for C{publish} and C{play}, with its query; may be
+        empty.  For the publisher this is the stream key, so it is not shown.
     @ivar username: for a server that asks for it, or empty.
     @ivar password: the same.
     """
@@ -55,8 +51,8 @@ class RTMPURL:
     @classmethod
     def parse(cls, text: str) -> RTMPURL:
         """
-        Take the address of a stream apart, as ffmpeg does: the application has one
-        part if two follow, and else two::
+        Read the address of a stream, as ffmpeg does: the application is the first part
+        of the path, or the first two of three or more::
 
             rtmp://host/app/name             app "app",      name "name"
             rtmp://host/app/instance/name    app "app/instance", name "name"
@@ -69,7 +65,7 @@ class RTMPURL:
         ffmpeg differs, which looks for slashes and colons in queries too.  For other
         applications use L{ofServer}.
 
-        @raise InvalidURL: there is no host in it, or the scheme is another.
+        @raise InvalidURL: it has no host, or another scheme.
         """
         server, path, query = _split(text)
         application, name = _applicationAndName(path)
@@ -78,27 +74,27 @@ class RTMPURL:
     @classmethod
     def ofServer(cls, text: str, name: str = "") -> RTMPURL:
         """
-        Take a server's address and a stream's name (or key), as they stand in two
-        fields of OBS and of what platforms tell their users.
+        Join a server's address and a stream's name (or key): the two fields of OBS, and
+        of the instructions of platforms.
 
         @param text: all of its path and query is the application.
-        @raise InvalidURL: as L{parse}.
+        @raise InvalidURL: as of L{parse}.
         """
         server, path, query = _split(text)
         return server._with(path.rstrip("/") + query, name)
 
     def redirected(self, reference: str) -> RTMPURL:
         """
-        The same stream at another server, as a reconnect request names it.
+        Make the address of the same stream at the server of a reconnect request.
 
         The stream's name stays.  Another host gets no credentials but those that the
-        reference has: the user has given these for the host that they are with.
+        reference has: the user has given the present ones for the present host.
 
         @param reference: a C{tcUrl}, absolute or relative to this one's (C{"//b/live"},
             C{"/live"}, C{"live?x=1"}); empty for the same address.  E-RTMP v2,
             Reconnect Request.
-        @raise InvalidURL: it is none, or leads from rtmps to rtmp: whoever asks for
-            that would read along.
+        @raise InvalidURL: it is invalid, or leads from rtmps to rtmp, so that others
+            could read the stream.
         """
         if not reference:
             return self
@@ -112,11 +108,11 @@ class RTMPURL:
             try:
                 joined = urljoin(f"http://{rest}", reference)
             except ValueError as error:
-                raise InvalidURL(f"this is no address: {error}") from None
+                raise InvalidURL(f"the address is invalid: {error}") from None
             absolute = f"{self.scheme}://{joined.partition('://')[2]}"
         url = RTMPURL.ofServer(absolute, self.name)
         if self.secure and not url.secure:
-            raise InvalidURL(f"{url} is not encrypted, as the connection so far is")
+            raise InvalidURL(f"{url} is not encrypted, but this connection is")
         if url.username or url.host.lower() != self.host.lower():
             return url
         return replace(url, username=self.username, password=self.password)
@@ -134,7 +130,7 @@ class RTMPURL:
 
     @property
     def secure(self) -> bool:
-        """Whether it is TLS."""
+        """Whether the connection is encrypted with TLS."""
         return self.scheme == "rtmps"
 
     @property
@@ -153,8 +149,8 @@ class RTMPURL:
 
     def __str__(self) -> str:
         """
-        For people: without credentials, the stream's name and queries, and printable
-        if it is a server that has named it.
+        Show it to people: without credentials, the stream's name and queries, and
+        printable even if it is from a server.
         """
         application = self.application.partition("?")[0]
         return printable(f"{self.scheme}://{self.authority}/{application}")
@@ -162,17 +158,19 @@ class RTMPURL:
 
 def _split(text: str) -> tuple[RTMPURL, str, str]:
     """
-    Everything before the path as an address of the empty application; then the path
-    without its first slash, and the query with its question mark.
+    Split a URL.
+
+    @return: the server, as an address of the empty application; the path without its
+        first slash; the query with its question mark.
     """
     text = text.strip()
     _checkCharacters(text)
     scheme, separator, rest = text.partition("://")
     scheme = scheme.lower()
     if not separator:
-        raise InvalidURL("a URL begins with rtmp:// or rtmps://")
+        raise InvalidURL("the URL must begin with rtmp:// or rtmps://")
     if scheme not in DEFAULT_PORTS:
-        why = _OTHER_SCHEMES.get(scheme, "only rtmp:// and rtmps:// are")
+        why = _OTHER_SCHEMES.get(scheme, "the URL must begin with rtmp:// or rtmps://")
         raise InvalidURL(f"{scheme}:// is not supported: {why}")
     end = min((at for at in map(rest.find, "/?") if at >= 0), default=len(rest))
     authority, path = rest[:end], rest[end:]
@@ -188,25 +186,25 @@ def _checkCharacters(text: str) -> None:
     for character in text:
         # librtmp's users put parameters after a space.
         if character <= " " or character == "\x7f":
-            raise InvalidURL(f"a character {character!a} is in the URL")
+            raise InvalidURL(f"the URL must not have a character {character!a}")
 
 
 def _hostAndPort(address: str, defaultPort: int) -> tuple[str, int]:
     if address.startswith("["):
         host, bracket, port = address[1:].partition("]")
         if not bracket or (port and not port.startswith(":")):
-            raise InvalidURL("the brackets around the IPv6 address do not match")
+            raise InvalidURL("the IPv6 address must be in brackets, such as [::1]")
         port = port[1:]
     elif address.count(":") > 1:
-        raise InvalidURL("an IPv6 address needs brackets, such as rtmp://[::1]/live/a")
+        raise InvalidURL("the IPv6 address must be in brackets, such as [::1]")
     else:
         host, _, port = address.partition(":")
     if not host:
-        raise InvalidURL("there is no host in the URL")
+        raise InvalidURL("the URL must have a host")
     if not port:
         return host, defaultPort
     if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
-        raise InvalidURL(f"{port} is not a port")
+        raise InvalidURL(f"the port must be a number from 1 to 65535, not {port}")
     return host, int(port)
 
 
@@ -223,7 +221,7 @@ def _applicationAndName(path: str) -> tuple[str, str]:
 
 
 def _suffixed(name: str) -> str:
-    """A file's name as Flash Media Server wants it."""
+    """Spell a file's name as Flash Media Server requires it."""
     if name.endswith(".flv"):
         return name.removesuffix(".flv")
     if name.endswith((".mp4", ".f4v")) and ":" not in name:

@@ -1,4 +1,4 @@
-"""Pull on demand: it makes a server an edge of another one."""
+"""Pull on demand, which makes a server an edge of another one."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ if TYPE_CHECKING:
     from twisted_rtmp.live.registry import Registry
     from twisted_rtmp.live.streams import LiveStream
 
-#: How long a stream is kept that nobody plays, in seconds: a player that reconnects,
-#: or a reload of its page, should not wait for the origin again.
+#: The time that a stream is kept without players, in seconds: a player that reconnects,
+#: or reloads its page, should not wait for the origin again.
 IDLE_SECONDS = 10.0
 
 #: Streams that are pulled or waited for at once.  Each is a connection, and players
-#: choose the names: without a bound, one peer's connections would become as many at
+#: choose the names: without a bound, each connection of one peer would become one at
 #: the origin.
 MAX_PULLS = 1000
 
-#: Edges that one stream may come by.  Each adds its delay; more than two or three
-#: levels are a mistake.
+#: Edges in a row on the way of one stream.  Each adds its delay; more than two or three
+#: are a mistake.
 MAX_HOPS = 8
 
-#: Characters of what an edge says of its way; real ones have 17 an edge.  A thousand
-#: are kept, and a command may have 64 KiB.
+#: Characters of a L{PATH_PROPERTY}; real ones have 17 an edge.  A thousand paths are
+#: kept, and a command may have 64 KiB.
 MAX_PATH_SIZE = 1024
 
-#: The least time between two log lines on streams that are not pulled, in seconds.
+#: The least time between two log lines about streams that are not pulled, in seconds.
 LOG_SECONDS = 10.0
 
-#: The property of C{connect} in which an edge says what edges the stream goes to by
-#: way of it, nearest last: identifiers, separated by spaces.  Servers pass over what
-#: they do not know.
+#: The property of C{connect} in which an edge names the edges on the stream's way from
+#: this connection on, nearest last: identifiers, separated by spaces.  Servers ignore
+#: properties that they do not know.
 PATH_PROPERTY = "edgePath"
 
 _Key = tuple[str, str]
@@ -65,11 +65,11 @@ _Key = tuple[str, str]
 @implementer(IDirectory)
 class Origin(Service):
     """
-    Pulls each stream that is played here and not published here from another server,
-    as long as it is played.
+    The server from which streams are pulled that are played here and not published
+    here, each as long as it is played.
 
-    @ivar pulls: those that have not ended, by application and name.
-    @ivar identifier: what this edge calls itself, so that nothing goes in a circle.
+    @ivar pulls: the pulls that have not ended, by application and name.
+    @ivar identifier: this edge's name on the ways of streams, so that none is a circle.
     """
 
     log = Logger()
@@ -86,13 +86,13 @@ class Origin(Service):
         limits: ClientLimits | None = None,
     ) -> None:
         """
-        @param url: the other server's address; its path, if it has one, goes before
+        @param url: the other server's address; its path, if it has one, is put before
             the applications' names.
-        @param idleSeconds: how long a stream is kept that nobody plays.
-        @param maxPulls: how many streams are pulled or waited for at once.
+        @param idleSeconds: the time that a stream is kept without players.
+        @param maxPulls: the most streams that are pulled or waited for at once.
         @param connect: instead of L{connectRTMP
             <twisted_rtmp.client.connecting.connectRTMP>}.
-        @raise InvalidURL: the address is none.
+        @raise InvalidURL: the address is invalid.
         """
         self.url = parseOrigin(url) if isinstance(url, str) else url
         self.pulls: ByPath[Pull] = ByPath()
@@ -139,10 +139,10 @@ class Origin(Service):
     # The server's directory
 
     def claim(self, application: str, name: str) -> None:
-        """Every name is free: the origin is asked for those that nobody has here."""
+        """Allow every name: the origin is asked only for those that are free here."""
 
     def release(self, application: str, name: str) -> None:
-        """The origin does not have to know."""
+        """Do nothing: the origin does not have to know."""
 
     def locate(
         self, application: str, name: str, request: StreamRequest | None
@@ -153,7 +153,7 @@ class Origin(Service):
         The stream is pulled when its player waits for it.
         """
         if request is not None and PATH_PROPERTY in request.connect.properties:
-            self._paths[application, name] = _pathOf(request.connect.properties)
+            self._paths[application, name] = _parsePath(request.connect.properties)
             if len(self._paths) > self._maxPulls:
                 del self._paths[next(iter(self._paths))]
 
@@ -181,26 +181,26 @@ class Origin(Service):
                 )
 
     def _isPlayed(self, key: _Key) -> bool:
-        """Whether somebody plays a stream or waits for it; pushes do not count."""
+        """Tell whether a player plays a stream or waits for it; pushes do not count."""
         players = self._registry.players(*key)
         return any(not isinstance(player, PushedPlayer) for player in players)
 
     def _streamStarted(self, stream: LiveStream) -> None:
-        """If somebody else publishes it here, it need not be pulled."""
+        """Do not pull a stream that another publisher has here."""
         key = stream.application, stream.name
         pull = self.pulls.get(key)
         if pull is not None and stream.publisher is not pull:
             self._drop(key)
 
     def _streamEnded(self, stream: LiveStream) -> None:
-        """Players that have not left may go on with what the origin has."""
+        """Pull the stream for players that have not left: the origin may have it."""
         key = stream.application, stream.name
         self._playersChanged(*key, 0)
 
     # Pulls
 
     def _pull(self, key: _Key) -> None:
-        """Begin to pull a stream."""
+        """Start to pull a stream."""
         application, name = key
         if not name or self._registry.stopping:
             return
@@ -225,18 +225,18 @@ class Origin(Service):
         pull.start()
 
     def addressOf(self, application: str, name: str) -> RTMPURL:
-        """Where a stream is at the origin."""
+        """Make the address of a stream at the origin."""
         prefix, mark, query = self.url.application.partition("?")
         path = "/".join(part for part in (prefix, application) if part)
         return replace(self.url, application=path + mark + query, name=name)
 
     def _idleDue(self, key: _Key) -> None:
-        """Nobody has played a stream for a while."""
+        """Stop pulling a stream that has been without players for a while."""
         del self._idle[key]
         self._drop(key)
 
     def _drop(self, key: _Key) -> None:
-        """Pull a stream no longer."""
+        """Stop pulling a stream."""
         idle = self._idle.pop(key, None)
         if idle is not None:
             idle.cancel()
@@ -245,16 +245,16 @@ class Origin(Service):
     def _pullEnded(self, _: None, key: _Key, pull: Pull, ended: Deferred[None]) -> None:
         self._ending.discard(ended)
         if self.pulls.get(key) is pull:
-            # The server has ended it, as it stops.
+            # The server has ended it, since it stops.
             self._drop(key)
 
     def _tellFull(self, key: _Key) -> None:
-        """Log, now and then, that a stream is not pulled."""
+        """Log, at most every L{LOG_SECONDS}, that a stream is not pulled."""
         now = self._reactor.seconds()
         if self._toldFull is None or now - self._toldFull >= LOG_SECONDS:
             self._toldFull = now
             self.log.warn(
-                "{stream} is not pulled from the origin: {limit} streams are",
+                "{stream} is not pulled from the origin: {limit} streams are already",
                 stream=printable("/".join(key)),
                 limit=self._maxPulls,
             )
@@ -263,9 +263,9 @@ class Origin(Service):
 @implementer(IAuthorizer)
 class LoopGuard:
     """
-    Refuses the connection of an edge that would play from itself.
+    A decider that refuses the connection of an edge that would play from itself.
 
-    Everything else it allows.
+    It allows everything else.
     """
 
     def __init__(self, identifier: str) -> None:
@@ -274,25 +274,26 @@ class LoopGuard:
 
     def connect(self, request: ConnectRequest) -> None:
         """
-        Refuse an edge that this edge asks itself, or that too many others stand before.
+        Refuse an edge that this edge's own streams come from, or that is behind too
+        many others.
 
-        @raise Refused: it is one.
+        @raise Refused: it is such an edge.
         """
-        path = _pathOf(request.properties)
+        path = _parsePath(request.properties)
         if self._identifier in path:
             raise Refused("This edge would play from itself: its origin leads here.")
         if len(path) >= MAX_HOPS:
             raise Refused(f"There are {MAX_HOPS} edges on the way already.")
 
     def publish(self, request: StreamRequest) -> None:
-        """Edges may publish like everybody."""
+        """Allow it: edges may publish like other clients."""
 
     def play(self, request: StreamRequest) -> None:
-        """Edges may play like everybody."""
+        """Allow it: edges may play like other clients."""
 
 
-def _pathOf(properties: Mapping[str, Any]) -> list[str]:
-    """The identifiers that an edge's C{connect} names."""
+def _parsePath(properties: Mapping[str, Any]) -> list[str]:
+    """Read the identifiers that an edge's C{connect} names."""
     path = properties.get(PATH_PROPERTY)
     if not isinstance(path, str) or len(path) > MAX_PATH_SIZE:
         return []
@@ -303,8 +304,8 @@ def parseOrigin(text: str) -> RTMPURL:
     """
     Read an origin's address: C{rtmp://host[:port][/prefix...]}.
 
-    @raise InvalidURL: it is none.
+    @raise InvalidURL: it is invalid.
     """
     if "=" in text.partition("://")[0]:
-        raise InvalidURL("an origin has all streams: this is a URL alone")
+        raise InvalidURL("must be a URL alone: an origin has all streams")
     return RTMPURL.ofServer(text)

@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from twisted_rtmp.live.streams import LiveStream
     from twisted_rtmp.wire.messages import Message
 
-#: How long a stream waits for its source when that has asked us to come anew, in
-#: seconds: we have the connection already, and end the old one.  An origin that has
-#: nothing of the stream yet must get its encoder first.
+#: The time that a stream waits for its source when that has asked the pull to move, in
+#: seconds: the next connection is there already.  An origin that has nothing of the
+#: stream yet must get its encoder first.
 MOVE_SECONDS = 10.0
 
 
 @implementer(IMediaSink)
 class Pull(Relay):
     """
-    One stream of another server; the publisher of a live stream here.
+    A stream of another server, and the publisher of a live stream here.
 
     @ivar name: the live stream's name.
     @ivar live: the live stream, while there is one.
     @ivar mediaReceived: takes a message; the live stream's own method while there is
-        one: a method of ours would be one call more for each message.
+        one, since another method would be one call more for each message.
     """
 
     mediaReceived: Callable[[Message], None]
@@ -84,7 +84,7 @@ class Pull(Relay):
         self._paused = False
         # Messages that were received the name was being claimed.
         self._unclaimed: list[Message] = []
-        # What the live stream had got when we became its publisher.
+        # The live stream's figures when this became its publisher.
         self._before = 0, 0
 
     @property
@@ -93,7 +93,7 @@ class Pull(Relay):
         return self._counters if live is None else self._countersWith(live)
 
     def _countersWith(self, live: LiveStream) -> RelayCounters:
-        """The counters with what has come of the live stream."""
+        """Add what the live stream has received."""
         received = live.ledger.received
         messages, payloadBytes = self._before
         return replace(
@@ -113,7 +113,7 @@ class Pull(Relay):
     def publishes(self) -> tuple[str, ...]:
         return () if self.live is None else (self.live.label,)
 
-    # What is relayed
+    # Relaying
 
     def whyNotNow(self) -> str:
         present = self.registry.streams.get((self.application, self.name))
@@ -139,7 +139,7 @@ class Pull(Relay):
         self._subscription = None
 
     def _firstReceived(self, message: Message) -> None:
-        """The stream begins."""
+        """Claim the name, and publish there."""
         if self._whyLeft:
             return
         self._unclaimed.append(message)
@@ -147,18 +147,18 @@ class Pull(Relay):
             return
         claim = Deferred.fromCoroutine(self._claim())
         if not claim.called:
-            # What the source sends on waits in its connection.
+            # What the source sends meanwhile waits in its connection.
             self.pauseProducing()
             claim.addBoth(self._claimed)
 
     def _claimed(self, failure: Failure | None) -> None:
-        """Read on: it is known whether the name is ours."""
+        """Read on: the claim has been decided."""
         if failure is not None:
             self._failed(failure)
         self.resumeProducing()
 
     async def _claim(self) -> None:
-        """Have the name, and publish what has come."""
+        """Get the name, and publish what has been received."""
         try:
             await self.registry.claim(self.application, self.name)
         except (NameTaken, Undecided):
@@ -175,9 +175,9 @@ class Pull(Relay):
                 live.messageReceived(message)
 
     def _begin(self, live: LiveStream) -> None:
-        """Be the publisher of the live stream."""
+        """Become the publisher of the live stream."""
         if self._stopping:
-            # Whoever was told of the stream has stopped us.
+            # A callback of the stream's start has stopped this pull.
             self.registry.unpublish(live, self)
             return
         if self._acceptedAt is None:
@@ -190,7 +190,7 @@ class Pull(Relay):
         self.mediaReceived = live.messageReceived
 
     def streamEnded(self) -> None:
-        """No message follows."""
+        """End the live stream: no message follows."""
         self._unpublish()
 
     def _unpublish(self) -> None:
@@ -198,16 +198,16 @@ class Pull(Relay):
         if live is not None:
             self.mediaReceived = self._firstReceived
             self._counters = self._countersWith(live)
-            # While it moves the players stay, and do not notice.
+            # While it moves the players stay, without notice.
             self.registry.unpublish(live, self, MOVE_SECONDS if self.moving else 0.0)
 
     def _leave(self, why: str) -> None:
-        """Play it no longer, for a reason."""
+        """End the subscription for a reason."""
         self._whyLeft = why
         if self._subscription is not None:
             self._subscription.close()
 
-    # What the live stream knows of it
+    # For the live stream
 
     @property
     def heard(self) -> float:
@@ -218,7 +218,7 @@ class Pull(Relay):
 
     @property
     def connection(self) -> object:
-        """What it shares with other publishers of its connection: nothing."""
+        """An object of its own: it shares its connection with no other publisher."""
         return self
 
     def pauseProducing(self) -> None:
@@ -234,14 +234,14 @@ class Pull(Relay):
             self._subscription.resumeProducing()
 
     def takenOver(self) -> None:
-        """Another publisher has the name now."""
+        """Leave the source: another publisher has the name now."""
         self._unpublish()
         self._leave("another publisher has taken the name over")
 
 
 class PullRelay(Service):
     """
-    Keeps a stream of another server live here.
+    A service that keeps a stream of another server live here.
 
     @ivar pull: the relay, while the service runs.
     """
@@ -263,13 +263,13 @@ class PullRelay(Service):
         @param url: the stream's address at the other server.
         @param connect: instead of L{connectRTMP
             <twisted_rtmp.client.connecting.connectRTMP>}.
-        @raise InvalidURL: the address is none, or has no stream's name.
+        @raise InvalidURL: the address is invalid, or has no stream's name.
         """
         # A service's name is something else.
         self._key = application, name
         self.url = RTMPURL.parse(url) if isinstance(url, str) else url
         if not self.url.name:
-            raise InvalidURL("there is no stream's name in the URL")
+            raise InvalidURL("the URL must have a stream's name")
         self.pull: Pull | None = None
         self._reactor = reactor
         self._registry = registry
@@ -309,8 +309,8 @@ def parsePull(text: str) -> tuple[str, str, RTMPURL]:
     path, separator, rest = text.partition("=")
     application, slash, name = path.rpartition("/")
     if not separator or not slash or not name or "://" in path:
-        raise InvalidURL("this is APP/STREAM=URL, such as live/a=rtmp://host/live/a")
+        raise InvalidURL("must be APP/STREAM=URL, such as live/a=rtmp://host/live/a")
     url = RTMPURL.parse(rest)
     if not url.name:
-        raise InvalidURL("there is no stream's name in the URL")
+        raise InvalidURL("the URL must have a stream's name")
     return application.strip("/"), name, url
