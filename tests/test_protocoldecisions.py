@@ -16,6 +16,7 @@ from twisted_rtmp.interfaces import (
     Refused,
     StreamRequest,
 )
+from twisted_rtmp.limits import ServerLimits
 
 
 def test_questions(clock: Clock) -> None:
@@ -313,7 +314,10 @@ def test_manyDecisionsAtOnce(clock: Clock) -> None:
     sinks = Sinks()
     client = Client(
         RTMPFactory(
-            clock, sinkFactories=[sinks], authorizer=Ask(publish=lambda: soon(None))
+            clock,
+            sinkFactories=[sinks],
+            authorizer=Ask(publish=lambda: soon(None)),
+            limits=ServerLimits(streamBurst=2001),
         )
     )
     client.publish("first")

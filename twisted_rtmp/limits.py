@@ -79,6 +79,24 @@ PLAYER_QUEUE_SECONDS = 10.0
 #: ones cost 20 times their bytes, and all are looked through now and then.
 PLAYER_QUEUE_MESSAGES = 10_000
 
+#: A player that has lost frames for this long, in seconds, and took less than so many
+#: bytes a second meanwhile, is cut: what it gets is of no use to anybody.  The smallest
+#: streams of speech have 2 KiB/s, and lose nothing at that.
+SLOW_PLAYER_SECONDS = 60.0
+SLOW_PLAYER_RATE = 8 * 1024
+
+#: Publishes and plays begun on one connection at once, and in each second after; past
+#: that it is cut.  Each of its message streams may begin twice; a page that tries
+#: several streams begins some dozens, a player that looks for one, one a second.
+STREAM_BURST = 64
+STREAM_RATE = 2.0
+
+#: Bytes of cached GOPs that one connection is begun with at once, and in each second
+#: after; past that it begins with the next key frame.  Two of the largest at once, or
+#: one of a usual size each half a second.
+GOP_BURST_BYTES = 16 * MIB
+GOP_RATE_BYTES = 1 * MIB
+
 #: What is kept of the current GOP for players that join, in bytes, in messages and in
 #: seconds: 8 MiB are 10 s of 6 Mb/s.  SRS keeps 2500 frames, node-media-server 4096;
 #: with audio these are half a minute.  A camera with a frame a second reaches neither
@@ -96,11 +114,15 @@ class QueueLimits:
     @ivar bytes: L{PLAYER_QUEUE_BYTES}
     @ivar seconds: L{PLAYER_QUEUE_SECONDS}, by the times of the media.
     @ivar messages: L{PLAYER_QUEUE_MESSAGES}
+    @ivar slowSeconds: L{SLOW_PLAYER_SECONDS}
+    @ivar slowRate: L{SLOW_PLAYER_RATE}, in bytes a second; 0 for none.
     """
 
     bytes: int = PLAYER_QUEUE_BYTES
     seconds: float = PLAYER_QUEUE_SECONDS
     messages: int = PLAYER_QUEUE_MESSAGES
+    slowSeconds: float = SLOW_PLAYER_SECONDS
+    slowRate: int = SLOW_PLAYER_RATE
 
 
 @dataclass(frozen=True)
@@ -208,6 +230,10 @@ class ServerLimits:
     @ivar drainSeconds: L{DRAIN_SECONDS}
     @ivar queuedReplyBytes: L{QUEUED_REPLY_BYTES}
     @ivar netStreams: L{NET_STREAMS}
+    @ivar streamBurst: L{STREAM_BURST}
+    @ivar streamRate: L{STREAM_RATE}
+    @ivar gopBurstBytes: L{GOP_BURST_BYTES}
+    @ivar gopRateBytes: L{GOP_RATE_BYTES}
     @ivar connections: L{CONNECTIONS}
     @ivar addresses: the bounds of one address.
     @ivar silentSeconds: L{SILENT_SECONDS}
@@ -227,6 +253,10 @@ class ServerLimits:
     drainSeconds: float = DRAIN_SECONDS
     queuedReplyBytes: int = QUEUED_REPLY_BYTES
     netStreams: int = NET_STREAMS
+    streamBurst: int = STREAM_BURST
+    streamRate: float = STREAM_RATE
+    gopBurstBytes: int = GOP_BURST_BYTES
+    gopRateBytes: int = GOP_RATE_BYTES
     connections: int = CONNECTIONS
     addresses: AddressLimits = field(default_factory=AddressLimits)
     silentSeconds: float = SILENT_SECONDS

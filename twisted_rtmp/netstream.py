@@ -62,6 +62,8 @@ class StreamConnection(Protocol):
         self, action: Action, request: ConnectRequest | StreamRequest
     ) -> str: ...
     def goesOn(self) -> None: ...
+    def mayBegin(self) -> bool: ...
+    def mayBeginWith(self, gopBytes: int) -> bool: ...
     def hold(self, reason: Hold, holder: object = None) -> None: ...
     def release(self, reason: Hold, holder: object = None) -> None: ...
     def setReceiver(self, streamId: int, receiver: MediaReceiver | None) -> None: ...
@@ -150,6 +152,8 @@ class NetStream:
     # Publishing.  RTMP 1.0, 7.2.2.6
 
     def command_publish(self, command: Command) -> None:
+        if not self.protocol.mayBegin():
+            return
         self.end()
         self.name, query = parseStreamName(command.argument(1))
         self.protocol.proceed(self._publish(query))
@@ -240,6 +244,8 @@ class NetStream:
         recording, in any spelling of these that clients have; all of them mean
         the live stream here.
         """
+        if not self.protocol.mayBegin():
+            return
         self.end()
         self.name, query = parseStreamName(command.argument(1))
         reset = bool(command.argument(4, True))
@@ -270,6 +276,7 @@ class NetStream:
             registry.clock.seconds(),
             gopCache=options.gopCache,
             limits=policy.limits.playerQueue,
+            mayBeginWith=protocol.mayBeginWith,
         )
         protocol.wire.sendUserControl(UserControlType.STREAM_BEGIN, self.id)
         if reset:

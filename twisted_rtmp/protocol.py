@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
 from twisted_rtmp.link import Hold, Link, MediaReceiver, Phase
-from twisted_rtmp.live.addresses import hostOf
+from twisted_rtmp.live.addresses import TokenBucket, hostOf
 from twisted_rtmp.live.connections import Description, connectionId
 from twisted_rtmp.live.decisions import Action
 from twisted_rtmp.live.registry import Registry
@@ -117,6 +117,9 @@ class RTMPProtocol(Link):
         self._steps: Deferred[None] | None = None
         self._idleSince = 0.0
         self._unpublished = 0
+        now = registry.clock.seconds()
+        self._begun = TokenBucket(limits.streamBurst, now)
+        self._gops = TokenBucket(limits.gopBurstBytes, now)
         self._unknown: set[str] = set()
 
     # From the transport
@@ -562,7 +565,29 @@ class RTMPProtocol(Link):
             netStream.end()
             del self._netStreams[netStream.id]
 
+    def expel(self, why: str) -> None:
+        """Cut the peer at once: nothing more of what it has sent is looked at."""
+        self.cut(why)
+        self.close()
+        self.transport.abortConnection()
+
     # Message streams
+
+    def mayBegin(self) -> bool:
+        """Count a publish or play that begins; cut a peer that begins too many."""
+        limits, now = self._limits, self._clock.seconds()
+        if self._begun.take(limits.streamBurst, limits.streamRate, now):
+            return True
+        self.expel(
+            f"it has begun more than {limits.streamBurst} streams and more than"
+            f" {limits.streamRate:g} a second"
+        )
+        return False
+
+    def mayBeginWith(self, gopBytes: int) -> bool:
+        """Decide whether a player begins with a cached GOP of so many bytes."""
+        limits, now = self._limits, self._clock.seconds()
+        return self._gops.take(limits.gopBurstBytes, limits.gopRateBytes, now, gopBytes)
 
     def setReceiver(self, streamId: int, receiver: MediaReceiver | None) -> None:
         """Let a live stream take what comes on a message stream, or nothing."""

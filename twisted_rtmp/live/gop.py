@@ -21,12 +21,13 @@ class GOPCache:
     @ivar limits: a GOP that grows past them is given up, and newcomers wait for the
         next key frame.
     @ivar messages: what a newcomer begins with; empty while there is no GOP.
+    @ivar bytes: of their payloads.
     """
 
     def __init__(self, limits: GOPLimits) -> None:
         self.limits = limits
         self.messages: list[Message] = []
-        self._bytes = 0
+        self.bytes = 0
         self._since = 0
         # What was chosen for the newest newcomer, out of how many messages, and how
         # many tracks it was refused.
@@ -39,16 +40,16 @@ class GOPCache:
         """Begin with a key frame, instead of what was there."""
         self._forgetChosen()
         self.messages = [*headers, keyFrame]
-        self._bytes = sum(len(message.payload) for message in self.messages)
+        self.bytes = sum(len(message.payload) for message in self.messages)
         self._since = keyFrame.timestamp
 
     def append(self, message: Message) -> None:
         """Take a message of the GOP; give up where it grows past its limits."""
         self.messages.append(message)
-        self._bytes += len(message.payload)
+        self.bytes += len(message.payload)
         limits = self.limits
         if (
-            self._bytes > limits.bytes
+            self.bytes > limits.bytes
             or len(self.messages) > limits.messages
             or message.timestamp - self._since > limits.seconds * 1000
         ):
@@ -58,7 +59,7 @@ class GOPCache:
         """Keep no GOP until the next key frame."""
         self._forgetChosen()
         self.messages = []
-        self._bytes = 0
+        self.bytes = 0
 
     def chosenFor(
         self,
@@ -77,7 +78,7 @@ class GOPCache:
             self._selection = selection
         chosen, refused = choose(selection, self.messages[self._chosenOf :])
         chosen, refused = [*self._chosen, *chosen], self._refused + refused
-        if self._bytes * 2 <= self.limits.bytes:
+        if self.bytes * 2 <= self.limits.bytes:
             # The GOP and what is made of it stay within its limit together.
             self._chosen, self._refused = chosen, refused
             self._chosenOf = len(self.messages)

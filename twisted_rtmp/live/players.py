@@ -150,12 +150,15 @@ class Player:
         gopCache: bool = True,
         once: bool = False,
         limits: QueueLimits | None = None,
+        mayBeginWith: Callable[[int], bool] | None = None,
     ) -> None:
         """
         Make a player that neither plays nor waits yet.
 
         @param since: the clock's time, in seconds.
         @param limits: the bounds of what may wait for the peer.
+        @param mayBeginWith: decides whether a cached GOP of so many bytes is sent to
+            the peer; all are by default.
         """
         self.packaging = packaging
         self.name = name
@@ -163,6 +166,7 @@ class Player:
         self.since = since
         self.gopCache = gopCache
         self.once = once
+        self._mayBeginWith = mayBeginWith
         self.sent = 0
         self.sentBytes = 0
         self.refusedTracks = 0
@@ -176,6 +180,10 @@ class Player:
         # Whether the outlet is to learn of the stream's end when all is sent.
         self._ending = False
         self._lossLogged = False
+        # Since when it has lost frames, and what it had got by then; None once it has
+        # kept up again.
+        self._slowSince: float | None = None
+        self._slowBytes = 0
         # Whether it waits for a key frame since it did not keep up.
         self._lagged = False
         # The video tracks whose key frames have come while it waits for them.
@@ -287,6 +295,11 @@ class Player:
 
     # What its group gives it
 
+    def mayBeginWith(self, gopBytes: int) -> bool:
+        """Decide whether it begins with a cached GOP."""
+        mayBegin = self._mayBeginWith
+        return self.gopCache and (mayBegin is None or mayBegin(gopBytes))
+
     def startWith(self, messages: list[Message]) -> None:
         """
         Take what a stream begins with.
@@ -366,7 +379,10 @@ class Player:
             self.sent += len(messages)
             self.sentBytes += len(data)
             self._outlet.writeMedia(data)
-        if self._ending and not queued:
+        if queued:
+            return
+        self._slowSince = None
+        if self._ending:
             self._ending = False
             self._outlet.streamEnded(self)
 
@@ -389,6 +405,29 @@ class Player:
         elif loss is Loss.ALL:
             self._flow = _Flow.PAUSED
             self._outlet.abort("it does not take its stream's headers")
+            return
+        self._checkRate()
+
+    def _checkRate(self) -> None:
+        """Cut a peer that takes so little that it is of no use to anybody."""
+        if self.group is None:
+            return
+        limits = self.queue.limits
+        now = self.group.now
+        since = self._slowSince
+        if since is not None:
+            if now - since < limits.slowSeconds:
+                return
+            if self.sentBytes - self._slowBytes < limits.slowRate * (now - since):
+                self._flow = _Flow.PAUSED
+                self.queue.loseAll()
+                self._outlet.abort(
+                    f"it has lost frames for {limits.slowSeconds:g} s and takes less"
+                    f" than {limits.slowRate} bytes a second"
+                )
+                return
+        self._slowSince = now
+        self._slowBytes = self.sentBytes
 
     def repackage(self, packaging: Packaging) -> None:
         """
@@ -433,6 +472,11 @@ class PlayerGroup:
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def now(self) -> float:
+        """The clock's time, in seconds."""
+        return self._pacer.clock.seconds()
 
     # From the stream
 
@@ -524,7 +568,7 @@ class PlayerGroup:
         self.flush()
         player.attach(self, again)
         selection = player.packaging.selection
-        if self.gop.messages and player.gopCache:
+        if self.gop.messages and player.mayBeginWith(self.gop.bytes):
             if self.stream.hasVideoTracks:
                 # It begins with a key frame of the first of them.
                 player.awaitKeyFrame()
