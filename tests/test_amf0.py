@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 import random
 import struct
-import sys
 import tracemalloc
-from enum import Enum, IntEnum
+from enum import Enum
 from itertools import count, repeat
 
 import pytest
+from amfkit import (
+    Number,
+    assertWorkIsLinear,
+    check,
+    doubledList,
+    hexed,
+    isSame,
+    unfolded,
+)
 
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amf3 import DEPTH_CEILING
@@ -53,10 +61,6 @@ def strict(*items, count=None):
     return (
         b"\x0a" + struct.pack(">I", len(items) if count is None else count)
     ) + b"".join(items)
-
-
-def hexed(text):
-    return bytes.fromhex(text)
 
 
 # As captured from the programs, ports included.
@@ -316,19 +320,6 @@ canonical = pytest.mark.parametrize(
 )
 
 
-def isSame(one, other):
-    """Equal, types included, since C{1.0 == True} and a list may be a Vector."""
-    if type(one) is not type(other) or one != other:
-        return False
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(
-            isSame(one[key], other[key]) for key in one
-        )
-    if isinstance(one, list | tuple):
-        return all(map(isSame, one, other))
-    return True
-
-
 def isBeginning(short, whole):
     """Whether C{short} is C{whole} with properties missing at its very end."""
     if isSame(short, whole):
@@ -549,10 +540,6 @@ def doubled(times):
     return strict(strict(), *pairs)
 
 
-def unfolded(value):
-    return 1 + sum(map(unfolded, value))
-
-
 def test_referencesDoNotMultiplyValues():
     # After n pairs the last alone is 2^(n+1) - 1 values.
     for times in range(1, 12):
@@ -620,30 +607,10 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_workIsLinear(shape):
-    def calls(data):
-        counted = 0
-
-        def profile(frame, event, arg):
-            nonlocal counted
-            counted += event in ("call", "c_call")
-
-        sys.setprofile(profile)
-        try:
-            amf0.decode(data, WireLimits(amfValues=10**6))
-        finally:
-            sys.setprofile(None)
-        return counted
-
-    one, two, three = (calls(shape(n)) for n in (300, 600, 900))
-    assert two - one == three - two  # the same for each value more
-    assert two - one <= 300 * 60
+    assertWorkIsLinear(amf0, shape)
 
 
 # -- writing ---------------------------------------------------------------
-
-
-class Number(IntEnum):
-    EIGHT = 8
 
 
 class Text(str, Enum):
@@ -701,13 +668,6 @@ def cyclicDict():
 def cyclicDictionary():
     value = Dictionary()
     value.append(("a", [value]))
-    return value
-
-
-def doubledList():
-    value = []
-    for _ in range(100):
-        value = [value, value]
     return value
 
 
@@ -770,20 +730,6 @@ def mutated(source, data):
     return bytes(data)
 
 
-def check(data):
-    """
-    Decode, or AMFError or LimitError; and whatever is decoded is a tree that
-    can be written, which reads as the same again.
-    """
-    try:
-        values = amf0.decode(data)
-    except (AMFError, LimitError):
-        return False
-    written = amf0.encode(*values)
-    assert amf0.encode(*amf0.decode(written)) == written
-    return True
-
-
 def test_fuzzMutations():
     source = random.Random(SEED)
     corpus = [data for data, values in VECTORS.values() if len(data) < 1000]
@@ -793,7 +739,7 @@ def test_fuzzMutations():
     for index in range(rounds):
         data = mutated(source, source.choice(corpus))
         try:
-            good += check(data)
+            good += check(amf0, data)
         except Exception as error:
             raise AssertionError(f"seed {SEED}, {index}: {data.hex()}") from error
     assert rounds / 10 < good < rounds * 9 / 10  # both ways are walked
@@ -806,6 +752,6 @@ def test_fuzzMarkers():
     for index in range(20_000):
         data = bytes(source.choices(alphabet, k=source.randint(1, 40)))
         try:
-            check(data)
+            check(amf0, data)
         except Exception as error:
             raise AssertionError(f"seed {SEED}, {index}: {data.hex()}") from error

@@ -6,12 +6,19 @@ import copy
 import math
 import random
 import struct
-import sys
 import tracemalloc
-from enum import IntEnum
 from itertools import count, repeat
 
 import pytest
+from amfkit import (
+    Number,
+    assertWorkIsLinear,
+    check,
+    doubledList,
+    hexed,
+    isSame,
+    unfolded,
+)
 
 from twisted_rtmp.wire import amf3
 from twisted_rtmp.wire.amf3 import MAX_NAME_LENGTH
@@ -29,10 +36,6 @@ from twisted_rtmp.wire.amfvalues import (
 from twisted_rtmp.wire.constants import MAX_MESSAGE_LENGTH
 from twisted_rtmp.wire.errors import AMFError, LimitError, UsageError
 from twisted_rtmp.wire.limits import MIB, WireLimits
-
-
-def hexed(text):
-    return bytes.fromhex(text)
 
 
 def u29(value):
@@ -202,23 +205,6 @@ vectors = pytest.mark.parametrize(("data", "values"), VECTORS.values(), ids=VECT
 canonical = pytest.mark.parametrize(
     ("data", "values"), CANONICAL.values(), ids=CANONICAL
 )
-
-
-def isSame(one, other):
-    """Equal, with types and attributes, which lists do not compare."""
-    if type(one) is not type(other) or one != other:
-        return False
-    if isinstance(one, float) and math.copysign(1, one) != math.copysign(1, other):
-        return False
-    if getattr(one, "__dict__", None) != getattr(other, "__dict__", None):
-        return False
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(
-            isSame(one[key], other[key]) for key in one
-        )
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(isSame, one, other))
-    return True
 
 
 @vectors
@@ -501,10 +487,6 @@ def reference(index):
     return b"\x09" + u29(index << 1)
 
 
-def unfolded(value):
-    return 1 + sum(map(unfolded, value))
-
-
 def test_referencesDoNotMultiplyValues():
     def doubled(times):
         pairs = (array(reference(i), reference(i)) for i in range(1, times + 1))
@@ -631,31 +613,10 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_workIsLinear(shape):
-    def calls(data):
-        counted = 0
-
-        def profile(frame, event, arg):
-            nonlocal counted
-            counted += event in ("call", "c_call")
-
-        sys.setprofile(profile)
-        try:
-            amf3.decode(data, WireLimits(amfValues=10**6))
-        finally:
-            sys.setprofile(None)
-        return counted
-
-    # All counts here have U29s of two octets.
-    one, two, three = (calls(shape(n)) for n in (300, 600, 900))
-    assert two - one == three - two  # the same for each value more
-    assert two - one <= 300 * 60
+    assertWorkIsLinear(amf3, shape)
 
 
 # -- writing ---------------------------------------------------------------
-
-
-class Number(IntEnum):
-    EIGHT = 8
 
 
 @pytest.mark.parametrize(
@@ -687,13 +648,6 @@ def test_manyStrings():
 def cyclic(make, add):
     value = make()
     add(value)
-    return value
-
-
-def doubledList():
-    value = []
-    for _ in range(100):
-        value = [value, value]
     return value
 
 
@@ -743,20 +697,6 @@ def test_writeDoesNotMultiply(monkeypatch):
 SEED = 20130100
 
 
-def check(data):
-    """
-    Decode, or AMFError or LimitError; and whatever is decoded is a tree that
-    can be written, which reads as the same again.
-    """
-    try:
-        values = amf3.decode(data)
-    except (AMFError, LimitError):
-        return False
-    written = amf3.encode(*values)
-    assert amf3.encode(*amf3.decode(written)) == written
-    return True
-
-
 def mutated(source, data):
     """C{data} with a few bytes changed, cut out, doubled or put in."""
     data = bytearray(data)
@@ -782,7 +722,7 @@ def test_fuzzMutations():
     for index in range(rounds):
         data = mutated(source, b"".join(source.choices(corpus, k=source.randint(1, 3))))
         try:
-            good += check(data)
+            good += check(amf3, data)
         except Exception as error:
             raise AssertionError(f"seed {SEED}, {index}: {data.hex()}") from error
     assert rounds / 20 < good < rounds * 19 / 20  # both ways are walked
@@ -796,7 +736,7 @@ def test_fuzzMarkers():
     for index in range(20_000):
         data = bytes(source.choices(alphabet, k=source.randint(1, 30)))
         try:
-            good += check(data)
+            good += check(amf3, data)
         except Exception as error:
             raise AssertionError(f"seed {SEED}, {index}: {data.hex()}") from error
     assert good
