@@ -35,6 +35,16 @@ def authorizer(factory):
     return decideBy(factory, Authorizer())
 
 
+@pytest.fixture
+def stalled(factory, site, play):
+    """A publisher, and a player that has all so far and takes no more."""
+    publisher = Publisher(factory)
+    client = play(site)
+    client.pump()
+    client.transport.taking = False
+    return publisher, client
+
+
 def test_whoLeavesIsForgottenAtOnce(factory, site, play, lines):
     publisher = Publisher(factory)
     client = play(site)
@@ -106,11 +116,8 @@ def test_whoDoesNotReadIsBounded(clock, factory, site, play, lines):
     publisher.leave()
 
 
-def test_whoReadsNothingIsCut(clock, factory, site, play, lines):
-    publisher = Publisher(factory)
-    client = play(site)
-    client.pump()
-    client.transport.taking = False
+def test_whoReadsNothingIsCut(clock, factory, stalled, lines):
+    publisher, client = stalled
     publisher.media(VIDEO, LARGE_KEY_FRAME)
     assert client.protocol in factory.connections
     seconds = factory.limits.drainSeconds
@@ -124,11 +131,8 @@ def test_whoReadsNothingIsCut(clock, factory, site, play, lines):
     publisher.leave()
 
 
-def test_whoReadsAgainIsNotCut(clock, factory, site, play):
-    publisher = Publisher(factory)
-    client = play(site)
-    client.pump()
-    client.transport.taking = False
+def test_whoReadsAgainIsNotCut(clock, factory, stalled):
+    publisher, client = stalled
     publisher.media(VIDEO, LARGE_KEY_FRAME)
     publisher.media(VIDEO, AVC_FRAME, 40)
     clock.advance(factory.limits.drainSeconds - 1)
@@ -140,11 +144,8 @@ def test_whoReadsAgainIsNotCut(clock, factory, site, play):
     publisher.leave()
 
 
-def test_theEndComesBehindWhatIsQueued(clock, factory, site, play):
-    publisher = Publisher(factory)
-    client = play(site)
-    client.pump()
-    client.transport.taking = False
+def test_theEndComesBehindWhatIsQueued(play, stalled):
+    publisher, client = stalled
     publisher.media(VIDEO, LARGE_KEY_FRAME)
     publisher.media(VIDEO, AVC_FRAME, 40)
     publisher.leave()
@@ -155,23 +156,17 @@ def test_theEndComesBehindWhatIsQueued(clock, factory, site, play):
     assert play.ended(client)
 
 
-def test_whoDoesNotTakeTheEndIsCut(clock, factory, site, play):
-    publisher = Publisher(factory)
-    client = play(site)
-    client.pump()
-    client.transport.taking = False
+def test_whoDoesNotTakeTheEndIsCut(clock, factory, stalled):
+    publisher, client = stalled
     publisher.leave()
     clock.advance(factory.limits.drainSeconds)
     assert client.transport.aborted
     assert not factory.connections
 
 
-def test_aSuccessorComesWhileTheEndIsQueued(factory, site, play):
+def test_aSuccessorComesWhileTheEndIsQueued(factory, play, stalled):
     """The answer ends with the stream that it began with."""
-    publisher = Publisher(factory)
-    client = play(site)
-    client.pump()
-    client.transport.taking = False
+    publisher, client = stalled
     publisher.media(VIDEO, LARGE_KEY_FRAME)
     publisher.media(VIDEO, AVC_FRAME, 40)
     publisher.leave()

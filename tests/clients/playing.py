@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from capture import frames, needed, waitUntil
 from rtmpclient import DATA, SocketClient
@@ -179,6 +180,22 @@ class Player:
             lambda: len(frames(self.written())) >= count or not self.running,
             f"{count} frames from {self.name}",
         )
+
+
+class Outcome(NamedTuple):
+    """What became of a player: what it wrote, its status, and what it said."""
+
+    written: list[Message]
+    status: int
+    said: str
+
+
+class Performance(NamedTuple):
+    """A stream, and what its players made of it."""
+
+    expected: list[Message]
+    outcomes: dict[str, Outcome]
+    skipped: dict[str, BaseException]
 
 
 class Publisher(SocketClient):

@@ -7,11 +7,12 @@ import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from capture import Capture, assertSame, capturing, ffmpeg, frames, mediaTags, tags
 from playing import (
+    Outcome,
+    Performance,
     Player,
     Publisher,
     ffmpegCommand,
@@ -63,22 +64,6 @@ HTTP = ("--http", "tcp:0:interface=127.0.0.1")
 def httpPort(capture: Capture) -> int:
     """Read on to the line that tells where HTTP is."""
     return int(capture.server.expect(r"Listening on [0-9.]+:(\d+) \(HTTP")[1])
-
-
-class Outcome(NamedTuple):
-    """What became of a player: what it wrote, its status, and what it said."""
-
-    written: list[Message]
-    status: int
-    said: str
-
-
-class Performance(NamedTuple):
-    """What was to be seen, and what the players made of it."""
-
-    expected: list[Message]
-    outcomes: dict[str, Outcome]
-    skipped: dict[str, BaseException]
 
 
 @pytest.fixture(scope="module")

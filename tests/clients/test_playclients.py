@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from capture import Capture, assertSame, capturing, ffmpeg, frames, needed, tags
@@ -13,6 +12,8 @@ from playing import (
     FORGETFUL,
     PLAYERS,
     STAYING,
+    Outcome,
+    Performance,
     Player,
     Publisher,
     headersOf,
@@ -37,22 +38,6 @@ STREAMS = {
 }
 
 JOINS = ["before", "during"]
-
-
-class Outcome(NamedTuple):
-    """What became of a player: what it wrote, its status, and what it said."""
-
-    written: list[Message]
-    status: int
-    said: str
-
-
-class Performance(NamedTuple):
-    """A stream, and what its players made of it."""
-
-    expected: list[Message]
-    outcomes: dict[str, Outcome]
-    skipped: dict[str, BaseException]
 
 
 def perform(
