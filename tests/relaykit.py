@@ -34,7 +34,8 @@ from zope.interface import implementer
 from twisted_rtmp.client import connectRTMP
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.limits import ServerLimits
-from twisted_rtmp.relay.base import Relay, RelayState
+from twisted_rtmp.relay.base import Relay
+from twisted_rtmp.relay.states import RelayState
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message
 

@@ -25,7 +25,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 from zope.interface.verify import verifyObject
 
-from twisted_rtmp.client.__main__ import Progress, figures, main, parse
+from twisted_rtmp.client.__main__ import main, parse
+from twisted_rtmp.client.commands import Progress, figures
 from twisted_rtmp.client.publishing import FilePublisher, readMessages
 from twisted_rtmp.client.storing import (
     WAITING_MESSAGES,

@@ -33,9 +33,9 @@ from twisted_rtmp.client import (
     ClientLimits,
     InvalidURL,
     ReconnectRequest,
+    commands,
     connectRTMP,
 )
-from twisted_rtmp.client import __main__ as command
 from twisted_rtmp.client.limits import MAX_MOVES, STEADY_SECONDS
 from twisted_rtmp.client.mover import MoveLimit, MovingSink
 from twisted_rtmp.factory import RTMPFactory
@@ -786,7 +786,7 @@ class Running(Moving):
         super().__init__()
         self.errors = io.StringIO()
         monkeypatch.setattr(sys, "stderr", self.errors)
-        monkeypatch.setattr(command, "connectRTMP", self._connect)
+        monkeypatch.setattr(commands, "connectRTMP", self._connect)
         values = {
             "url": RTMPURL.parse("rtmp://a/there/s3cret"),
             "endpoint": None,
@@ -842,7 +842,7 @@ def file(tmp_path):
 
 def test_playMoves(monkeypatch, tmp_path):
     path = tmp_path / "out.flv"
-    running = Running(monkeypatch, command.PlayCommand, file=str(path))
+    running = Running(monkeypatch, commands.PlayCommand, file=str(path))
     for host in "ab":
         running.network.scripted(host)
     running.start()
@@ -865,7 +865,7 @@ def test_playMoves(monkeypatch, tmp_path):
 
 def test_playStays(monkeypatch, tmp_path):
     path = tmp_path / "out.flv"
-    running = Running(monkeypatch, command.PlayCommand, file=str(path))
+    running = Running(monkeypatch, commands.PlayCommand, file=str(path))
     running.network.scripted("a")
     running.start()
     give(running, "a", *HEADERS, (VIDEO, 0, AVC_KEY_FRAME))
@@ -880,7 +880,7 @@ def test_playStays(monkeypatch, tmp_path):
 def test_playIsSentOn(monkeypatch, tmp_path):
     """The next server has another place, too, and says so at once."""
     path = tmp_path / "out.flv"
-    running = Running(monkeypatch, command.PlayCommand, file=str(path))
+    running = Running(monkeypatch, commands.PlayCommand, file=str(path))
     running.network.scripted("a")
     running.network.scripted("b", connect=sendingTo("c"))
     running.network.scripted("c")
@@ -896,7 +896,7 @@ def test_playIsSentOn(monkeypatch, tmp_path):
 
 def test_playIsInterruptedWhileItMoves(monkeypatch, tmp_path):
     path = tmp_path / "out.flv"
-    running = Running(monkeypatch, command.PlayCommand, file=str(path))
+    running = Running(monkeypatch, commands.PlayCommand, file=str(path))
     running.network.scripted("a")
     running.network.scripted("b", play=silent)
     running.start()
@@ -910,7 +910,7 @@ def test_playIsInterruptedWhileItMoves(monkeypatch, tmp_path):
 
 def test_playIsRefusedElsewhere(monkeypatch, tmp_path):
     path = tmp_path / "out.flv"
-    running = Running(monkeypatch, command.PlayCommand, file=str(path))
+    running = Running(monkeypatch, commands.PlayCommand, file=str(path))
     running.network.scripted("a")
     running.network.scripted("b", play=refusing("NetStream.Play.StreamNotFound"))
     running.start()
@@ -925,7 +925,7 @@ def test_playIsRefusedElsewhere(monkeypatch, tmp_path):
 
 def test_publishMoves(monkeypatch, file):
     """At the next key frame, with the headers; the old name is given back first."""
-    running = Running(monkeypatch, command.PublishCommand, file=str(file))
+    running = Running(monkeypatch, commands.PublishCommand, file=str(file))
     for host in "ab":
         running.network.scripted(host)
     running.start()
@@ -950,7 +950,7 @@ def test_publishMoves(monkeypatch, file):
 
 
 def test_publishIsRefusedElsewhere(monkeypatch, file):
-    running = Running(monkeypatch, command.PublishCommand, file=str(file))
+    running = Running(monkeypatch, commands.PublishCommand, file=str(file))
     running.network.scripted("a")
     running.network.scripted("b", publish=refusing("NetStream.Publish.BadName"))
     running.start()

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.internet import backoffPolicy
@@ -25,6 +23,7 @@ from twisted_rtmp.client.mover import Mover
 from twisted_rtmp.client.url import RTMPURL
 from twisted_rtmp.live.connections import Description, connectionId
 from twisted_rtmp.relay.secrets import Secrets
+from twisted_rtmp.relay.states import TRANSITIONS, RelayCounters, RelayState
 from twisted_rtmp.states import Stateful
 
 if TYPE_CHECKING:
@@ -56,37 +55,6 @@ RETRY = backoffPolicy(RETRY_SECONDS, MAX_RETRY_SECONDS)
 REFUSED = backoffPolicy(REFUSED_SECONDS, MAX_REFUSED_SECONDS)
 
 
-class RelayState(Enum):
-    """The present activity of a relay."""
-
-    IDLE = "not started"
-    CONNECTING = "connecting"
-    EXPECTING = "waiting for the stream to start"
-    RELAYING = "relaying"
-    WAITING = "waiting"
-    ENDED = "ended"
-
-
-#: The states that may follow each state.
-TRANSITIONS = {
-    RelayState.IDLE: {RelayState.CONNECTING, RelayState.WAITING, RelayState.ENDED},
-    RelayState.CONNECTING: {
-        RelayState.EXPECTING,
-        RelayState.RELAYING,
-        RelayState.WAITING,
-        RelayState.ENDED,
-    },
-    RelayState.EXPECTING: {
-        RelayState.RELAYING,
-        RelayState.WAITING,
-        RelayState.ENDED,
-    },
-    RelayState.RELAYING: {RelayState.WAITING, RelayState.ENDED},
-    RelayState.WAITING: {RelayState.CONNECTING, RelayState.WAITING, RelayState.ENDED},
-    RelayState.ENDED: set(),
-}
-
-
 class Connect(Protocol):
     """A way to connect: L{connectRTMP}, or that with arguments of one's own."""
 
@@ -98,36 +66,6 @@ class Connect(Protocol):
         limits: ClientLimits | None = None,
         properties: Mapping[str, Any] | None = None,
     ) -> Deferred[RTMPClient]: ...
-
-
-@dataclass
-class RelayCounters:
-    """
-    The figures of a relay.
-
-    @ivar attempts: connections that were tried.
-    @ivar refused: attempts to which the other end said no.
-    @ivar reconnects: attempts that succeeded after an earlier one had.
-    @ivar moves: reconnect requests of the other end that were obeyed.
-    @ivar messages: audio, video and data messages relayed.
-    @ivar relayedBytes: bytes of these, as they were sent or received.
-    @ivar dropped: messages that could not be relayed.
-    @ivar droppedBytes: bytes of their payloads.
-    """
-
-    attempts: int = 0
-    refused: int = 0
-    reconnects: int = 0
-    moves: int = 0
-    messages: int = 0
-    relayedBytes: int = 0
-    dropped: int = 0
-    droppedBytes: int = 0
-
-    def add(self, other: RelayCounters) -> None:
-        """Add another relay's figures."""
-        for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
 
 
 class Relay(Stateful[RelayState]):
@@ -253,7 +191,7 @@ class Relay(Stateful[RelayState]):
         return ended
 
     def _clients(self) -> list[RTMPClient]:
-        """All its connections."""
+        """List all its connections."""
         clients = (self._client, self._mover.next, *self._former)
         return [client for client in clients if client is not None]
 

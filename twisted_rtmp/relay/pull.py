@@ -18,7 +18,8 @@ from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.live.decisions import Undecided
 from twisted_rtmp.live.directory import NameTaken
 from twisted_rtmp.names import printable
-from twisted_rtmp.relay.base import Connect, Relay, RelayCounters, RelayState
+from twisted_rtmp.relay.base import Connect, Relay
+from twisted_rtmp.relay.states import RelayCounters, RelayState
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
