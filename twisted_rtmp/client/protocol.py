@@ -147,7 +147,7 @@ class RTMPClient(Link):
         self._waiting: list[Deferred[ClientError | None]] = []
 
     def seconds(self) -> float:
-        """The clock's time."""
+        """Read the clock, in seconds."""
         return self._clock.seconds()
 
     # The beginning
@@ -251,10 +251,10 @@ class RTMPClient(Link):
 
         @param name: the stream's name, with its query; L{None} for the URL's.
         @param sink: gets the messages in order, from the first one on (which may be
-            before the Deferred fires), and is told of the end.
+            before the Deferred fires), and its C{streamEnded} is called.
         @param start: -2 for live or else recorded, -1 for live only, or a time in
             seconds in what is recorded.  RTMP 1.0, 7.2.2.1.
-        @return: fires when the server begins; fails with a L{PlayRefused} or another
+        @return: fires when the server starts; fails with a L{PlayRefused} or another
             L{ClientError}.  Cancelling it closes the connection.
         """
         return Deferred.fromCoroutine(self._play(self._name(name), sink, start))
@@ -359,7 +359,7 @@ class RTMPClient(Link):
         Learn of the connection's end; each call gives a Deferred of its own, which
         never fails.
 
-        @return: fires with L{None} if this end closed it, else with what went wrong.
+        @return: fires with L{None} if this end closed it, else with the error.
         """
         if self.phase is Phase.CLOSED:
             return succeed(self._error)
@@ -420,7 +420,7 @@ class RTMPClient(Link):
 
     def unpublish(self, publication: Publication) -> None:
         """End a publication at the server: as ffmpeg, OBS and GStreamer do it."""
-        told = self._ask("FCUnpublish", None, publication.name)
+        confirmed = self._ask("FCUnpublish", None, publication.name)
         # Many servers do not answer.
         self._calls.waitForEver(float(self._lastTransaction))
         self.deleteStream(publication)
@@ -431,7 +431,7 @@ class RTMPClient(Link):
             publication.end(None)
 
         farewell = self._clock.callLater(self._limits.farewellSeconds, over, None)
-        told.addBoth(over)
+        confirmed.addBoth(over)
         publication.whenEnded().addCallback(over)
 
     def streamStarted(self, stream: ClientStream) -> None:
@@ -469,8 +469,8 @@ class RTMPClient(Link):
             self.wire.sendCommand("_result", command.transactionId, None, None)
 
     def _status(self, status: Status) -> None:
-        for told in list(self.statusReceived):
-            told(status)
+        for callback in list(self.statusReceived):
+            callback(status)
         code = status.code
         if code == RECONNECT_REQUEST:
             self._reconnectRequested(status)
@@ -526,8 +526,8 @@ class RTMPClient(Link):
             why=f": {printable(request.description)}" if request.description else "",
         )
         self.reconnectRequest = request
-        for told in list(self.reconnectRequested):
-            told(request)
+        for callback in list(self.reconnectRequested):
+            callback(request)
 
     def _findStream(self, streamId: int) -> ClientStream | None:
         """
