@@ -252,7 +252,7 @@ class Studio:
 
 
 def published(server: ScriptedServer) -> list[tuple[int, int, bytes]]:
-    """What a scripted server got of a publication, as the encoder sent it."""
+    """List what a scripted server got of a publication, as the encoder sent it."""
     server.pump()
     return [
         (m.typeId, m.timestamp, METADATA if m.payload == SET_METADATA else m.payload)
@@ -261,7 +261,7 @@ def published(server: ScriptedServer) -> list[tuple[int, int, bytes]]:
 
 
 def collected(sink: CollectingSink) -> list[tuple[int, int, bytes]]:
-    """What a stream's sink got."""
+    """List what a stream's sink got."""
     return [(typeId, time, payload) for typeId, _, time, payload in sink.messages]
 
 

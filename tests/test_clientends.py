@@ -287,7 +287,7 @@ def test_nothingNewAfterDisconnect(clock):
 
 
 def test_disconnectWhileConnecting(clock):
-    """What C{connectRTMP} gives out is connected; but the protocol may be used."""
+    """C{connectRTMP} gives out connected clients; but the protocol may be used."""
     endpoint = MemoryEndpoint(clock, connect=silent)
     outcome = Outcome(connectRTMP(clock, "rtmp://s/app", endpoint=endpoint))
     client = endpoint.servers[0].protocol
@@ -438,7 +438,7 @@ def test_cancelPlay(clock, which):
 
 
 def test_cancelAmidARead(clock):
-    """What else the read brought is not looked at."""
+    """Whatever else the read brought is ignored."""
     client, server = connected(clock, publish=silent)
     sink = Collector()
     subscription = Outcome(client.play("x", sink)).result

@@ -1,4 +1,4 @@
-"""What the command publishes from a file, and what it stores."""
+"""The command's files: published, and stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What servers refuse a client, and the error that says it."""
+"""A server's refusals, and the client's errors for them."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_theServersWordsCannotForgeALine(clock):
 @pytest.mark.parametrize("scheme", ["rtmp", "rtmps"])
 @pytest.mark.parametrize("host", ["a..b", "a" * 64, "\u2028", "[::x]"])
 def test_aHostThatCannotBe(scheme, host):
-    """A server may name one, too, when it asks to connect anew."""
+    """A server may name one, too, when it asks a client to reconnect."""
     reactor = MemoryReactorClock()
     outcome = Outcome(connectRTMP(reactor, f"{scheme}://{host}/app/key"))
     assert isinstance(outcome.error, InvalidURL)

@@ -317,7 +317,7 @@ def test_clientIsAsked(clock):
     "tcUrl",
     [None, UNDEFINED, 7.0, True, {"a": 1.0}, ["rtmp://b/app"], *WRONG],
 )
-def test_requestsThatMakeNoSense(clock, lines, tcUrl):
+def test_invalidRequests(clock, lines, tcUrl):
     client, server = connected(clock, "rtmp://a/app/s3cret")
     requests = asked(client)
     server.status(RECONNECT, 0, tcUrl=tcUrl)
@@ -499,7 +499,7 @@ def test_pushIsRefusedElsewhere(studio):
 
 
 def test_pushIsAskedToComeAgain(studio):
-    """Without an address it is the same server, such as one that begins anew."""
+    """Without an address it is the same server, such as one that restarts."""
     studio.network.scripted("a")
     studio.begin()
     [push] = studio.pushing().pushes
@@ -569,7 +569,7 @@ def test_pushEndsWhileItMoves(studio):
 
 
 @pytest.mark.parametrize("tcUrl", [7.0, "http://b/there", "rtmp://b/th ere"])
-def test_relaysPassOverNonsense(studio, tcUrl):
+def test_relaysIgnoreInvalidRequests(studio, tcUrl):
     studio.network.scripted("a")
     studio.begin()
     studio.pushing()
@@ -623,7 +623,7 @@ def test_pullMoves(studio):
 
 
 def test_pullThatMovesToNothing(studio):
-    """Who has no such stream ends it here, after a while; then it begins anew."""
+    """A server without the stream ends it here after a while; then it starts again."""
     studio.network.scripted("a")
     studio.network.scripted("b", play=refusing("NetStream.Play.StreamNotFound"))
     pull = studio.pulling()
@@ -672,7 +672,7 @@ def test_pullIsStoppedWhileItMoves(studio):
 
 
 def test_edgeMoves():
-    """Whole servers: the origin asks all to leave, an edge does, its player stays."""
+    """Whole servers: the origin asks all to leave, an edge obeys, its player stays."""
     studio = Moving(limits=ServerLimits(publisherIdleSeconds=600, idleSeconds=600))
     origins = [RTMPFactory(studio.clock, limits=studio.factory.limits) for _ in "ab"]
     studio.network.factories.update(zip("ab", origins, strict=True))

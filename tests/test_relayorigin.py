@@ -174,7 +174,7 @@ def test_anIdleStreamIsDropped(edge):
     edge.network.servers[0].close()
     edge.network.pump()
     assert pull.state is RelayState.ENDED
-    # And the next one begins anew.
+    # And the next one starts again.
     player = Player(edge)
     edge.giveStream()
     assert player.media() == STREAM

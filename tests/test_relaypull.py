@@ -339,7 +339,7 @@ def test_thePullIsNotTakenOverWhileItIsHeard(studio):
 
 
 class LateSubscription:
-    """What the client gives after the first messages."""
+    """A subscription that the client gives out after the first messages."""
 
     heard = 5.0
 

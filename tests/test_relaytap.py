@@ -105,10 +105,10 @@ def test_makeService():
     assert isinstance(pull, PullRelay)
     assert isinstance(origin, Origin)
     assert isinstance(push, PushRelays)
-    assert origin._idleSeconds == 3
+    assert origin.idleSeconds == 3
     assert origin.url.host == "o"
     assert [target.url.host for target in push.targets] == ["b"]
-    assert (pull._key, pull.url.host) == (("live", "key"), "a")
+    assert (pull.application, pull.streamName, pull.url.host) == ("live", "key", "a")
 
 
 class Relay(Service):

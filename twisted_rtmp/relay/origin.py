@@ -69,6 +69,8 @@ class Origin(Service):
     here, each as long as it is played.
 
     @ivar pulls: the pulls that have not ended, by application and name.
+    @ivar idleSeconds: the time that a stream is kept without players.
+    @ivar maxPulls: the most streams that are pulled or waited for at once.
     @ivar identifier: this edge's name on the ways of streams, so that none is a circle.
     """
 
@@ -99,8 +101,8 @@ class Origin(Service):
         self.identifier = uuid4().hex[:16]
         self._reactor = reactor
         self._registry = registry
-        self._idleSeconds = idleSeconds
-        self._maxPulls = maxPulls
+        self.idleSeconds = idleSeconds
+        self.maxPulls = maxPulls
         self._connect = connect
         self._limits = limits
         self._idle: ByPath[IDelayedCall] = ByPath()
@@ -154,7 +156,7 @@ class Origin(Service):
         """
         if request is not None and PATH_PROPERTY in request.connect.properties:
             self._paths[application, name] = _parsePath(request.connect.properties)
-            if len(self._paths) > self._maxPulls:
+            if len(self._paths) > self.maxPulls:
                 del self._paths[next(iter(self._paths))]
 
     def pathTo(self, key: _Key) -> list[str]:
@@ -177,7 +179,7 @@ class Origin(Service):
                 self._drop(key)
             elif key not in self._idle:
                 self._idle[key] = self._reactor.callLater(
-                    self._idleSeconds, self._idleDue, key
+                    self.idleSeconds, self._idleDue, key
                 )
 
     def _isPlayed(self, key: _Key) -> bool:
@@ -204,7 +206,7 @@ class Origin(Service):
         application, name = key
         if not name or self._registry.stopping:
             return
-        if len(self.pulls) >= self._maxPulls:
+        if len(self.pulls) >= self.maxPulls:
             self._tellFull(key)
             return
         path = [*self.pathTo(key), self.identifier]
@@ -256,7 +258,7 @@ class Origin(Service):
             self.log.warn(
                 "{stream} is not pulled from the origin: {limit} streams are already",
                 stream=printable("/".join(key)),
-                limit=self._maxPulls,
+                limit=self.maxPulls,
             )
 
 

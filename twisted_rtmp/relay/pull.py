@@ -244,6 +244,9 @@ class PullRelay(Service):
     """
     A service that keeps a stream of another server live here.
 
+    @ivar application: the live stream's application.
+    @ivar streamName: the live stream's name; a service's C{name} is something else.
+    @ivar url: the stream's address at the other server.
     @ivar pull: the relay, while the service runs.
     """
 
@@ -266,8 +269,8 @@ class PullRelay(Service):
             <twisted_rtmp.client.connecting.connectRTMP>}.
         @raise InvalidURL: the address is invalid, or has no stream's name.
         """
-        # A service's name is something else.
-        self._key = application, name
+        self.application = application
+        self.streamName = name
         self.url = RTMPURL.parse(url) if isinstance(url, str) else url
         if not self.url.name:
             raise InvalidURL("the URL must have a stream's name")
@@ -282,7 +285,8 @@ class PullRelay(Service):
         self.pull = Pull(
             self._reactor,
             self._registry,
-            *self._key,
+            self.application,
+            self.streamName,
             self.url,
             connect=self._connect,
             limits=self._limits,
