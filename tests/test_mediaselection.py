@@ -12,6 +12,7 @@ from twisted_rtmp.live.selection import EVERYTHING, Selection
 from twisted_rtmp.media.capabilities import Capabilities, clientProperties
 from twisted_rtmp.media.parts import splitTracks, toLegacy, withoutModEx
 from twisted_rtmp.media.payloads import ENHANCED, FOREIGN, MOD_EX, MULTITRACK, flagsOf
+from twisted_rtmp.wire.messages import Message
 
 BODY = b"a frame of some length"
 NANO = ((0, b"\0\0\7"),)
@@ -25,8 +26,12 @@ TRACKS_OF_AV1 = Capabilities.fromProperties(
 )
 
 
+def messageOf(vector):
+    return Message(vector.typeId, 0, 1, vector.payload, vector.flags)
+
+
 def select(selection, typeId, payload):
-    return selection.select(typeId, payload, flagsOf(typeId, payload))
+    return selection.select(Message(typeId, 0, 1, payload, flagsOf(typeId, payload)))
 
 
 # What OBS and FFmpeg send: the first track as if it were the only one.
@@ -90,13 +95,16 @@ class TestWithoutEnhancedCapabilities:
         metadata = plainVector(VIDEO, "av01", 4, 5).payload
         flags = flagsOf(VIDEO, metadata)
         selection = Selection(LEGACY)
-        assert selection.select(VIDEO, metadata, flags) == ([metadata], 0)
+        assert selection.select(Message(VIDEO, 0, 1, metadata, flags)) == (
+            [metadata],
+            0,
+        )
         foreign = flags | FOREIGN
-        assert selection.select(VIDEO, metadata, foreign) == ([], 0)
+        assert selection.select(Message(VIDEO, 0, 1, metadata, foreign)) == ([], 0)
         whole = selectionOf(LEGACY, "tracks=all")
-        assert whole.select(VIDEO, metadata, foreign) == ([metadata], 0)
+        assert whole.select(Message(VIDEO, 0, 1, metadata, foreign)) == ([metadata], 0)
         whole = Selection(HEVC_AND_OPUS)
-        assert whole.select(VIDEO, metadata, foreign) == ([], 1)
+        assert whole.select(Message(VIDEO, 0, 1, metadata, foreign)) == ([], 1)
 
     def test_modExIsTakenOff(self):
         selection = Selection(LEGACY)
@@ -121,7 +129,7 @@ class TestWithoutEnhancedCapabilities:
         assert selection.everything
         assert selection == EVERYTHING
         for vector in everything():
-            found = selection.select(vector.typeId, vector.payload, vector.flags)
+            found = selection.select(messageOf(vector))
             assert found == ([vector.payload], 0)
 
 
@@ -130,7 +138,7 @@ class TestWithCapabilities:
         selection = Selection(RELAY)
         assert selection.everything
         for vector in everything():
-            found = selection.select(vector.typeId, vector.payload, vector.flags)
+            found = selection.select(messageOf(vector))
             assert found == ([vector.payload], 0)
             assert found[0][0] is vector.payload
 
@@ -145,9 +153,7 @@ class TestWithCapabilities:
                 assert not selection.everything
                 refused = 0
                 for vector in everything():
-                    payloads, missing = selection.select(
-                        vector.typeId, vector.payload, vector.flags
-                    )
+                    payloads, missing = selection.select(messageOf(vector))
                     refused += missing
                     for payload in payloads:
                         flags = flagsOf(vector.typeId, payload)
@@ -309,10 +315,10 @@ def test_everyPlayerOfEveryVector():
     for vector in everything():
         typeId = vector.typeId
         for selection in (one, Selection(LEGACY), Selection(RELAY, False, 0, 0)):
-            payloads, missing = selection.select(typeId, vector.payload, vector.flags)
+            payloads, missing = selection.select(messageOf(vector))
             assert len(payloads) + missing <= 1
             for payload in payloads:
                 assert not flagsOf(typeId, payload) & MULTITRACK
-        (payload,), _ = relay.select(typeId, vector.payload, vector.flags)
+        (payload,), _ = relay.select(messageOf(vector))
         if vector.flags & MOD_EX:
             assert withoutModEx(typeId, payload) != payload

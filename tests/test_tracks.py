@@ -25,9 +25,9 @@ from rtmpclient import (
 )
 
 from twisted_rtmp.factory import RTMPFactory
-from twisted_rtmp.live import players
+from twisted_rtmp.media import parts
 from twisted_rtmp.media.capabilities import Capabilities, clientProperties
-from twisted_rtmp.media.parts import splitTracks, withoutModEx
+from twisted_rtmp.media.parts import partsOf, splitTracks, withoutModEx
 from twisted_rtmp.media.payloads import KEY_FRAME, MALFORMED, flagsOf
 from twisted_rtmp.wire import amf0
 
@@ -124,6 +124,16 @@ def numbered(messages, video, audio):
         elif wanted and payload in PLAIN and payload[6] == wanted:
             found.append((typeId, time, PLAIN[payload]))
     return found
+
+
+class Splitter:
+    """A sink that takes messages apart."""
+
+    def mediaReceived(self, message):
+        partsOf(message)
+
+    def streamEnded(self):
+        """Nothing is stored."""
 
 
 class Source(Client):
@@ -530,7 +540,8 @@ class TestKeyFrames:
         source.send([(VIDEO, 160, many(0x96, 0, 1))])
         assert videos(second.got()) == [b"\x93av01frame"]
 
-    def test_aMessageIsTakenApartOnceForAllPlayers(self, factory, monkeypatch):
+    def test_aMessageIsTakenApartOnceForAll(self, factory, monkeypatch):
+        """For players of any selection, and for other sinks; then it is forgotten."""
         taken = []
 
         def split(typeId, payload):
@@ -543,10 +554,17 @@ class TestKeyFrames:
         viewers = [Viewer(factory, LEGACY, f"?video={n}") for n in range(3)]
         for viewer in viewers:
             viewer.got()
-        monkeypatch.setattr(players, "splitTracks", split)
+        [stream] = factory.streams.values()
+        stream.addSink(Splitter())
+        monkeypatch.setattr(parts, "splitTracks", split)
         source.send([(VIDEO, 40, b"\x96\x13av01" + tracks)])
         assert [videos(viewer.got()) for viewer in viewers] == [[b"\x93av01frame"]] * 3
         assert len(taken) == 1
+        [kept] = stream.players.gop.messages
+        assert kept.parts is None
+        Viewer(factory, LEGACY, "?video=1")
+        assert len(taken) == 2
+        assert kept.parts is None
 
     def test_whenAPlayerDoesNotKeepUp(self, factory):
         """Each track goes on with its own last key frame."""

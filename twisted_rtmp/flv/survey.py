@@ -20,7 +20,7 @@ from twisted_rtmp.flv.metadata import lastingProperties
 from twisted_rtmp.ledger import MediaCounts
 from twisted_rtmp.media.cuts import lowestTrack
 from twisted_rtmp.media.metadata import isMetadata, propertiesOf
-from twisted_rtmp.media.parts import trackIdsOf
+from twisted_rtmp.media.parts import readTrackIds
 from twisted_rtmp.media.payloads import (
     CODED,
     KEY_FRAME,
@@ -258,4 +258,4 @@ def _tellsAll(typeId: int, payload: bytes, flags: int) -> bool:
     """
     if not flags & (CODED if typeId == _AUDIO else KEY_FRAME):
         return False
-    return not flags & MULTITRACK or 0 in trackIdsOf(typeId, payload, flags)
+    return not flags & MULTITRACK or 0 in readTrackIds(typeId, payload, flags)

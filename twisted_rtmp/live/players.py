@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from enum import Enum
-from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
@@ -25,7 +24,7 @@ from twisted_rtmp.live.gop import GOPCache
 from twisted_rtmp.live.packaging import Batch, Packaging
 from twisted_rtmp.live.queue import HEADERS, Loss, PlayerQueue
 from twisted_rtmp.live.selection import ChosenParts, Selection, choose
-from twisted_rtmp.media.parts import PlainTrack, splitTracks, trackIdsOf
+from twisted_rtmp.media.parts import forgetParts, trackIdsOf
 from twisted_rtmp.media.payloads import CODED, KEY_FRAME, MULTITRACK
 from twisted_rtmp.names import printable
 from twisted_rtmp.wire.constants import MessageType
@@ -349,7 +348,7 @@ class Player:
     def _resumes(self, message: Message) -> bool:
         """Decide whether video can be decoded while key frames are waited for."""
         flags = message.flags
-        tracks = trackIdsOf(_VIDEO, message.payload, flags)
+        tracks = trackIdsOf(message)
         resumed = self._resumedTracks
         if not flags & KEY_FRAME:
             return not resumed.isdisjoint(tracks)
@@ -510,15 +509,11 @@ class PlayerGroup:
             return
         self._pending = []
         self._pacer.sent(len(messages) * self._count)
-        split: Callable[[int, bytes], list[PlainTrack]] = splitTracks
-        if len(self.players) > 1 and self.stream.enhanced:
-            # Each message is taken apart once, whatever each of them has of it.
-            split = cache(splitTracks)
         batches: dict[Hashable, Batch] = {}
         for packaging, players in list(self.players.items()):
             batch = batches.get(packaging.shared)
             if batch is None:
-                chosen = self._choose(packaging.selection, messages, split)
+                chosen = self._choose(packaging.selection, messages)
                 batch = batches[packaging.shared] = Batch(packaging, *chosen)
             if batch.refused:
                 for player in players:
@@ -527,18 +522,17 @@ class PlayerGroup:
                 data = batch.writtenFor(packaging)
                 for player in list(players):
                     player.deliver(batch.messages, data)
+        if self.stream.enhanced:
+            forgetParts(messages)
 
     def _choose(
-        self,
-        selection: Selection,
-        messages: list[Message],
-        split: Callable[[int, bytes], list[PlainTrack]] = splitTracks,
+        self, selection: Selection, messages: list[Message]
     ) -> tuple[list[Message], int]:
         """As L{choose}, at once where everything passes."""
         # What has no enhanced header passes as it is: most streams have no other.
         needed = self.stream.enhanced or selection.asksForOtherTracks
         if needed and not selection.everything:
-            return choose(selection, messages, self._parts, split)
+            return choose(selection, messages, self._parts)
         return messages, 0
 
     def streamEnded(self) -> None:
@@ -573,6 +567,8 @@ class PlayerGroup:
                 # It begins with a key frame of the first of them.
                 player.awaitKeyFrame()
             messages, refused = self.gop.chosenFor(selection, self._choose)
+            if self.stream.enhanced:
+                forgetParts(self.gop.messages)
             player.startWith(messages)
         else:
             messages, refused = self._choose(selection, self.stream.headers())

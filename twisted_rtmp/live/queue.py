@@ -202,7 +202,7 @@ class PlayerQueue:
         last: dict[int, int] = {}
         for index, message in enumerate(self.messages):
             if index and message.typeId == _VIDEO and message.flags & KEY_FRAME:
-                for track in trackIdsOf(_VIDEO, message.payload, message.flags):
+                for track in trackIdsOf(message):
                     last[track] = index
         if not last:
             return
@@ -210,7 +210,7 @@ class PlayerQueue:
         def isLost(index: int, message: Message) -> bool:
             if message.typeId != _VIDEO or message.flags & HEADERS:
                 return False
-            tracks = trackIdsOf(_VIDEO, message.payload, message.flags)
+            tracks = trackIdsOf(message)
             return all(index < last.get(track, 0) for track in tracks)
 
         self._loseIf(isLost)

@@ -9,7 +9,7 @@ and so they may ask for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from weakref import WeakValueDictionary
@@ -24,6 +24,7 @@ from twisted_rtmp.media.flags import (
 )
 from twisted_rtmp.media.parts import (
     PlainTrack,
+    partsOf,
     splitTracks,
     toLegacy,
     withoutModEx,
@@ -80,24 +81,17 @@ class Selection:
         wanted = self.videoTrack if typeId == _VIDEO else self.audioTrack
         return wanted is None and self._all and self._takes(typeId, codec)
 
-    def select(
-        self,
-        typeId: int,
-        payload: bytes,
-        flags: int,
-        split: Callable[[int, bytes], list[PlainTrack]] = splitTracks,
-    ) -> tuple[list[bytes], int]:
+    def select(self, message: Message) -> tuple[list[bytes], int]:
         """
         Choose what the player gets of a message.
 
-        @param typeId: the message type id; of other kinds than audio and video
-            everything passes.
-        @param flags: of the payload; not malformed.
-        @param split: takes messages apart; it may remember those of other selections.
+        @param message: one that is not malformed, whose flags are set; of other kinds
+            than audio and video everything passes.
         @return: the payloads, which are none for a track that the player did not ask
             for, and seldom several; and how many tracks it would have got, but cannot
             read.
         """
+        typeId, payload, flags = message.typeId, message.payload, message.flags
         if typeId == _VIDEO:
             wanted = self.videoTrack
         elif typeId == _AUDIO:
@@ -110,10 +104,10 @@ class Selection:
         if flags & FOREIGN and not everyTrack:
             return [], 0
         if not flags & MULTITRACK:
-            return self._unnumbered(typeId, payload, flags, wanted or 0)
+            return self._unnumbered(message, wanted or 0)
         if everyTrack:
-            return self._allOf(typeId, payload, flags, split)
-        tracks = split(typeId, payload)
+            return self._allOf(message)
+        tracks = partsOf(message)
         if not tracks:
             return [], 1  # a layout that is not known
         return self._plain(
@@ -134,12 +128,11 @@ class Selection:
             return self.capabilities.takesVideo(codec)
         return self.capabilities.takesAudio(codec)
 
-    def _unnumbered(
-        self, typeId: int, payload: bytes, flags: int, wanted: int
-    ) -> tuple[list[bytes], int]:
+    def _unnumbered(self, message: Message, wanted: int) -> tuple[list[bytes], int]:
         """Choose what is track 0, in the form in which most players know it."""
         if wanted:
             return [], 0
+        typeId, payload, flags = message.typeId, message.payload, message.flags
         if not flags & (MOD_EX | COMMAND):
             if not self.capabilities.namesCodecs or self._takes(
                 typeId, payload[1:5].decode("latin-1")
@@ -147,9 +140,11 @@ class Selection:
                 return [payload], 0
         elif not self.capabilities.namesCodecs:
             return [payload if self._modEx else withoutModEx(typeId, payload)], 0
-        return self._plain(typeId, splitTracks(typeId, payload))
+        return self._plain(typeId, partsOf(message))
 
-    def _plain(self, typeId: int, tracks: list[PlainTrack]) -> tuple[list[bytes], int]:
+    def _plain(
+        self, typeId: int, tracks: Sequence[PlainTrack]
+    ) -> tuple[list[bytes], int]:
         """Write tracks, each as a message of its own that the player reads."""
         payloads = []
         refused = 0
@@ -177,19 +172,15 @@ class Selection:
             return withoutModEx(typeId, track.payload)
         return track.payload
 
-    def _allOf(
-        self,
-        typeId: int,
-        payload: bytes,
-        flags: int,
-        split: Callable[[int, bytes], list[PlainTrack]],
-    ) -> tuple[list[bytes], int]:
+    def _allOf(self, message: Message) -> tuple[list[bytes], int]:
         """Choose every track that the player takes, numbered as they came."""
-        if flags & MOD_EX and not self._modEx:
+        typeId, payload = message.typeId, message.payload
+        takeOff = message.flags & MOD_EX and not self._modEx
+        if takeOff:
             payload = withoutModEx(typeId, payload)
         if self._takes(typeId, ANY_CODEC):
             return [payload], 0
-        tracks = split(typeId, payload)
+        tracks = splitTracks(typeId, payload) if takeOff else partsOf(message)
         taken = [track for track in tracks if self._takes(typeId, track.codec)]
         if len(taken) == len(tracks):
             return [payload], 0
@@ -213,16 +204,12 @@ ChosenParts = WeakValueDictionary[tuple[int, int, bytes], ChosenPart]
 
 
 def choose(
-    selection: Selection,
-    messages: list[Message],
-    parts: ChosenParts,
-    split: Callable[[int, bytes], list[PlainTrack]] = splitTracks,
+    selection: Selection, messages: list[Message], parts: ChosenParts
 ) -> tuple[list[Message], int]:
     """
     Take out of messages what passes a selection.
 
     @param parts: those that other selections made of the stream; more may be added.
-    @param split: takes messages apart.
     @return: the same messages, or others in their place where only a part passes or
         another form; and how many tracks of them the player would have got, but cannot
         read.
@@ -230,11 +217,10 @@ def choose(
     chosen: list[Message] = []
     refused = 0
     for message in messages:
-        typeId, payload = message.typeId, message.payload
-        payloads, missing = selection.select(typeId, payload, message.flags, split)
+        payloads, missing = selection.select(message)
         refused += missing
         for part in payloads:
-            if part is payload:
+            if part is message.payload:
                 chosen.append(message)
             else:
                 chosen.append(_partOf(message, part, parts))

@@ -162,9 +162,7 @@ class Tracks:
     def isPrimary(self, message: Message) -> bool:
         """Whether a video message is of the first video track, maybe among others."""
         flags = message.flags
-        return not flags & MULTITRACK or self.primaryVideo in trackIdsOf(
-            _VIDEO, message.payload, flags
-        )
+        return not flags & MULTITRACK or self.primaryVideo in trackIdsOf(message)
 
     def noted(self, message: Message) -> None:
         """
@@ -210,6 +208,7 @@ class Tracks:
         else:
             header = parseVideo(payload) if typeId == _VIDEO else parseAudio(payload)
             parts = [(t.trackId, t.fourCC, t.end - t.start) for t in header.tracks]
+            message.trackIds = bytes(trackId for trackId, _, _ in parts)
         for trackId, fourCC, size in parts:
             track = self._of(typeId, trackId)
             track.codec = fourCC

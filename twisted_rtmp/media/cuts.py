@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from twisted_rtmp.media.flags import CODED, KEY_FRAME
-from twisted_rtmp.media.parts import trackIdsOf
+from twisted_rtmp.media.parts import readTrackIds
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.messages import Message
 
@@ -124,4 +124,4 @@ def lowestTrack(payload: bytes, flags: int) -> int:
     @param payload: of a single track its beginning is enough.
     @param flags: of the payload, which has L{CODED} among them.
     """
-    return min(trackIdsOf(_VIDEO, payload, flags))
+    return min(readTrackIds(_VIDEO, payload, flags))

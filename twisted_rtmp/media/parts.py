@@ -1,15 +1,14 @@
 """
-One track out of several, and back; enhanced messages in their legacy form.
+Parts: one track out of several, and back; enhanced messages in their legacy form.
 
 For players that read fewer dialects than the publisher writes, and for files of one
-track each.  The bytes of a frame stay what they are: only headers are rewritten.  Not
-on the way of messages that pass as they came.  Imports the standard library and its own
-package.
+track each.  The bytes of a frame stay what they are: only headers are rewritten.
+Messages that pass as they came are not taken apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from twisted_rtmp.media.audio import (
@@ -27,6 +26,7 @@ from twisted_rtmp.media.exheader import (
 )
 from twisted_rtmp.media.flags import (
     EMPTY,
+    ENHANCED,
     FOREIGN,
     MALFORMED,
     METADATA,
@@ -143,11 +143,47 @@ def splitTracks(typeId: int, payload: bytes) -> list[PlainTrack]:
     return tracks
 
 
-def trackIdsOf(typeId: int, payload: bytes, flags: int) -> Sequence[int]:
+def partsOf(message: Message) -> Sequence[PlainTrack]:
     """
-    Say whose frames, headers or metadata a message has.
+    Take a message apart as L{splitTracks} does, but once for all who ask.
+
+    The parts copy the payload: L{forgetParts} is for messages that are kept.
+    """
+    parts = getattr(message, "parts", None)
+    if parts is None:
+        parts = message.parts = splitTracks(message.typeId, message.payload)
+    return parts
+
+
+def forgetParts(messages: Iterable[Message]) -> None:
+    """Free the memory of the parts of messages whose flags are set."""
+    for message in messages:
+        if message.flags & ENHANCED:
+            message.parts = None
+
+
+def trackIdsOf(message: Message) -> Sequence[int]:
+    """
+    Say whose frames, headers or metadata an audio or video message has.
+
+    @param message: one that is not malformed, whose flags are set.
+    @return: the ids in their order; 0 of a message that is not numbered.
+    """
+    flags = message.flags
+    if not flags & MULTITRACK:
+        return (0,)
+    try:
+        return message.trackIds
+    except AttributeError:
+        return readTrackIds(message.typeId, message.payload, flags)
+
+
+def readTrackIds(typeId: int, payload: bytes, flags: int) -> Sequence[int]:
+    """
+    Read whose frames, headers or metadata a payload has.
 
     @param typeId: the message type id, of audio or video.
+    @param payload: of a single track its beginning is enough.
     @param flags: of the payload; not malformed.
     @return: the ids in their order; 0 of a message that is not numbered.
     """
@@ -172,7 +208,7 @@ def headerKey(message: Message) -> tuple[int, ...]:
         return typeId, kind, -1, codecNumber(parseVideo(message.payload).codec)
     if not flags & MULTITRACK:
         return typeId, kind
-    return typeId, kind, *trackIdsOf(typeId, message.payload, flags)
+    return typeId, kind, *trackIdsOf(message)
 
 
 def wrapTrack(typeId: int, payload: bytes, trackId: int) -> bytes:

@@ -21,7 +21,7 @@ from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.media import payloads as media
 from twisted_rtmp.media.metadata import propertiesOf
-from twisted_rtmp.media.parts import PlainTrack, splitTracks, toLegacy
+from twisted_rtmp.media.parts import PlainTrack, partsOf, toLegacy
 from twisted_rtmp.media.payloads import FOREIGN, MULTITRACK
 from twisted_rtmp.recording.part import Settings
 from twisted_rtmp.recording.recorder import Account, FLVRecorder
@@ -184,7 +184,7 @@ class _TrackSource:
         typeId = message.typeId
         foreign = message.flags & FOREIGN
         headers = []
-        for track in splitTracks(typeId, message.payload):
+        for track in partsOf(message):
             if (
                 track.codec == self.metadataCodec
                 if foreign
@@ -246,19 +246,19 @@ class TrackRecorder:
         """Give each track's recorder its part of a message."""
         flags = message.flags
         if flags & MULTITRACK:
-            tracks = splitTracks(message.typeId, message.payload)
+            tracks = partsOf(message)
             if tracks:
                 self._tracksReceived(message, tracks)
                 return
         elif flags & FOREIGN:
-            (track,) = splitTracks(_VIDEO, message.payload)
+            (track,) = partsOf(message)
             trackId = self._codecs.get(track.codec)
             if trackId is not None:
                 self._tracksReceived(message, [track._replace(trackId=trackId)])
                 return
         self._first.mediaReceived(message)
 
-    def _tracksReceived(self, message: Message, tracks: list[PlainTrack]) -> None:
+    def _tracksReceived(self, message: Message, tracks: Sequence[PlainTrack]) -> None:
         typeId = message.typeId
         whole = SplitMessage(message, len(tracks), self._stream.ledger, self._written)
         for track in tracks:

@@ -6,7 +6,7 @@ Imports the standard library and its own package's constants, errors and AMF.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from twisted_rtmp.wire.errors import LimitError, MessageError
@@ -37,17 +37,26 @@ class Message:
     @ivar payload: the message's bytes.
     @ivar flags: what L{media<twisted_rtmp.media.payloads>} found in an audio or
         video payload; 0 until a stream has looked at it.
+    @ivar parts: its parts by tracks, while L{partsOf<twisted_rtmp.media.parts.partsOf>}
+        keeps them; mostly unset, since it costs time, or L{None}.
+    @ivar trackIds: the numbers of its tracks, where a stream has read them; mostly
+        unset.
     """
 
     __slots__ = (
         "_sent",
         "_values",
         "flags",
+        "parts",
         "payload",
         "streamId",
         "timestamp",
+        "trackIds",
         "typeId",
     )
+
+    parts: Sequence[Any] | None
+    trackIds: Sequence[int]
 
     def __init__(
         self,
