@@ -16,7 +16,8 @@ from zope.interface import implementer
 
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import IAuthorizer, IMediaSink, ISinkFactory, Refused
-from twisted_rtmp.service import Listener, RTMPService, ServerProcess
+from twisted_rtmp.process import ServerProcess
+from twisted_rtmp.service import Listener, RTMPService
 
 KEYS = {"s3cret": "stage"}  # the key an encoder uses -> the name that others see
 

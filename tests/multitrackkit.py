@@ -9,7 +9,6 @@ from httpclient import Getter
 from twisted_rtmp.multitrack.encoders import Canvas, EncoderRequest, FrameRate
 from twisted_rtmp.multitrack.offers import Offer, OfferFile
 from twisted_rtmp.multitrack.resource import MultitrackResource
-from twisted_rtmp.tap import Options
 from twisted_rtmp.web import HTTPSite
 from twisted_rtmp.web.answers import Origins
 
@@ -225,9 +224,3 @@ def wishesFor(*canvases, **fields):
 FULL_HD = (1920, 1080, 60, 1)
 
 ENCODERS, AUDIO = "encoder_configurations", "audio_configurations"
-
-
-def parse(*arguments):
-    options = Options()
-    options.parseOptions(["--no-record", *arguments])
-    return options

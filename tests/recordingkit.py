@@ -16,7 +16,7 @@ from twisted_rtmp.ledger import MediaCounts
 from twisted_rtmp.live.pacing import Pacer
 from twisted_rtmp.live.streams import LiveStream
 from twisted_rtmp.media import payloads as media
-from twisted_rtmp.recording import Recordings
+from twisted_rtmp.recording import Recordings, RecordingSettings
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import NEED_DATA
@@ -119,10 +119,9 @@ class World:
         self.finished = []
         self.recordings = Recordings(
             self.clock,
-            str(folder),
+            RecordingSettings(str(folder), **options),
             now=lambda: NOW + self.clock.seconds(),
             pool=self.pool,
-            **options,
         )
         self.recordings.finished.append(self.finished.append)
 

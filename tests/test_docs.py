@@ -104,7 +104,7 @@ def test_serversOptionsAreRight(arguments, tmp_path, monkeypatch):
     absolute = re.compile(r"(?<![\w./])(?!//)(?:/[\w.-]+)*/([\w.-]+)")
     options = Options()
     options.parseOptions([absolute.sub(rf"{tmp_path}/\1", word) for word in words])
-    assert options["listeners"]
+    assert options.settings.listen
 
 
 def test_readmesFfmpeg(tmp_path):

@@ -16,7 +16,6 @@ from multitrackkit import (
     TARGET,
     answered,
     audio,
-    parse,
     post,
     refused,
     request,
@@ -25,14 +24,15 @@ from multitrackkit import (
     wishesFor,
 )
 from serverprocess import ROOT
+from tapkit import parse
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 
+from twisted_rtmp.assembly import makeServer
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.fields import parseJSON
 from twisted_rtmp.multitrack.offers import MAX_CONFIGURATIONS, MAX_FILE, OfferFile
-from twisted_rtmp.service import Listener, RTMPService
-from twisted_rtmp.tap import endpointFromString, makeService
+from twisted_rtmp.service import Listener, RTMPService, endpointFromString
 from twisted_rtmp.web import HTTPSite
 
 
@@ -181,7 +181,7 @@ def test_wrongFiles(path, offer, message):
     """One line, which names the field."""
     path.write_text(json.dumps(offer))
     with pytest.raises(UsageError) as caught:
-        parse("--http", "0", "--multitrack-config", str(path))
+        parse("--no-record", "--http", "0", "--multitrack-config", str(path))
     said = str(caught.value)
     assert said.startswith(f"--multitrack-config {str(path)!r}: {message}")
     assert "\n" not in said
@@ -198,40 +198,43 @@ def test_wrongFiles(path, offer, message):
 def test_noJSONInTheFile(path, text, message):
     path.write_bytes(text)
     with pytest.raises(UsageError) as caught:
-        parse("--http", "0", "--multitrack-config", str(path))
+        parse("--no-record", "--http", "0", "--multitrack-config", str(path))
     assert f": {message}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_noFile(path):
     with pytest.raises(UsageError, match=r"offer\.json': No such file or directory\."):
-        parse("--http", "0", "--multitrack-config", str(path))
+        parse("--no-record", "--http", "0", "--multitrack-config", str(path))
 
 
 def test_theOptionNeedsHTTP(path):
     path.write_text(json.dumps(OFFER))
-    with pytest.raises(UsageError, match=r"^--multitrack-config: where\?"):
-        parse("--multitrack-config", str(path))
+    with pytest.raises(UsageError, match=r"^--multitrack-config: must come with"):
+        parse("--no-record", "--multitrack-config", str(path))
 
 
 def test_theOptionNeedsSomewhereToPublish(path):
     path.write_text(json.dumps(OFFER))
     arguments = ["--http", "0", "--multitrack-config", str(path)]
     with pytest.raises(UsageError, match="ingest_endpoints: is missing"):
-        parse("--listen", "unix:rtmp.sock", *arguments)
+        parse("--no-record", "--listen", "unix:rtmp.sock", *arguments)
     endpoint = {"protocol": "RTMP", "url_template": "rtmp://a/live/{stream_key}"}
     path.write_text(json.dumps({**OFFER, "ingest_endpoints": [endpoint]}))
-    assert parse("--listen", "unix:rtmp.sock", *arguments)["multitrack-config"]
+    assert parse(
+        "--no-record", "--listen", "unix:rtmp.sock", *arguments
+    ).http.multitrack
 
 
 def test_theServiceHasIt(path, monkeypatch, tmp_path):
     path.write_text(json.dumps(OFFER))
     monkeypatch.chdir(tmp_path)
-    options = parse("--http", "unix:h", "--multitrack-config", "offer.json")
+    settings = parse(
+        "--no-record", "--http", "unix:h", "--multitrack-config", "offer.json"
+    )
     monkeypatch.chdir("/")
-    service = makeService(options)
-    (server,) = (part for part in service if isinstance(part, RTMPService))
-    site = server._listeners[-1].factory
+    server = makeServer(settings, MemoryReactorClock())
+    site = server.listeners[-1].factory
     assert "where it can be reached" in refused(post(site, request()))
     server.ingests.append(("RTMP", 1936))
     answer = answered(site, request())

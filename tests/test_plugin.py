@@ -73,6 +73,8 @@ def test_needsNoTwisted(room, known):
     [
         "twisted_rtmp.tap",
         "twisted_rtmp.service",
+        "twisted_rtmp.settings",
+        "twisted_rtmp.assembly",
         "twisted_rtmp.factory",
         "twisted.plugins.twisted_rtmp_plugin",
     ],

@@ -9,7 +9,6 @@ from itertools import pairwise
 import pytest
 from recordingkit import (
     MIB,
-    DiskClock,
     LogLines,
     World,
     aacHeader,
@@ -26,7 +25,7 @@ from recordingkit import (
 
 from twisted_rtmp import disk
 from twisted_rtmp.limits import STOP_SECONDS
-from twisted_rtmp.recording import Recordings
+from twisted_rtmp.recording import RecordingSettings
 
 
 @pytest.fixture
@@ -291,4 +290,4 @@ def test_aHeadThatCannotBeWritten(world, lines, monkeypatch):
 )
 def test_wrongOptions(tmp_path, options):
     with pytest.raises(ValueError, match=r"must be more than 0|fields must be"):
-        Recordings(DiskClock(), str(tmp_path), **options)
+        RecordingSettings(str(tmp_path), **options)

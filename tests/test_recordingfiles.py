@@ -13,7 +13,7 @@ import pytest_twisted
 from recordingkit import World, headOf, makeFLV, makeStream, messagesOf, readTags
 
 from twisted_rtmp.flv.head import HEAD_SIZE
-from twisted_rtmp.recording import Recordings
+from twisted_rtmp.recording import Recordings, RecordingSettings
 from twisted_rtmp.wire.messages import Message
 
 
@@ -106,7 +106,7 @@ def test_mpvSeeks(recorded):
 async def test_realThread(tmp_path, encoded):
     from twisted.internet import reactor
 
-    recordings = Recordings(reactor, str(tmp_path), rotateSeconds=3)
+    recordings = Recordings(reactor, RecordingSettings(str(tmp_path), rotateSeconds=3))
     streams = [makeStream(name=f"s{n}") for n in range(5)]
     for stream in streams:
         stream.addSink(recordings.openSink(stream), "recording")

@@ -23,6 +23,7 @@ from recordingkit import (
     video,
 )
 from serverprocess import ROOT, program
+from tapkit import parse, refused
 from test_recordingcodecs import (
     AAC,
     AVC,
@@ -41,16 +42,14 @@ from test_recordingcodecs import (
     publication,
     sound,
 )
-from twisted.python.usage import UsageError
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp import disk
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.media.parts import splitTracks, toLegacy
-from twisted_rtmp.recording import RecordName
+from twisted_rtmp.recording import RecordName, TrackFiles
 from twisted_rtmp.recording.repair import repair
 from twisted_rtmp.recording.trackfiles import MAX_TRACK_FILES
-from twisted_rtmp.tap import Options
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message
 
@@ -59,7 +58,7 @@ BASE = "test-20261123T093829Z"
 
 @pytest.fixture
 def world(tmp_path):
-    return World(tmp_path / "record", separateTracks=True)
+    return World(tmp_path / "record", tracks=TrackFiles.SEPARATE)
 
 
 def send(world: World, stream, messages: list[Message]) -> None:
@@ -223,7 +222,7 @@ def test_anotherTrackMayComeFirst(world):
 
 
 def test_allFilesAreCutTogether(tmp_path):
-    world = World(tmp_path, separateTracks=True, rotateSeconds=1.5)
+    world = World(tmp_path, tracks=TrackFiles.SEPARATE, rotateSeconds=1.5)
     messages = [metadata(encoder="x"), *numbered(plain=True)]
     stream = world.stream()
     send(world, stream, messages)
@@ -254,7 +253,7 @@ def test_allFilesAreCutTogether(tmp_path):
 
 
 def test_aTracksOwnKeyFrameIsWaitedFor(tmp_path):
-    world = World(tmp_path, separateTracks=True, rotateSeconds=1)
+    world = World(tmp_path, tracks=TrackFiles.SEPARATE, rotateSeconds=1)
     messages = [header(9, AVC), header(9, HEVC, 0, 1)]
     for time in range(0, 3000, 40):
         messages += [
@@ -293,7 +292,7 @@ def test_metadataOfATrack(world):
 
 def test_unnumberedMetadataOfAnotherTrack(tmp_path):
     """FFmpeg sends the colorInfo of further tracks without their numbers."""
-    world = World(tmp_path, separateTracks=True, rotateSeconds=1)
+    world = World(tmp_path, tracks=TrackFiles.SEPARATE, rotateSeconds=1)
     color = enhanced(9, 0, 4, "hvc1", COLOR_INFO)
     stream = world.stream()
     play(stream, [header(9, AVC), header(9, HEVC, 0, 1), header(9, HEVC, 0, 2)])
@@ -432,7 +431,7 @@ def test_oneTrackAfterACrash(world, tmp_path):
 
 def test_namesStayUniqueAndSafe(world):
     """A stream that is called like a track's file does not get into it."""
-    world = World(world.folder, separateTracks=True, name="{stream}")
+    world = World(world.folder, tracks=TrackFiles.SEPARATE, name="{stream}")
     hostile = world.stream("live", "../../etc")
     stream = world.stream("live", "a")
     other = world.stream("live", "a.audio1")
@@ -461,7 +460,7 @@ def test_longNamesHaveRoomForATrack(tmp_path):
     RecordName(template)
     with pytest.raises(ValueError, match="must have at most 37 bytes"):
         RecordName(template + "x")
-    world = World(tmp_path, separateTracks=True, name=template)
+    world = World(tmp_path, tracks=TrackFiles.SEPARATE, name=template)
     for _ in range(2):
         stream = world.stream("live", "y" * 500)
         play(stream, [sound(OPUS, 0, 255), sound(AAC, 0)])
@@ -512,10 +511,9 @@ def test_filesArePutTogetherAgain(world, tmp_path):
 
 def test_theOption(tmp_path):
     for value in ("together", "separate"):
-        options = Options()
-        options.parseOptions(["--record", str(tmp_path), "--record-tracks", value])
-        assert options["record-tracks"] == value
-    with pytest.raises(UsageError, match="'apart': must be one of together, separate"):
-        Options().parseOptions(["--record-tracks", "apart"])
-    with pytest.raises(UsageError, match="--no-record and --record-tracks"):
-        Options().parseOptions(["--no-record", "--record-tracks", "separate"])
+        settings = parse("--record", str(tmp_path), "--record-tracks", value)
+        assert settings.default.recording.tracks is TrackFiles(value)
+    message = refused("--record-tracks", "apart")
+    assert message.endswith("'apart': must be one of together, separate.")
+    message = refused("--no-record", "--record-tracks", "separate")
+    assert message == "--record-tracks: must not be given with --no-record."

@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from tapkit import parse, refused, serverOf
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
-from twisted.python.usage import UsageError
 
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.relay import Origin, PullRelay, PushRelays
 from twisted_rtmp.service import RTMPService
-from twisted_rtmp.tap import Options, makeService
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     """A directory without anything in it."""
     monkeypatch.chdir(tmp_path)
-
-
-def parse(*arguments):
-    options = Options()
-    options.parseOptions(list(arguments))
-    return options
-
-
-def refused(*arguments):
-    with pytest.raises(UsageError) as caught:
-        parse(*arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.mark.parametrize(
@@ -75,33 +60,28 @@ def test_wrongPushFiles(text, tmp_path):
 def test_rightOptions(tmp_path):
     file = tmp_path / "targets"
     file.write_text("# platforms\nrtmps://c/app/s3cret\n\nlive/*=rtmp://d/{app}\n")
-    options = parse(
+    relays = parse(
         *("--push", "rtmp://b/live", "--push-file", str(file)),
         *("--pull", "live/one=rtmp://a/x/y", "--pull", "live/two=rtmp://a/x/z"),
         *("--origin", "rtmp://o/prefix", "--origin-idle", "0"),
-    )
-    assert [target.url.host for target in options["push-targets"]] == ["b", "c", "d"]
-    assert options["push-targets"][2].pattern == "live/*"
-    assert {key: url.name for key, url in options["pull-sources"].items()} == {
+    ).relays
+    assert [target.url.host for target in relays.pushes] == ["b", "c", "d"]
+    assert relays.pushes[2].pattern == "live/*"
+    assert {key: url.name for key, url in relays.pulls.items()} == {
         ("live", "one"): "y",
         ("live", "two"): "z",
     }
-    assert options["origin"].application == "prefix"
-    assert options["origin-idle"] == 0.0
-
-
-def relaysOf(*arguments):
-    *_, server = makeService(parse("--port", "0", *arguments))
-    assert isinstance(server, RTMPService)
-    return server._relays
+    assert relays.origin.application == "prefix"
+    assert relays.originIdleSeconds == 0.0
 
 
 def test_makeService():
-    assert relaysOf() == []
-    pull, origin, push = relaysOf(
+    assert serverOf("--port", "0").relays == []
+    pull, origin, push = serverOf(
+        *("--port", "0"),
         *("--push", "rtmp://b/live", "--pull", "live/key=rtmp://a/live/key"),
         *("--origin", "rtmp://o", "--origin-idle", "3"),
-    )
+    ).relays
     assert isinstance(pull, PullRelay)
     assert isinstance(origin, Origin)
     assert isinstance(push, PushRelays)

@@ -17,12 +17,12 @@ from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
 from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.process import ServerProcess
 from twisted_rtmp.service import (
     LAST_SECONDS,
     CannotListen,
     Listener,
     RTMPService,
-    ServerProcess,
 )
 
 
@@ -152,7 +152,7 @@ def test_stopsInOrderAndWaits(reactor, factory, notes):
     ports = []
     endpoint = RecordingEndpoint(TCP4ServerEndpoint(reactor, 1935).listen, ports)
     service = RTMPService(
-        reactor, factory, [Listener("tcp:1935", endpoint)], recordings=recordings
+        reactor, factory, [Listener("tcp:1935", endpoint)], recordings=[recordings]
     )
     service.startService()
     done = service.stopService()
@@ -170,7 +170,9 @@ def test_stopsInOrderAndWaits(reactor, factory, notes):
 def test_allHasOneTimeToStop(reactor, factory, notes, took, left):
     """A disk that does not answer is waited for by the streams already."""
     recordings = Order("recordings", notes)
-    service = RTMPService(reactor, factory, [tcp(reactor, 1935)], recordings=recordings)
+    service = RTMPService(
+        reactor, factory, [tcp(reactor, 1935)], recordings=[recordings]
+    )
     service.startService()
     done = service.stopService()
     reactor.advance(took)
@@ -184,7 +186,9 @@ def test_aFailureWhileStoppingIsLoggedAndTheRestStops(
     reactor, factory, notes, loggedFailures
 ):
     recordings = Order("recordings", notes)
-    service = RTMPService(reactor, factory, [tcp(reactor, 1935)], recordings=recordings)
+    service = RTMPService(
+        reactor, factory, [tcp(reactor, 1935)], recordings=[recordings]
+    )
     service.startService()
     done = service.stopService()
     factory.stopped.errback(ZeroDivisionError("oh"))

@@ -4,13 +4,13 @@ import os
 
 import pytest
 from serverprocess import selfSigned
+from tapkit import parse, refused, serverOf
 from twisted.application.service import IService
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 from zope.interface.verify import verifyObject
 
-from twisted_rtmp import tap
 from twisted_rtmp.auth import AllowList
 from twisted_rtmp.fields import parseDelay, parseDuration, parseSize
 from twisted_rtmp.interfaces import (
@@ -21,13 +21,11 @@ from twisted_rtmp.interfaces import (
 )
 from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.live.policy import TakeOver
-from twisted_rtmp.service import RTMPService
-from twisted_rtmp.tap import (
-    LISTEN_BACKLOG,
-    Options,
-    endpointFromString,
-    makeService,
-)
+from twisted_rtmp.options import LIMITS, WIRE
+from twisted_rtmp.recording import RecordingSettings
+from twisted_rtmp.service import LISTEN_BACKLOG, endpointFromString
+from twisted_rtmp.settings import ApplicationSettings, Settings
+from twisted_rtmp.tap import Options, makeService
 from twisted_rtmp.wire.limits import WireLimits
 
 
@@ -35,20 +33,6 @@ from twisted_rtmp.wire.limits import WireLimits
 def elsewhere(tmp_path, monkeypatch):
     """A directory without anything in it."""
     monkeypatch.chdir(tmp_path)
-
-
-def parse(*arguments):
-    options = Options()
-    options.parseOptions(list(arguments))
-    return options
-
-
-def refused(*arguments):
-    with pytest.raises(UsageError) as caught:
-        parse(*arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # Values
@@ -158,13 +142,15 @@ def test_theHelpStandsAside():
     with pytest.raises(UsageError):
         options.parseOptions(["--port", "x"])
     assert len(str(options).splitlines()) <= 4
-    assert "--rotate-size" in str(parse())
+    options = Options()
+    options.parseOptions([])
+    assert "--rotate-size" in str(options)
 
 
 def test_aFileWhereTheRecordDirectoryShouldBe(tmp_path):
     (tmp_path / "file").write_text("")
-    assert "no directory" in refused("--record", "file")
-    assert "no directory" in refused("--record", "file/below")
+    assert "is not a directory" in refused("--record", "file")
+    assert "is not a directory" in refused("--record", "file/below")
 
 
 @pytest.mark.parametrize("folder", ["closed", "closed/below/that"])
@@ -191,28 +177,28 @@ def test_anErrorInAKeyFileDoesNotShowAKey(text, tmp_path):
 def test_anEmptyKeyFileDoesNotLetEverybodyIn(tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("# none yet\n\n")
-    assert "no key" in refused("--stream-key-file", str(keys))
+    assert "at least one key" in refused("--stream-key-file", str(keys))
 
 
 # Right ones
 
 
 def test_defaults(tmp_path):
-    options = parse()
-    assert options["limits"] == ServerLimits()
-    assert options["record"] == str(tmp_path / "recordings")
-    assert options["authorizer"] is None
-    assert [listener.description for listener in options["listeners"]] == ["tcp:1935"]
+    recording = RecordingSettings(str(tmp_path / "recordings"))
+    settings = parse()
+    assert settings == Settings(default=ApplicationSettings(recording=recording))
+    assert settings.default.limits == ServerLimits()
+    assert settings.listen == ("tcp:1935",)
     assert not (tmp_path / "recordings").exists()
 
 
 def test_limits():
-    options = parse(
+    settings = parse(
         *("--max-message", "16777215", "--max-connections", "7"),
         *("--publisher-idle", "1m", "--handshake-timeout", "3"),
         *("--silent-seconds", "2.5", "--max-chunk-streams", "8"),
     )
-    assert options["limits"] == ServerLimits(
+    assert settings.default.limits == ServerLimits(
         wire=WireLimits(
             messageSize=16777215,
             unfinishedBytes=16777215 + 4 * 2**20,
@@ -226,19 +212,17 @@ def test_limits():
 
 
 def test_everyLimitOfTheTablesHasItsField():
-    for table, limits in (
-        (tap._SERVER_LIMITS, ServerLimits()),
-        (tap._WIRE_LIMITS, WireLimits()),
-    ):
-        for option, _, field, _ in table:
-            default = getattr(limits, field)
-            assert parse(f"--{option}", str(default))[option] == default
+    for group in (LIMITS, WIRE):
+        for option in group.options:
+            default = getattr(group.defaults, option.field)
+            limits = parse(f"--{option.name}", str(default)).default.limits
+            assert limits == ServerLimits()
+            assert parse(f"--{option.name}", str(default + 1)).default.limits != limits
 
 
 def test_listenReplacesThePort():
-    options = parse("--port", "1", "--listen", "tcp:0", "--listen", "tcp6:0")
-    descriptions = [listener.description for listener in options["listeners"]]
-    assert descriptions == ["tcp:0", "tcp6:0"]
+    settings = parse("--port", "1", "--listen", "tcp:0", "--listen", "tcp6:0")
+    assert settings.listen == ("tcp:0", "tcp6:0")
 
 
 # Endpoints
@@ -308,7 +292,8 @@ def test_allowListLetsAllIn():
 
 
 def test_applications():
-    allow = parse("--application", "live", "--application", "/tv/one/")["authorizer"]
+    server = serverOf("--application", "live", "--application", "/tv/one/")
+    (allow,) = server.factory.registry.guards
     allow.connect(connectTo("live"))
     allow.connect(connectTo("tv/one"))
     for application in ("", "tv", "LIVE", "live/"):
@@ -319,7 +304,8 @@ def test_applications():
 def test_streamKeys(tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("# who\nalpha\n\nbeta  public\ngamma public\n")
-    allow = parse("--stream-key", "key=1", "--stream-key-file", str(keys))["authorizer"]
+    server = serverOf("--stream-key", "key=1", "--stream-key-file", str(keys))
+    allow = server.factory.registry.policyOf("any").authorizer
     assert allow.publish(publishTo("key=1")) == "key=1"
     assert allow.publish(publishTo("alpha")) == "alpha"
     assert allow.publish(publishTo("beta")) == "public"
@@ -335,8 +321,11 @@ def test_streamKeys(tmp_path):
 
 
 def test_makeService():
-    service = makeService(parse("--port", "0", "--takeover", "never"))
-    verifyObject(IService, service)
-    (server,) = (part for part in service if isinstance(part, RTMPService))
+    options = Options()
+    options.parseOptions(["--port", "0", "--takeover", "never"])
+    verifyObject(IService, makeService(options))
+    server = serverOf("--port", "0", "--takeover", "never")
     assert server.factory.limits == ServerLimits()
-    assert TakeOver("never") is TakeOver.NEVER
+    policy = server.factory.registry.policy
+    assert policy.takeOver is TakeOver.NEVER
+    assert policy.sinkFactories == server.recordings

@@ -7,19 +7,12 @@ import signal
 import pytest
 from httpclient import Getter
 from serverprocess import Server, publish
+from tapkit import parse, refused, serverOf
 from twisted.internet.testing import MemoryReactorClock
-from twisted.python.usage import UsageError
 
 from twisted_rtmp.factory import RTMPFactory
-from twisted_rtmp.service import Listener, RTMPService
-from twisted_rtmp.tap import Options, endpointFromString, makeService
+from twisted_rtmp.service import Listener, RTMPService, endpointFromString
 from twisted_rtmp.web import HTTPSite
-
-
-def parse(*arguments):
-    options = Options()
-    options.parseOptions(["--no-record", *arguments])
-    return options
 
 
 @pytest.mark.parametrize(
@@ -32,43 +25,49 @@ def parse(*arguments):
     ],
 )
 def test_endpoints(arguments, descriptions):
-    options = parse(*arguments)
-    assert [each.description for each in options["http-listeners"]] == descriptions
-    assert options["http-origins"] == ["*"]
-    assert len(options["listeners"]) == 1
+    settings = parse("--no-record", *arguments)
+    assert list(settings.http.listen) == descriptions
+    assert list(settings.http.origins) == ["*"]
+    assert len(settings.listen) == 1
 
 
 def test_origins():
     origins = ["--http-origin", "https://a.example", "--http-origin", "http://b:8000"]
-    options = parse("--http", "0", *origins)
-    assert options["http-origins"] == ["https://a.example", "http://b:8000"]
+    settings = parse("--http", "0", *origins)
+    assert settings.http.origins == ("https://a.example", "http://b:8000")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--http", "70000"], "--http 70000: must be a port"),
-        (["--http", "8080", "--http", "8080"], "--http 8080: given twice"),
-        (["--http", "nonsense:1"], "--http nonsense:1: Unknown endpoint type"),
-        (["--http", "tcp:x"], "--http tcp:x: "),
-        (["--http-origin", "https://a.example"], "--http-origin: where"),
-        (["--http", "0", "--http-origin", "a.example"], "--http-origin a.example: "),
-        (["--http", "0", "--http-origin", "https://a/"], "--http-origin https://a/: "),
+        (["--http", "70000"], "--http '70000': must be a port"),
+        (["--http", "8080", "--http", "8080"], "--http: must not have tcp:8080 twice"),
+        (["--http", "nonsense:1"], "--http: nonsense:1: Unknown endpoint type"),
+        (["--http", "tcp:x"], "--http: tcp:x: "),
+        (
+            ["--http-origin", "https://a.example"],
+            "--http-origin: must come with an HTTP endpoint",
+        ),
+        (
+            ["--http", "0", "--http-origin", "a.example"],
+            "--http-origin: must be like https://example.org, not a.example",
+        ),
+        (
+            ["--http", "0", "--http-origin", "https://a/"],
+            "--http-origin: must be like https://example.org, not https://a/",
+        ),
     ],
 )
 def test_wrongOptions(arguments, message):
-    with pytest.raises(UsageError) as caught:
-        parse(*arguments)
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)
+    assert refused("--no-record", *arguments).startswith(message)
 
 
 def test_theServiceListensWithASite():
-    service = makeService(
-        parse("--http", "0", "--http", "unix:h", "--http-origin", "http://a")
+    server = serverOf(
+        *("--no-record", "--http", "0", "--http", "unix:h"),
+        *("--http-origin", "http://a"),
     )
-    (server,) = (part for part in service if isinstance(part, RTMPService))
-    rtmp, tcp, unix = server._listeners
+    rtmp, tcp, unix = server.listeners
     assert rtmp.factory is None
     assert (tcp.description, unix.description) == ("HTTP, tcp:0", "HTTP, unix:h")
     assert tcp.factory is unix.factory

@@ -1,24 +1,19 @@
 """
-Runs a factory as a Twisted service: listens, and stops without losing anything.
+The server as a Twisted service: it listens, and stops without losing anything.
 
-L{RTMPService} is for any application.  L{ServerProcess} is for a process that
-is nothing but this server: it deals with signals, descriptors and the exit
-status.  Nothing here knows about command lines, nor imports the tap.
+It is for any process; L{twisted_rtmp.process} has what one needs that is nothing but a
+server.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
-import resource
-import signal
-import sys
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from twisted.application.service import IService, Service
+from twisted.application.service import IService, MultiService, Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import (
     CancelledError,
@@ -26,43 +21,43 @@ from twisted.internet.defer import (
     DeferredList,
     maybeDeferred,
 )
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
     IProtocolFactory,
     IReactorCore,
-    IReactorFromThreads,
     IReactorTime,
     IStreamServerEndpoint,
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_rtmp.proxied import proxiedEndpoint
+
 if TYPE_CHECKING:
     from twisted_rtmp.factory import RTMPFactory
     from twisted_rtmp.recording import Recordings
 
-#: Open files that the process asks for where its hard limit allows more.
-#: Containers set hard limits up to 2^30, and child processes may walk the
-#: whole range to close it; 16,384 connections with a recording and a pipe each
-#: need about 50,000.
-MAX_DESCRIPTORS = 1 << 20
+#: The connections that the system accepts before the server gets to them.  Twisted
+#: asks for 50, and a second's burst of encoders after a network came back is thousands;
+#: the system cuts the number to its own bound (net.core.somaxconn, 4096 on Linux since
+#: 5.4, 128 on macOS).
+LISTEN_BACKLOG = 1024
 
-#: What a disk that works has to end its last writes, however long the streams took, in
-#: seconds.  With L{ServerLimits.stopSeconds} it stays within the 5 s that are promised.
+#: The time that a working disk has for its last writes, however long the streams took,
+#: in seconds.  With L{ServerLimits.stopSeconds} it stays within the 5 s that are
+#: promised.
 LAST_SECONDS = 0.25
-
-#: macOS refuses a soft limit above this (OPEN_MAX), whatever its hard limit.
-MACOS_DESCRIPTORS = 10_240
 
 
 class Listener(NamedTuple):
     """
-    Something to listen on.
+    An endpoint to listen on.
 
-    @ivar description: what people read of it: the endpoint as it was given.
+    @ivar description: the endpoint as it was given, for the log.
     @ivar endpoint: the endpoint itself.
-    @ivar factory: what listens there; without one, the service's.
+    @ivar factory: the one that listens there; L{None}: the service's.
     """
 
     description: str
@@ -70,9 +65,56 @@ class Listener(NamedTuple):
     factory: IProtocolFactory | None = None
 
 
+def endpointFromString(
+    reactor: IReactorCore, description: str
+) -> IStreamServerEndpoint:
+    """
+    Make an endpoint whose backlog is L{LISTEN_BACKLOG}, if it has one and its
+    description does not set another.
+
+    @raise ValueError: the description is invalid; the message is one line for the
+        person who wrote it.
+    """
+    try:
+        return _withBacklog(reactor, description) or _parsed(reactor, description)
+    except Exception as error:  # parsers are plugins, which raise anything
+        raise ValueError(_inWords(error)) from error
+
+
+def _withBacklog(
+    reactor: IReactorCore, description: str
+) -> IStreamServerEndpoint | None:
+    """Make an endpoint with L{LISTEN_BACKLOG}, if its description allows that."""
+    if re.search(r"(?<!\\):backlog=", description):
+        return None
+    try:
+        return _parsed(reactor, f"{description}:backlog={LISTEN_BACKLOG}")
+    except (TypeError, ValueError):
+        return None  # it takes no backlog, had it by position, or is wrong anyway
+
+
+def _parsed(reactor: IReactorCore, description: str) -> IStreamServerEndpoint:
+    kind, _, rest = description.partition(":")
+    if kind == "haproxy":
+        return proxiedEndpoint(_parsed(reactor, rest))
+    endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    return endpoint
+
+
+def _inWords(error: Exception) -> str:
+    """Put an endpoint parser's error into words for the person who wrote it."""
+    text = str(error)
+    if isinstance(error, LookupError):
+        return f"there is nothing with that index or name ({text})"
+    if isinstance(error, ImportError):
+        return f"{text} (TLS: pip install 'twisted-rtmp[tls]')"
+    # Python begins with the name of a function of Twisted's.
+    return re.sub(r"^[\w.]+\(\) ", "", text).rstrip(".") or type(error).__name__
+
+
 class CannotListen(Exception, SystemExit):
     """
-    An endpoint did not open, so that there is nothing to serve.
+    The error of an endpoint that does not open, so that there is nothing to serve.
 
     As an L{Exception} it makes twistd remove its pid file and tell a waiting
     parent; as a L{SystemExit} it then ends the process without a traceback.
@@ -85,23 +127,27 @@ class CannotListen(Exception, SystemExit):
 
 
 class IServiceReactor(IReactorCore, IReactorTime):
-    """What L{RTMPService} needs of a reactor."""
+    """The parts of a reactor that L{RTMPService} needs."""
 
 
-class RTMPService(Service):
+class RTMPService(MultiService):
     """
-    Listens with one factory on any number of endpoints.
+    A server that listens on any number of endpoints.
 
-    L{stopService} stops listening, closes every connection, and fires when
-    every stream's media is stored.
+    L{stopService} stops listening, closes every connection, and fires when every
+    stream's media is stored.  Its child services are relays of its streams: started
+    with it, and stopped together with the streams, so that pushes get all of each
+    stream.
 
     @ivar factory: the factory, for its streams and connections.
-    @ivar addresses: where it listens, once it does.
+    @ivar listeners: the endpoints.
+    @ivar recordings: the recordings that are stopped last.
+    @ivar addresses: the addresses where it listens, once it does.
     @ivar ingests: where encoders can publish, once they can: the protocol, C{"RTMP"}
         or C{"RTMPS"}, and the TCP port.
     """
 
-    _log = Logger()
+    log = Logger()
 
     def __init__(
         self,
@@ -109,51 +155,55 @@ class RTMPService(Service):
         factory: RTMPFactory,
         listeners: Sequence[Listener],
         *,
-        recordings: Recordings | None = None,
+        recordings: Sequence[Recordings] = (),
         relays: Sequence[IService] = (),
         listenFailed: Callable[[], object] | None = None,
     ) -> None:
         """
-        @param reactor: the log says that it listens when this one runs.
+        @param reactor: the log says that the server listens once this one runs.
         @param factory: builds the protocols; it is stopped with the service.
-        @param listeners: what to listen on.
-        @param relays: of the factory's streams; started with the service, and
-            stopped with the factory, so that pushes get all of each stream.
-        @param recordings: stopped last, if there are any.
-        @param listenFailed: called when an endpoint fails that does not know
-            at once; without it the failure is only logged.
+        @param listeners: the endpoints to listen on.
+        @param recordings: those of the factory's streams; stopped last.
+        @param relays: those of the factory's streams; they become child services.
+        @param listenFailed: called when an endpoint fails later than at once; without
+            it the failure is only logged.
         """
+        MultiService.__init__(self)
         self.factory = factory
+        self.listeners = listeners
+        self.recordings = recordings
         self.addresses: list[IAddress] = []
         self.ingests: list[tuple[str, int]] = []
         self._reactor = reactor
-        self._listeners = listeners
-        self._recordings = recordings
-        self._relays = relays
         self._listenFailed = listenFailed
         self._opening: list[Deferred[None]] = []
         self._ports: list[IListeningPort] = []
+        for relay in relays:
+            relay.setServiceParent(self)
+
+    @property
+    def relays(self) -> list[IService]:
+        """The services that take streams to other servers and from them."""
+        return list(self.services)
 
     def privilegedStartService(self) -> None:
         """
         Listen, while twistd still has the rights to use low ports.
 
-        @raise CannotListen: an endpoint is not to be had.
+        @raise CannotListen: an endpoint cannot be opened.
         """
-        Service.privilegedStartService(self)
+        MultiService.privilegedStartService(self)
         self._listen()
 
     def startService(self) -> None:
         """
         Listen, unless L{privilegedStartService} has been called.
 
-        @raise CannotListen: an endpoint is not to be had.
+        @raise CannotListen: an endpoint cannot be opened.
         """
-        Service.startService(self)
         if not self._opening:
             self._listen()
-        for relay in self._relays:
-            relay.startService()
+        MultiService.startService(self)
 
     def _listen(self) -> None:
         failures: list[str] = []
@@ -171,8 +221,8 @@ class RTMPService(Service):
                 protocol = "RTMPS" if isTLS else "RTMP"
                 if (protocol, address.port) not in self.ingests:
                     self.ingests.append((protocol, address.port))
-            # Who reads the line may act on it: not before the reactor has started
-            # and everything that waited for this has been called.
+            # A reader of the line may act on it, so it comes once the reactor runs and
+            # everything that waited for this has been called.
             self._reactor.callWhenRunning(
                 self._reactor.callLater, 0, self._logListening, port, description
             )
@@ -182,11 +232,11 @@ class RTMPService(Service):
                 return
             message = f"{description}: {failure.getErrorMessage()}"
             failures.append(message)
-            self._log.critical("Cannot listen on {message}", message=message)
+            self.log.critical("Cannot listen on {message}", message=message)
             if not atOnce and self._listenFailed is not None:
                 self._listenFailed()
 
-        for description, endpoint, factory in self._listeners:
+        for description, endpoint, factory in self.listeners:
             opening = maybeDeferred(endpoint.listen, factory or self.factory)
             self._opening.append(
                 opening.addCallbacks(
@@ -204,7 +254,7 @@ class RTMPService(Service):
 
     def _logListening(self, port: IListeningPort, description: str) -> None:
         if port not in self._ports:
-            return  # stopped meanwhile
+            return  # it has been stopped since
         address = port.getHost()
         if isinstance(address, IPv4Address):
             where = f"{address.host}:{address.port}"
@@ -214,7 +264,7 @@ class RTMPService(Service):
             where = os.fsdecode(address.name or b"")
         else:
             where = str(address)
-        self._log.info(
+        self.log.info(
             "Listening on {where} ({description})", where=where, description=description
         )
 
@@ -222,8 +272,9 @@ class RTMPService(Service):
         """
         Stop listening, end every connection and stream, store everything.
 
-        @return: fires when all that is done; it never fails, but logs.
+        @return: fires when all that is done; it logs failures and never fails.
         """
+        # Not that of MultiService: the children are stopped in their turn.
         Service.stopService(self)
         return Deferred.fromCoroutine(self._stop())
 
@@ -236,10 +287,10 @@ class RTMPService(Service):
             await self._stopped(step)
 
     def _stopped(self, stop: Callable[[], Deferred[None] | None]) -> Deferred[None]:
-        """Stop something; what goes wrong is logged."""
+        """Stop something; a failure is logged."""
         stopping: Deferred[None] = maybeDeferred(cast("Any", stop))
         return stopping.addErrback(
-            lambda failure: self._log.failure("While stopping:", failure)
+            lambda failure: self.log.failure("While stopping:", failure)
         )
 
     def _steps(
@@ -248,100 +299,22 @@ class RTMPService(Service):
         for port in ports:
             yield port.stopListening
         yield self._stopStreams
-        if self._recordings is not None:
-            # The streams have waited for the disk already, if it does not answer.
-            left = self.factory.limits.stopSeconds - (self._reactor.seconds() - since)
-            yield partial(self._recordings.stop, max(left, LAST_SECONDS))
+        # The streams have waited for the disk already, if it does not answer.
+        left = self.factory.limits.stopSeconds - (self._reactor.seconds() - since)
+        seconds = max(left, LAST_SECONDS)
+        yield partial(
+            self._stopAll, [partial(each.stop, seconds) for each in self.recordings]
+        )
 
     def _stopStreams(self) -> Deferred[None]:
-        """End all streams, then what relays them, and wait for both."""
-        stops = [self.factory.stop, *(relay.stopService for relay in self._relays)]
+        """End all streams, then their relays, and wait for both."""
+        return self._stopAll(
+            [self.factory.stop, *(relay.stopService for relay in self.relays)]
+        )
+
+    def _stopAll(
+        self, stops: Sequence[Callable[[], Deferred[None] | None]]
+    ) -> Deferred[None]:
+        """Stop several things at once, and wait for all of them."""
         stopping = DeferredList([self._stopped(stop) for stop in stops])
         return stopping.addCallback(lambda _: None)
-
-
-class IProcessReactor(IReactorCore, IReactorFromThreads):
-    """What L{ServerProcess} needs of a reactor."""
-
-
-class ServerProcess(Service):
-    """
-    Makes a process behave as a server should.
-
-    It raises the soft limit of open files, keeps a file-size limit from killing
-    the process, and on SIGINT and SIGTERM leaves with status 0 when every
-    service has stopped (twistd would die by the signal, which to systemd,
-    containers and shells looks like a crash or an interruption).
-    """
-
-    _log = Logger()
-
-    def __init__(self, reactor: IProcessReactor) -> None:
-        self._reactor = reactor
-        self._leaving = False
-
-    def privilegedStartService(self) -> None:
-        Service.privilegedStartService(self)
-        self._raiseDescriptors()
-        self._takeSignals()
-
-    def startService(self) -> None:
-        Service.startService(self)
-        # Python ignores it since 1.5, an embedding program may not: a write
-        # past the limit is to fail with EFBIG instead.
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        self._takeSignals()
-        # The reactor takes SIGTERM when it starts.
-        self._reactor.callWhenRunning(self._takeSignals)
-
-    def leave(self) -> None:
-        """Stop the reactor, and with it every service; any number of times."""
-        if not self._leaving:
-            self._leaving = True
-            self._reactor.callFromThread(self._reactor.stop)
-
-    def fail(self) -> None:
-        """Leave, with a status that says that something went wrong."""
-        atexit.register(_exitWithFailure)
-        self.leave()
-
-    def _takeSignals(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._signalled)
-
-    def _signalled(self, number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        self._reactor.callFromThread(self._announce, name)
-        self.leave()
-
-    def _announce(self, name: str) -> None:
-        self._log.info("Received {name}, finishing", name=name)
-
-    def _raiseDescriptors(self) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = MACOS_DESCRIPTORS if sys.platform == "darwin" else MAX_DESCRIPTORS
-        if hard != resource.RLIM_INFINITY:
-            wanted = min(wanted, hard)
-        if soft == resource.RLIM_INFINITY or soft >= wanted:
-            return
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError) as error:
-            self._log.warn(
-                "The limit of open files stays at {soft}: {error}",
-                soft=soft,
-                error=error,
-            )
-        else:
-            self._log.info(
-                "Raised the limit of open files from {soft} to {wanted}",
-                soft=soft,
-                wanted=wanted,
-            )
-
-
-def _exitWithFailure() -> None:
-    """Replace the status with which the interpreter would end: twistd has none."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1)

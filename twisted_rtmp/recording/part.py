@@ -17,6 +17,7 @@ from twisted_rtmp.flv.tags import encodeTag
 from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.media.payloads import CODED
 from twisted_rtmp.recording.names import EXTENSION, RecordName
+from twisted_rtmp.recording.settings import RecordingSettings
 from twisted_rtmp.wire.messages import Message
 
 
@@ -75,18 +76,22 @@ class FinishedFile:
 
 
 @dataclass
-class Settings:
-    """Settings that all recorders of one folder share."""
+class Shared:
+    """
+    The things that all recorders of one folder share.
 
+    @ivar settings: the folder's settings.
+    @ivar disk: writes the files.
+    @ivar name: makes their names.
+    @ivar now: the time for names, in seconds since 1970.
+    @ivar tellFinished: called with each finished file.
+    @ivar tellFailed: called with the error of each file that fails.
+    """
+
+    settings: RecordingSettings
     disk: Disk
-    directory: str
     name: RecordName
     now: Callable[[], float]
-    rotateMilliseconds: float | None
-    rotateBytes: int | None
-    minFree: int
-    fsyncSeconds: float | None
-    stallSeconds: float
     tellFinished: Callable[[FinishedFile], object]
     tellFailed: Callable[[OSError], object]
 
@@ -112,7 +117,7 @@ class RecordedFile:
 
     def __init__(
         self,
-        settings: Settings,
+        shared: Shared,
         stream: Source,
         headers: Sequence[Message],
         failed: Callable[[RecordedFile, OSError], object],
@@ -128,27 +133,27 @@ class RecordedFile:
         self.muxer = FLVMuxer(HEAD_SIZE)
         if beside is not None:
             self.muxer.timeline.base = beside.muxer.timeline.base
-        self.begun = settings.disk.reactor.seconds()
-        self.named: float = settings.now() if beside is None else beside.named
+        self.begun = shared.disk.reactor.seconds()
+        self.named: float = shared.now() if beside is None else beside.named
         self.error: OSError | None = None
         self._empty = True
         self._headers = list(headers)
         self._survey = MediaSurvey()
-        components = settings.name.render(stream.application, stream.name, self.named)
+        components = shared.name.render(stream.application, stream.name, self.named)
         if track:
             components[-1] += f".{track}"
         self._file = DiskFile(
-            settings.directory,
+            shared.settings.directory,
             components,
             suffix=EXTENSION,
-            minFree=settings.minFree,
+            minFree=shared.settings.minFree,
         )
         self._writer = FileWriter(
-            settings.disk,
+            shared.disk,
             self._file,
             lambda error: failed(self, error),
-            syncSeconds=settings.fsyncSeconds,
-            stallSeconds=settings.stallSeconds,
+            syncSeconds=shared.settings.fsyncSeconds,
+            stallSeconds=shared.settings.stallSeconds,
         )
         self._writer.registerProducer(stream.throttle(), True)
 

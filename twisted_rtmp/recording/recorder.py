@@ -22,7 +22,7 @@ from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.media.cuts import Cuts
 from twisted_rtmp.media.metadata import isMetadata
 from twisted_rtmp.media.payloads import MULTITRACK
-from twisted_rtmp.recording.part import FinishedFile, RecordedFile, Settings, Source
+from twisted_rtmp.recording.part import FinishedFile, RecordedFile, Shared, Source
 from twisted_rtmp.states import Stateful
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.messages import Message
@@ -119,7 +119,7 @@ class FLVRecorder(Stateful[_State]):
 
     def __init__(
         self,
-        settings: Settings,
+        shared: Shared,
         stream: Source,
         done: Callable[[FLVRecorder], object],
         *,
@@ -136,8 +136,8 @@ class FLVRecorder(Stateful[_State]):
         @param introduction: what the first file begins with.
         @param account: where messages are booked; by default in the stream's ledger.
         """
-        self._settings = settings
-        self._disk = settings.disk
+        self._shared = shared
+        self._disk = shared.disk
         self._stream = stream
         self._done = done
         self._track = track
@@ -153,7 +153,10 @@ class FLVRecorder(Stateful[_State]):
         self._pendingBytes = 0
         self._metadata: Message | None = None  # came before all media
         self._superseded = MediaCounts()  # metadata before that
-        self._cuts = Cuts(settings.rotateMilliseconds, settings.rotateBytes)
+        seconds = shared.settings.rotateSeconds
+        self._cuts = Cuts(
+            None if seconds is None else seconds * 1000, shared.settings.rotateBytes
+        )
         self._error: OSError | None = None  # of the file before; none once one works
         self._retryAt = 0.0
         self._announced = False
@@ -259,7 +262,7 @@ class FLVRecorder(Stateful[_State]):
     ) -> None:
         """@param first: whether this is the first file."""
         self._part = RecordedFile(
-            self._settings,
+            self._shared,
             self._stream,
             headers,
             self._failed,
@@ -341,7 +344,7 @@ class FLVRecorder(Stateful[_State]):
 
     def _failed(self, part: RecordedFile, error: OSError) -> None:
         """Give a file up that takes nothing more."""
-        self._settings.tellFailed(error)
+        self._shared.tellFailed(error)
         part.error = error
         if part is not self._part:
             return  # it is being finished already, which will tell
@@ -378,7 +381,7 @@ class FLVRecorder(Stateful[_State]):
                 )
         self._tellEnd(part)
         if part.size:
-            self._settings.tellFinished(
+            self._shared.tellFinished(
                 FinishedFile(
                     part.path,
                     self._stream.application,

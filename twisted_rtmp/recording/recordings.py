@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_rtmp.disk import STALL_SECONDS, Disk, IDiskReactor, Pool
+from twisted_rtmp.disk import Disk, IDiskReactor, Pool
 from twisted_rtmp.interfaces import ILiveStream, ISinkFactory
 from twisted_rtmp.limits import STOP_SECONDS
-from twisted_rtmp.recording.names import DEFAULT_NAME, RecordName
-from twisted_rtmp.recording.part import FinishedFile, Settings
+from twisted_rtmp.recording.names import RecordName
+from twisted_rtmp.recording.part import FinishedFile, Shared
 from twisted_rtmp.recording.recorder import FLVRecorder
+from twisted_rtmp.recording.settings import RecordingSettings, TrackFiles
 from twisted_rtmp.recording.trackfiles import TrackRecorder
-
-if TYPE_CHECKING:
-    pass
-
-#: Free bytes on the disk below which nothing is recorded.  None: only the operator
-#: knows how much others need, and a full disk does not end a stream.
-MIN_FREE = 0
 
 
 @implementer(ISinkFactory)
@@ -44,59 +37,29 @@ class Recordings:
     def __init__(
         self,
         reactor: IDiskReactor,
-        directory: str,
+        settings: RecordingSettings | str,
         *,
-        name: str = DEFAULT_NAME,
-        rotateSeconds: float | None = None,
-        rotateBytes: int | None = None,
-        minFree: int = MIN_FREE,
-        fsyncSeconds: float | None = None,
-        stallSeconds: float = STALL_SECONDS,
-        separateTracks: bool = False,
         now: Callable[[], float] | None = None,
         pool: Pool | None = None,
     ) -> None:
         """
-        @param directory: made when the first stream is recorded.
-        @param name: see L{RecordName}.
-        @param rotateSeconds: the length of a file, in seconds: the next one begins at
-            the first key frame after that.
-        @param rotateBytes: the size of a file, in bytes, likewise.
-        @param minFree: bytes that must remain free on the disk.
-        @param fsyncSeconds: wait for the disk itself about this often; L{None} leaves
-            it to the operating system when its cache is written.
-        @param stallSeconds: how long a stream is held up by a disk that does not
-            answer, before its file is given up.
-        @param separateTracks: whether each further track of a stream has a file of its
-            own; otherwise a stream's file has all of them, as they came.
+        @param settings: the settings; of a path, those by default below that folder.
         @param now: the time for names, in seconds since 1970; the reactor's by default.
         @param pool: see L{Disk}.
-        @raise ValueError: an argument is invalid; the message is one line.
         """
-        for what, value in (
-            ("rotateSeconds", rotateSeconds),
-            ("rotateBytes", rotateBytes),
-            ("fsyncSeconds", fsyncSeconds),
-        ):
-            if value is not None and value <= 0:
-                raise ValueError(f"{what} must be more than 0, not {value}")
+        if isinstance(settings, str):
+            settings = RecordingSettings(settings)
         self.finished: list[Callable[[FinishedFile], object]] = []
         self.recorders: set[FLVRecorder] = set()
         self.files = 0
         self.failures = 0
         self._disk = Disk(reactor, pool)
         self._stopped = False
-        self._separateTracks = separateTracks
-        self._settings = Settings(
+        self._shared = Shared(
+            settings=settings,
             disk=self._disk,
-            directory=directory,
-            name=RecordName(name),
+            name=RecordName(settings.name),
             now=now or reactor.seconds,
-            rotateMilliseconds=None if rotateSeconds is None else rotateSeconds * 1000,
-            rotateBytes=rotateBytes,
-            minFree=minFree,
-            fsyncSeconds=fsyncSeconds,
-            stallSeconds=stallSeconds,
             tellFinished=self._tellFinished,
             tellFailed=self._tellFailed,
         )
@@ -105,9 +68,9 @@ class Recordings:
         """Record a stream; L{None} once L{stop} has been called."""
         if self._stopped:
             return None
-        if self._separateTracks:
-            return TrackRecorder(self._settings, stream, self.recorders)
-        recorder = FLVRecorder(self._settings, stream, self.recorders.discard)
+        if self._shared.settings.tracks is TrackFiles.SEPARATE:
+            return TrackRecorder(self._shared, stream, self.recorders)
+        recorder = FLVRecorder(self._shared, stream, self.recorders.discard)
         self.recorders.add(recorder)
         return recorder
 

@@ -23,7 +23,7 @@ from twisted_rtmp.media import payloads as media
 from twisted_rtmp.media.metadata import propertiesOf
 from twisted_rtmp.media.parts import PlainTrack, partsOf, toLegacy
 from twisted_rtmp.media.payloads import FOREIGN, MULTITRACK
-from twisted_rtmp.recording.part import Settings
+from twisted_rtmp.recording.part import Shared
 from twisted_rtmp.recording.recorder import Account, FLVRecorder
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
@@ -225,17 +225,20 @@ class TrackRecorder:
     """
 
     def __init__(
-        self, settings: Settings, stream: ILiveStream, recorders: set[FLVRecorder]
+        self, shared: Shared, stream: ILiveStream, recorders: set[FLVRecorder]
     ) -> None:
         """@param recorders: gets those that are not done yet."""
         self._stream = stream
         self._written = stream.ledger.writer("recording")
         self._recorders = recorders
         # The others are cut when the first one's file is.
-        self._settings = replace(settings, rotateMilliseconds=None, rotateBytes=None)
+        self._shared = replace(
+            shared,
+            settings=replace(shared.settings, rotateSeconds=None, rotateBytes=None),
+        )
         self._account = _PartAccount(stream.ledger)
         self._first = FLVRecorder(
-            settings, _TrackSource(stream), recorders.discard, account=self._account
+            shared, _TrackSource(stream), recorders.discard, account=self._account
         )
         recorders.add(self._first)
         self._others: dict[tuple[int, int], FLVRecorder] = {}
@@ -284,7 +287,7 @@ class TrackRecorder:
                 return None
             source = _TrackSource(self._stream, typeId, trackId)
             recorder = self._others[typeId, trackId] = FLVRecorder(
-                self._settings,
+                self._shared,
                 source,
                 self._recorders.discard,
                 track=source.track,

@@ -1,0 +1,203 @@
+"""
+The assembly of a server from its settings.
+
+It decides nothing: each setting becomes an argument of the class that acts on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.application.service import IService, MultiService
+
+from twisted_rtmp.auth import AllowList
+from twisted_rtmp.disk import IDiskReactor
+from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.fields import BadField
+from twisted_rtmp.live.policy import Policy
+from twisted_rtmp.live.registry import Registry
+from twisted_rtmp.multitrack.resource import MULTITRACK_PATH, MultitrackResource
+from twisted_rtmp.pipes import IPipeReactor, PipeSinks
+from twisted_rtmp.process import IProcessReactor, ServerProcess
+from twisted_rtmp.recording import Recordings
+from twisted_rtmp.relay import Origin, PullRelay, PushRelays
+from twisted_rtmp.service import (
+    IServiceReactor,
+    Listener,
+    RTMPService,
+    endpointFromString,
+)
+from twisted_rtmp.settings import (
+    ApplicationSettings,
+    HTTPSettings,
+    RecordingSettings,
+    RelaySettings,
+    Settings,
+)
+from twisted_rtmp.web import HTTPSite
+from twisted_rtmp.web.answers import Origins
+
+if TYPE_CHECKING:
+    from twisted_rtmp.interfaces import ISinkFactory
+
+
+class IServerReactor(IProcessReactor, IServiceReactor, IDiskReactor, IPipeReactor):
+    """The parts of a reactor that a whole server needs."""
+
+
+def checkSurroundings(settings: Settings, reactor: IServerReactor) -> None:
+    """
+    Check what only the machine can tell: endpoints, and folders of recordings.
+
+    Nothing is opened or made.
+
+    @raise BadField: the server could not run so.
+    """
+    for where, descriptions in (
+        ("listen", settings.listen),
+        ("http.listen", settings.http.listen),
+    ):
+        for description in descriptions:
+            _checkEndpoint(reactor, description, where)
+    for application in settings.everyApplication():
+        if application.recording is not None:
+            application.recording.checkDirectory()
+
+
+def _checkEndpoint(reactor: IServerReactor, description: str, where: str) -> None:
+    try:
+        endpointFromString(reactor, description)
+    except ValueError as error:
+        raise BadField(where, f"{description}: {error}") from error
+
+
+def makeService(settings: Settings, reactor: IServerReactor) -> IService:
+    """
+    Make a server, and what a process of its own needs around it.
+
+    @raise ValueError: an endpoint is invalid; see L{checkSurroundings}.
+    """
+    process = ServerProcess(reactor)
+    server = makeServer(settings, reactor, listenFailed=process.fail)
+    if settings.once:
+        server.factory.streamEnded.append(lambda stream: process.leave())
+    service = MultiService()
+    parts: tuple[IService, ...] = (process, server)
+    for part in parts:
+        part.setServiceParent(service)
+    return service
+
+
+def makeServer(
+    settings: Settings,
+    reactor: IServerReactor,
+    *,
+    listenFailed: Callable[[], object] | None = None,
+) -> RTMPService:
+    """
+    Make a server alone, for a process that has other services too.
+
+    @param listenFailed: see L{RTMPService}.
+    @raise ValueError: an endpoint is invalid; see L{checkSurroundings}.
+    """
+    policies = _Policies(reactor)
+    registry = Registry(
+        reactor,
+        policies.make(settings.default),
+        {name: policies.make(each) for name, each in settings.applications.items()},
+        latency=settings.latency,
+    )
+    if settings.allowed:
+        registry.guards.append(AllowList(settings.allowed))
+    site = HTTPSite(reactor, registry, origins=settings.http.origins)
+    server = RTMPService(
+        reactor,
+        RTMPFactory(reactor, registry=registry),
+        [
+            *(
+                Listener(each, endpointFromString(reactor, each))
+                for each in settings.listen
+            ),
+            *(
+                Listener(f"HTTP, {each}", endpointFromString(reactor, each), site)
+                for each in settings.http.listen
+            ),
+        ],
+        recordings=list(policies.recordings.values()),
+        relays=_makeRelays(settings.relays, reactor, registry),
+        listenFailed=listenFailed,
+    )
+    _addMultitrack(settings.http, site, server)
+    return server
+
+
+class _Policies:
+    """
+    The policies of a server's applications.
+
+    @ivar recordings: one for all applications that record alike.
+    """
+
+    def __init__(self, reactor: IServerReactor) -> None:
+        self.recordings: dict[RecordingSettings, Recordings] = {}
+        self._reactor = reactor
+
+    def make(self, settings: ApplicationSettings) -> Policy:
+        """Make the policy of one application."""
+        authorizer = settings.authorizer
+        if settings.streamKeys:
+            authorizer = AllowList(streamKeys=settings.streamKeys)
+        return Policy(
+            authorizer=authorizer,
+            sinkFactories=self._sinkFactories(settings),
+            takeOver=settings.takeOver,
+            grace=settings.grace,
+            gopCache=settings.gopCache,
+            limits=settings.limits,
+        )
+
+    def _sinkFactories(self, settings: ApplicationSettings) -> list[ISinkFactory]:
+        sinks: list[ISinkFactory] = []
+        recording = settings.recording
+        if recording is not None:
+            if recording not in self.recordings:
+                self.recordings[recording] = Recordings(self._reactor, recording)
+            sinks.append(self.recordings[recording])
+        if settings.pipe is not None:
+            sinks.append(PipeSinks(self._reactor, settings.pipe))
+        return [*sinks, *settings.sinkFactories]
+
+
+def _makeRelays(
+    settings: RelaySettings, reactor: IServerReactor, registry: Registry
+) -> list[IService]:
+    """Make what takes streams to other servers and from them."""
+    relays: list[IService] = [
+        PullRelay(reactor, registry, application, name, url)
+        for (application, name), url in settings.pulls.items()
+    ]
+    if settings.origin is not None:
+        relays.append(
+            Origin(
+                reactor,
+                registry,
+                settings.origin,
+                idleSeconds=settings.originIdleSeconds,
+            )
+        )
+    if settings.pushes:
+        relays.append(PushRelays(reactor, registry, settings.pushes))
+    return relays
+
+
+def _addMultitrack(settings: HTTPSettings, site: HTTPSite, server: RTMPService) -> None:
+    """Offer several tracks to encoders, if the operator does."""
+    if settings.multitrack is not None:
+        resource = MultitrackResource(
+            server.factory.registry,
+            settings.multitrack,
+            lambda: server.ingests,
+            Origins(settings.origins),
+        )
+        site.root.putChild(MULTITRACK_PATH, resource)
