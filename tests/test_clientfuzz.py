@@ -16,7 +16,7 @@ from rtmpclient import AAC_FRAME, AUDIO, AVC_KEY_FRAME, DATA, VIDEO
 from twisted.internet.task import Clock
 
 from twisted_rtmp.client import RTMPURL, ClientError, ClientLimits, RTMPClient
-from twisted_rtmp.link import Phase
+from twisted_rtmp.link import LinkState
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.connection import Connection
 
@@ -119,12 +119,12 @@ def test_changedSessions():
             client.dataReceived(data[at : at + size])
             transport.deliver()
             at += size
-        ends[client.phase is Phase.CLOSED] += 1
+        ends[client.state is LinkState.CLOSED] += 1
         client.abort()
         for _ in range(3):
             clock.advance(20)
             transport.deliver()
-        assert client.phase is Phase.CLOSED
+        assert client.state is LinkState.CLOSED
         for outcome in outcomes:
             assert outcome.results or isinstance(outcome.errors[0], ClientError)
         assert sink.ended <= 1

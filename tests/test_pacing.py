@@ -213,8 +213,8 @@ def test_aTickReadsDispatchesAndSends(clock):
     class Played(Publisher):
         def takePaced(self, data):
             Publisher.takePaced(self, data)
-            assert pacer.gathering is not None
-            pacer.gathering.append(Connection(log))
+            assert pacer.gathering
+            pacer.gather(Connection(log))
 
     for _ in range(TICK_BATCH + 2):
         pacer.readDone(Played(b"media", log), 1000, 1, clock.seconds(), 0.0, False)
@@ -228,4 +228,4 @@ def test_aTickReadsDispatchesAndSends(clock):
         *["take"] * 2,
         *["send"] * 2,
     ]
-    assert pacer.gathering is None
+    assert not pacer.gathering

@@ -187,15 +187,12 @@ def test_whatIsGatheredIsSentBehindWhatWasWritten(clock: Clock) -> None:
     client.take()
     protocol = client.protocol
     pacer = factory.registry.pacer
-    pacer.gathering = gathered = []
-    protocol.writeMedia(encodeMessage(4, AUDIO, 1, 1, AAC_FRAME, 65536))
-    protocol.wire.sendUserControl(0, 7)
-    protocol.flush()
-    protocol.writeMedia(encodeMessage(4, AUDIO, 2, 1, AAC_FRAME, 65536))
-    pacer.gathering = None
-    assert gathered == [protocol]
-    assert client.take() == []
-    protocol.sendGathered()
+    with pacer.gatheredWrites():
+        protocol.writeMedia(encodeMessage(4, AUDIO, 1, 1, AAC_FRAME, 65536))
+        protocol.wire.sendUserControl(0, 7)
+        protocol.flush()
+        protocol.writeMedia(encodeMessage(4, AUDIO, 2, 1, AAC_FRAME, 65536))
+        assert client.take() == []
     assert [reply.typeId for reply in client.take()] == [AUDIO, 4, AUDIO]
     protocol.sendGathered()
     assert client.take() == []
@@ -206,11 +203,10 @@ def test_whatIsGatheredIsSentBeforeTheEnd(clock: Clock) -> None:
     client = Client(factory)
     client.connect()
     client.take()
-    factory.registry.pacer.gathering = []
-    client.protocol.writeMedia(encodeMessage(4, AUDIO, 1, 1, AAC_FRAME, 65536))
-    client.protocol.close()
-    factory.registry.pacer.gathering = None
-    assert [reply.typeId for reply in client.take()] == [AUDIO]
+    with factory.registry.pacer.gatheredWrites():
+        client.protocol.writeMedia(encodeMessage(4, AUDIO, 1, 1, AAC_FRAME, 65536))
+        client.protocol.close()
+        assert [reply.typeId for reply in client.take()] == [AUDIO]
     assert client.transport.disconnected
 
 
@@ -219,11 +215,10 @@ def test_muchIsNotGathered(clock: Clock) -> None:
     client = Client(factory)
     client.connect()
     client.take()
-    factory.registry.pacer.gathering = []
     frame = bytes(GATHERED_BYTES)
-    client.protocol.writeMedia(encodeMessage(6, VIDEO, 1, 1, frame, 65536))
-    factory.registry.pacer.gathering = None
-    assert [len(reply.payload) for reply in client.take()] == [GATHERED_BYTES]
+    with factory.registry.pacer.gatheredWrites():
+        client.protocol.writeMedia(encodeMessage(6, VIDEO, 1, 1, frame, 65536))
+        assert [len(reply.payload) for reply in client.take()] == [GATHERED_BYTES]
 
 
 # Bytes that mean nothing

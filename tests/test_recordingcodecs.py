@@ -362,9 +362,10 @@ def many(typeId: int, packetType: int, codec: str, key: bool, *tracks: bytes):
     return payload
 
 
-def test_severalTracksInAMessage(tmp_path):
+def test_severalTracksInAMessage(tmp_path, monkeypatch):
+    monkeypatch.setattr("twisted_rtmp.recording.repair.HEADER_BYTES", 32 * 1024)
     world = World(tmp_path / "record", rotateSeconds=1.5)
-    configuration = HEVC_CONFIGURATION + bytes(70_000)  # more than repair looks at
+    configuration = HEVC_CONFIGURATION + bytes(40_000)  # more than repair looks at
     headers = [
         Message(9, 0, 1, many(9, 0, "hvc1", True, configuration, HEVC_CONFIGURATION)),
         Message(8, 0, 1, many(8, 0, "Opus", True, OPUS_HEAD, OPUS_HEAD)),

@@ -1,37 +1,37 @@
 """
-What both ends of a connection need: the transport, its pressure, and the loop in
-which what came is dispatched.
+The common part of both ends of a connection: the transport, its pressure, and the
+loop that dispatches what has come.
 
-Imports C{wire}, names and limits.  Knows no command and no stream: what came is for
-the methods that the server's and the client's protocol override.
+It knows no command and no stream: these are for the methods that the server's and the
+client's protocol override.
 """
 
 from __future__ import annotations
 
 import math
-import select
-import sys
 import typing
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import (
-    IConsumer,
-    IPushProducer,
-    ITCPTransport,
-    ITransport,
-)
-from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import Attribute, implementer
+from zope.interface import implementer
 
 from twisted_rtmp.limits import DRAIN_SECONDS, QUEUED_REPLY_BYTES
 from twisted_rtmp.live.pacing import LARGE_READ
 from twisted_rtmp.names import peerName
+from twisted_rtmp.sockets import (
+    DirectSocket,
+    DrainWatch,
+    HangUp,
+    IStreamTransport,
+    directSocket,
+    setReadSize,
+)
+from twisted_rtmp.states import Stateful
 from twisted_rtmp.wire.connection import Connection, Role
 from twisted_rtmp.wire.constants import NEED_DATA, MessageType
 from twisted_rtmp.wire.errors import ProtocolError
@@ -44,10 +44,6 @@ from twisted_rtmp.wire.messages import (
     Swallowed,
     UserControl,
 )
-
-if sys.platform == "linux":
-    import fcntl
-    import termios
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
@@ -81,21 +77,8 @@ TURN_MESSAGES = 64
 #: more of them gain nothing by being sent together.
 GATHERED_BYTES = 64 * 1024
 
-#: How often it is looked, within the time in which a peer must take something, whether
-#: it does: it is cut so much of that time too late, at most.
-PROGRESS_LOOKS = 10
 
-
-class IStreamTransport(ITransport, IConsumer, IPushProducer):
-    """What the transports of TCP, TLS and UNIX sockets have in common."""
-
-    bufferSize = Attribute("""Bytes of one read, and queued before a pause.""")
-
-    def abortConnection() -> None:
-        """Close at once, whatever is queued."""
-
-
-class Phase(Enum):
+class LinkState(Enum):
     """How far a connection has come."""
 
     HANDSHAKE = "handshake"
@@ -107,11 +90,11 @@ class Phase(Enum):
 
 #: The phases that may follow each phase.
 TRANSITIONS = {
-    Phase.HANDSHAKE: {Phase.CONNECTING, Phase.CLOSING, Phase.CLOSED},
-    Phase.CONNECTING: {Phase.CONNECTED, Phase.CLOSING, Phase.CLOSED},
-    Phase.CONNECTED: {Phase.CLOSING, Phase.CLOSED},
-    Phase.CLOSING: {Phase.CLOSED},
-    Phase.CLOSED: set(),
+    LinkState.HANDSHAKE: {LinkState.CONNECTING, LinkState.CLOSING, LinkState.CLOSED},
+    LinkState.CONNECTING: {LinkState.CONNECTED, LinkState.CLOSING, LinkState.CLOSED},
+    LinkState.CONNECTED: {LinkState.CLOSING, LinkState.CLOSED},
+    LinkState.CLOSING: {LinkState.CLOSED},
+    LinkState.CLOSED: set(),
 }
 
 
@@ -146,27 +129,8 @@ class MediaReceiver(typing.Protocol):
         """Take an audio, video or data message."""
 
 
-def sendNow(transport: Any, data: bytes) -> bytes:  # noqa: ANN401  private parts
-    """
-    Send on a socket, and not wait for the reactor's next turn: it would only do the
-    same, and would have to be told of it before and after.
-
-    @param transport: a socket's own, no other protocol's.
-    @return: what is left to be written.
-    """
-    # Whether nothing waits there; no public attribute tells.
-    if not transport.connected or transport.dataBuffer or transport._tempDataBuffer:
-        return data
-    try:
-        sent = transport.socket.send(data)
-    # The kernel's buffer is full, or what the reactor will find out, too.
-    except OSError:
-        return data
-    return data[sent:] if sent else data
-
-
 @implementer(IPushProducer)
-class Link(Protocol):
+class Link(Stateful[LinkState], Protocol):
     """
     One end of a connection.
 
@@ -177,7 +141,7 @@ class Link(Protocol):
 
     @ivar wire: the connection's state on the wire.
     @ivar peer: the peer's address, for log lines.
-    @ivar phase: how far the connection has come.
+    @ivar state: how far the connection has come.
     @ivar openedAt: when it began, in the clock's seconds.
     @ivar congested: whether more is queued for the peer than it takes.
     @ivar receivers: what takes the media that come, by message stream id.
@@ -185,6 +149,7 @@ class Link(Protocol):
 
     log = Logger()
     transport: IStreamTransport
+    transitions = TRANSITIONS
 
     def __init__(
         self,
@@ -208,7 +173,7 @@ class Link(Protocol):
         """
         self.wire = Connection(role, limits)
         self.peer = "?"
-        self.phase = Phase.HANDSHAKE
+        self.state = LinkState.HANDSHAKE
         self.openedAt = 0.0
         self.congested = False
         self.receivers: dict[int, MediaReceiver] = {}
@@ -216,7 +181,7 @@ class Link(Protocol):
         self._clock = clock
         self._address = address
         self._queuedBytes = queuedBytes
-        self._drainSeconds = drainSeconds
+        self._drain = DrainWatch(clock, drainSeconds)
         self._dispatching = True
         self._running = False
         # Each hold, with whom it is for.
@@ -224,12 +189,10 @@ class Link(Protocol):
         # What is sent at the end of a tick.
         self._gathered: list[bytes] = []
         self._gatheredBytes = 0
-        # The transport, if it is a socket's own: then it is read and written directly.
-        self._direct: Any = None
-        self._hangUp: select.poll | None = None
+        self._direct: DirectSocket | None = None
+        self._readSize = min(SMALL_READ_SIZE, queuedBytes)
+        self._hangUp: HangUp | None = None
         self._heard = 0.0
-        self._heldSince = 0.0
-        self._unsent = 0
         self._since = 0.0
         self._timer: IDelayedCall | None = None
         self._turnCall: IDelayedCall | None = None
@@ -243,21 +206,19 @@ class Link(Protocol):
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
-        # TLS says that it provides what its socket does.
-        if isinstance(transport, FileDescriptor):
-            self._direct = transport
-        transport.bufferSize = min(SMALL_READ_SIZE, self._queuedBytes)
+        self._direct = directSocket(transport)
+        setReadSize(transport, self._readSize)
         transport.registerProducer(self, True)
         self._heard = self._since = self.openedAt = self._clock.seconds()
         self.setTimer()
 
     def dataReceived(self, data: bytes) -> None:
-        if self.phase is Phase.CLOSING:
+        if self.state is LinkState.CLOSING:
             return  # TLS reads on, for the peer's word that it closes too
         self._heard = now = self._clock.seconds()
         self.wire.feed(data)
         size = len(data)
-        full = size >= self.transport.bufferSize
+        full = size >= self._readSize
         pacer = self.pacer
         if pacer is None or not self.receivers:
             self._run(now)
@@ -281,23 +242,27 @@ class Link(Protocol):
         @param full: whether a read brought as much as it may.
         @param seconds: what that took.
         """
-        transport = self.transport
+        size = self._readSize
         if seconds > SLOW_READ_SECONDS:
-            transport.bufferSize = min(SMALL_READ_SIZE, transport.bufferSize)
+            size = min(SMALL_READ_SIZE, size)
         elif full:
             # At once, where the largest read would be quick work, too: sizes between
             # are seldom filled, and would stay.
             most = min(READ_SIZE, self._queuedBytes)
-            if seconds * most < SLOW_READ_SECONDS * transport.bufferSize:
-                transport.bufferSize = most
+            if seconds * most < SLOW_READ_SECONDS * size:
+                size = most
+        if size != self._readSize:
+            self._readSize = size
+            setReadSize(self.transport, size)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        wasClosing = self.phase is Phase.CLOSING
-        self._enter(Phase.CLOSED)
+        wasClosing = self.state is LinkState.CLOSING
+        self._enter(LinkState.CLOSED)
         for call in (self._timer, self._turnCall):
             if call is not None:
                 call.cancel()
         self._timer = self._turnCall = None
+        self._drain.stop()
         if not wasClosing:
             self.ending()
 
@@ -306,19 +271,18 @@ class Link(Protocol):
     def pauseProducing(self) -> None:
         """The peer does not take its replies: read no more from it."""
         self.setCongested(True)
-        self._heldSince = self._clock.seconds()
-        self._unsent = unsentBy(self.transport)
         self.hold(Hold.REPLIES)
-        self.setTimer()
+        if _REPLIES in self._holds:
+            self._drain.start(self.transport, self._notDrained)
 
     def resumeProducing(self) -> None:
         """The peer has taken what was queued for it."""
         self.setCongested(False)
         self.drained()
         if not self.congested:
+            self._drain.stop()
             self.release(Hold.REPLIES)
-            if self.phase is Phase.CONNECTED:
-                self.setTimer()
+            self.setTimer()
 
     def stopProducing(self) -> None:
         """The connection is lost; L{connectionLost} sees to all."""
@@ -331,7 +295,7 @@ class Link(Protocol):
 
     def hold(self, reason: Hold, holder: object = None) -> None:
         """Read nothing from the peer until the same hold is released."""
-        if self.phase in (Phase.CLOSING, Phase.CLOSED):
+        if self.state in (LinkState.CLOSING, LinkState.CLOSED):
             return
         if not self._holds:
             self.transport.pauseProducing()
@@ -344,7 +308,7 @@ class Link(Protocol):
             return
         self._holds.remove((reason, holder))
         self._setDispatching()
-        if self.phase is Phase.CLOSED:
+        if self.state is LinkState.CLOSED:
             return
         if reason is not Hold.REPLIES and reason is not Hold.TURN:
             # The peer could not be heard: it has not been silent.
@@ -357,7 +321,7 @@ class Link(Protocol):
 
     def holdPace(self) -> None:
         """Put the next read off."""
-        if not self._holds and self.phase is not Phase.CLOSED:
+        if not self._holds and self.state is not LinkState.CLOSED:
             self.transport.pauseProducing()
         self._holds.add(_PACE)
 
@@ -370,17 +334,12 @@ class Link(Protocol):
         each has as much memory at first as it may take.
         """
         self._holds.discard(_PACE)
-        if self._holds or self.phase is Phase.CLOSED:
+        if self._holds or self.state is LinkState.CLOSED:
             return b""
-        transport = self._direct
-        if transport is not None:
-            try:
-                size = min(transport.bufferSize, LARGE_READ)
-                data: bytes = transport.socket.recv(size)
-            except BlockingIOError:
-                data = b""
-            except OSError:
-                self._lost()
+        if self._direct is not None:
+            data = self._direct.receive(LARGE_READ)
+            if data is None:
+                self._direct.lose()
                 return b""
             if data:
                 return data
@@ -390,32 +349,26 @@ class Link(Protocol):
 
     def takePaced(self, data: bytes) -> None:
         """Take what L{readPaced} has read, and read on if nothing holds that."""
-        if self.phase is Phase.CLOSED:
+        if self.state is LinkState.CLOSED:
             return
         try:
             self.dataReceived(data)
         # As where the reactor reads: a bug is logged, and ends one connection only.
         except Exception:
             self.log.failure("{peer}: reading failed", peer=self.peer)
-            self._lost()
+            assert self._direct is not None
+            self._direct.lose()
         self._readOn()
 
     def _readOn(self) -> None:
         """Let the reactor read, unless something speaks against it."""
-        if not self._holds and self.phase is not Phase.CLOSED:
+        if not self._holds and self.state is not LinkState.CLOSED:
             self.transport.resumeProducing()
-
-    def _lost(self) -> None:
-        """Do what the reactor does with a connection that is lost."""
-        transport = self._direct
-        transport.stopReading()
-        transport.stopWriting()
-        transport.connectionLost(Failure(CONNECTION_LOST))
 
     def _setDispatching(self) -> None:
         """Note whether events may be dispatched: asked once a message."""
         self._dispatching = (
-            self.phase not in (Phase.CLOSING, Phase.CLOSED)
+            self.state not in (LinkState.CLOSING, LinkState.CLOSED)
             and _DECISION not in self._holds
             and _REPLIES not in self._holds
             and _TURN not in self._holds
@@ -484,7 +437,7 @@ class Link(Protocol):
 
     def handshakeDone(self, event: HandshakeDone) -> None:
         """Chunks may be sent and are read."""
-        self._enter(Phase.CONNECTING)
+        self._enter(LinkState.CONNECTING)
         self.setTimer()
 
     def commandReceived(self, command: Command) -> None:
@@ -525,7 +478,7 @@ class Link(Protocol):
     def flush(self) -> None:
         """Send what the wire has for the peer."""
         data = self.wire.dataToSend()
-        if not data or (self._hangUp is not None and self._hangUp.poll(0)):
+        if not data or self._hangUp:
             return
         if self.receivers or self._gathered:
             self._write(data)
@@ -542,11 +495,11 @@ class Link(Protocol):
     def _write(self, data: bytes) -> None:
         """Write: at once, or when all is dispatched that was read in a tick."""
         pacer = self.pacer
-        if pacer is None or pacer.gathering is None:
+        if pacer is None or not pacer.gathering:
             self._writeNow(data)
         else:
             if not self._gathered:
-                pacer.gathering.append(self)
+                pacer.gather(self)
             self._gathered.append(data)
             self._gatheredBytes += len(data)
             if self._gatheredBytes > GATHERED_BYTES:
@@ -563,7 +516,7 @@ class Link(Protocol):
     def _writeNow(self, data: bytes) -> None:
         """Write, at once as far as that goes."""
         if self._direct is not None:
-            data = sendNow(self._direct, data)
+            data = self._direct.send(data)
         if data:
             self.transport.write(data)
 
@@ -578,15 +531,12 @@ class Link(Protocol):
         before all that came has been read.  The end of a fast encoder's stream
         gets lost so, since it closes while megabytes wait in the kernel.
         """
-        self._hangUp = _hangUpPoll(self.transport)
+        self._hangUp = HangUp(self.transport)
 
-    # Phases, deadlines and the end
+    # States, deadlines and the end
 
-    def _enter(self, phase: Phase) -> None:
-        """The only place that changes the phase."""
-        if phase not in TRANSITIONS[self.phase]:
-            raise AssertionError(f"{self.phase} does not lead to {phase}")
-        self.phase = phase
+    def _enter(self, state: LinkState) -> None:
+        super()._enter(state)
         self._since = self._clock.seconds()
         self._setDispatching()
 
@@ -597,25 +547,16 @@ class Link(Protocol):
         """
         return math.inf, ""
 
-    def _deadline(self) -> tuple[float, str]:
-        """The deadline in whatever state this is."""
-        if self.phase is Phase.CLOSING:
-            return self._since + self._drainSeconds, ""
-        if _REPLIES in self._holds:
-            when = self._heldSince + self._drainSeconds
-            return when, f"it takes no replies for {self._drainSeconds:g} s"
-        return self.deadline()
-
     def setTimer(self) -> None:
-        """See to it that the deadline is looked at when it is due."""
-        if self.phase is Phase.CLOSED:
+        """Look at the deadline when it is due."""
+        if self.state is LinkState.CLOSED:
             return  # a stream that ends with the connection may tell its player
-        when, _ = self._deadline()
+        if self.state is LinkState.CLOSING:
+            when = self._since + self._drain.seconds
+        else:
+            when, _ = self.deadline()
         if when == math.inf:
             return  # a timer that is due meanwhile sets no other one
-        if _REPLIES in self._holds:
-            look = self._drainSeconds / PROGRESS_LOOKS
-            when = min(when, self._clock.seconds() + look)
         if self._timer is not None:
             if self._timer.getTime() <= when:
                 return
@@ -626,27 +567,27 @@ class Link(Protocol):
 
     def _timerDue(self) -> None:
         self._timer = None
-        if _REPLIES in self._holds:
-            self._lookForProgress()
-        when, why = self._deadline()
-        if self._clock.seconds() < when:
-            self.setTimer()
-        elif self.phase is Phase.CLOSING or _REPLIES in self._holds:
-            if why:
-                self.cut(why)
-            self.transport.abortConnection()
-        else:
-            self.cut(why)
-            self.close()
+        now = self._clock.seconds()
+        if self.state is LinkState.CLOSING:
+            if now < self._since + self._drain.seconds:
+                self.setTimer()
+            else:
+                self.transport.abortConnection()
+        elif _REPLIES not in self._holds:  # or else L{resumeProducing} sets it again
+            when, why = self.deadline()
+            if now < when:
+                self.setTimer()
+            else:
+                self.noteCut(why)
+                self.close()
 
-    def _lookForProgress(self) -> None:
-        """A peer that takes some of what is queued for it is slow, but not dead."""
-        before, self._unsent = self._unsent, unsentBy(self.transport)
-        if self._unsent < before:
-            self._heldSince = self._clock.seconds()
+    def _notDrained(self) -> None:
+        """The peer has taken nothing for too long."""
+        self.noteCut(f"it takes no replies for {self._drain.seconds:g} s")
+        self.transport.abortConnection()
 
-    def cut(self, why: str) -> None:
-        """A deadline has passed: the connection is about to be closed."""
+    def noteCut(self, why: str) -> None:
+        """Log and count that the connection is about to be closed for a reason."""
         self.log.warn("{peer} is cut: {why}", peer=self.peer, why=why)
 
     def close(self) -> None:
@@ -654,13 +595,14 @@ class Link(Protocol):
         Close the connection when what is queued has been sent; at the drain
         limit at the latest.
         """
-        if self.phase is Phase.CLOSING or self.phase is Phase.CLOSED:
+        if self.state is LinkState.CLOSING or self.state is LinkState.CLOSED:
             return
         # First of all: a sink of a stream that ends may release its hold.
-        self._enter(Phase.CLOSING)
+        self._enter(LinkState.CLOSING)
         self.ending()
         self.flush()
         self.sendGathered()
+        self._drain.stop()
         self.transport.unregisterProducer()
         if self._holds:
             # TLS ends only when the peer's answer to its end can be read.
@@ -677,7 +619,7 @@ class Link(Protocol):
             reason it is neither.
         """
         if why:
-            self.cut(why)
+            self.noteCut(why)
         self.transport.abortConnection()
 
     def ending(self) -> None:
@@ -693,36 +635,3 @@ _EVENTS: dict[type, Callable[[Link, Any], None]] = {
     PassedOver: lambda link, event: link.passedOver(event),
     Swallowed: lambda link, event: None,
 }
-
-
-def unsentBy(transport: object) -> int:
-    """
-    Bytes that wait in a transport and in its socket; 0 where they do not tell.
-
-    A socket takes nothing of its transport before a third of what it holds has gone,
-    which may be a megabyte.
-    """
-    descriptor = getattr(transport, "transport", transport)  # TLS has one below
-    if not isinstance(descriptor, FileDescriptor):
-        return 0
-    waiting: int = descriptor._tempDataLen
-    waiting += len(descriptor.dataBuffer) - descriptor.offset
-    if sys.platform == "linux" and descriptor.fileno() >= 0:
-        unsent = fcntl.ioctl(descriptor.fileno(), termios.TIOCOUTQ, bytes(4))
-        waiting += int.from_bytes(unsent, sys.byteorder)
-    return waiting
-
-
-def _hangUpPoll(transport: object) -> select.poll | None:
-    """
-    What tells whether a transport's peer has closed its end.
-
-    @return: L{None} where the system or the transport cannot tell.
-    """
-    socketTransport = getattr(transport, "transport", transport)  # TLS has one below
-    fileno = getattr(socketTransport, "fileno", None)
-    if fileno is None or not hasattr(select, "POLLRDHUP"):
-        return None
-    poll = select.poll()
-    poll.register(fileno(), select.POLLRDHUP)
-    return poll

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
-from twisted_rtmp.link import Hold, MediaReceiver, Phase
+from twisted_rtmp.link import Hold, LinkState, MediaReceiver
 from twisted_rtmp.live.decisions import Action
 from twisted_rtmp.live.directory import NameTaken
 from twisted_rtmp.live.packaging import RTMPPackaging
@@ -50,7 +50,7 @@ class StreamConnection(Protocol):
     @property
     def peer(self) -> str: ...
     @property
-    def phase(self) -> Phase: ...
+    def state(self) -> LinkState: ...
     @property
     def congested(self) -> bool: ...
     @property
@@ -183,7 +183,7 @@ class NetStream:
         self.heard = registry.clock.seconds()
         self.messageReceived = live.messageReceived
         protocol.setReceiver(self.id, self)
-        if protocol.phase is not Phase.CONNECTED:
+        if protocol.state is not LinkState.CONNECTED:
             # Whoever was told of the stream has closed the connection.
             self._unpublish()
             return

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
-from twisted_rtmp.link import Hold, Link, MediaReceiver, Phase
+from twisted_rtmp.link import Hold, Link, LinkState, MediaReceiver
 from twisted_rtmp.live.addresses import TokenBucket, hostOf
 from twisted_rtmp.live.connections import Description, connectionId
 from twisted_rtmp.live.decisions import Action
@@ -134,8 +134,8 @@ class RTMPProtocol(Link):
             netStream.congested = congested
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        wasClosing = self.phase is Phase.CLOSING
-        connected = self.phase is Phase.CONNECTED or (
+        wasClosing = self.state is LinkState.CLOSING
+        connected = self.state is LinkState.CONNECTED or (
             wasClosing and self._request is not None
         )
         super().connectionLost(reason)
@@ -159,7 +159,7 @@ class RTMPProtocol(Link):
 
     def handshakeDone(self, event: HandshakeDone) -> None:
         self._identify()
-        if self.phase is Phase.HANDSHAKE:
+        if self.state is LinkState.HANDSHAKE:
             super().handshakeDone(event)
 
     def _identify(self) -> None:
@@ -183,12 +183,12 @@ class RTMPProtocol(Link):
             # What it waits for has a time limit of its own, and a reason to tell.
             return math.inf, ""
         limits = self._limits
-        if self.phase is Phase.HANDSHAKE:
+        if self.state is LinkState.HANDSHAKE:
             return (
                 self._since + limits.handshakeSeconds,
                 f"no complete handshake within {limits.handshakeSeconds:g} s",
             )
-        if self.phase is Phase.CONNECTING:
+        if self.state is LinkState.CONNECTING:
             return (
                 self._since + limits.connectSeconds,
                 f"not connected within {limits.connectSeconds:g} s",
@@ -220,9 +220,9 @@ class RTMPProtocol(Link):
             f"neither publishes nor plays for {limits.idleSeconds:g} s",
         )
 
-    def cut(self, why: str) -> None:
+    def noteCut(self, why: str) -> None:
         self.registry.counters.cut += 1
-        super().cut(why)
+        super().noteCut(why)
 
     def violated(self, error: ProtocolError) -> None:
         self.registry.counters.violations += 1
@@ -270,7 +270,7 @@ class RTMPProtocol(Link):
             self.log.failure("{peer}: a command failed", failure, peer=self.peer)
             self.abort()
             return
-        if self.phase is Phase.CONNECTED:
+        if self.state is LinkState.CONNECTED:
             # The peer could not go on: it has not been idle.
             self.idle()
         self.flush()
@@ -297,14 +297,14 @@ class RTMPProtocol(Link):
 
         @raise CancelledError: it has been closed.
         """
-        if self.phase in (Phase.CLOSING, Phase.CLOSED):
+        if self.state in (LinkState.CLOSING, LinkState.CLOSED):
             raise CancelledError
 
     # Events
 
     def commandReceived(self, command: Command) -> None:
         name = command.name
-        if self.phase is not Phase.CONNECTED and name != "connect":
+        if self.state is not LinkState.CONNECTED and name != "connect":
             raise MessageError(
                 f"{printable(name)!r} came before connect",
                 section="RTMP 1.0, 7.2.1",
@@ -373,7 +373,7 @@ class RTMPProtocol(Link):
         @raise UsageError: the address or the description is none.
         """
         checkReconnect(tcUrl, description)
-        if self.phase is not Phase.CONNECTED or not self.capabilities.reconnect:
+        if self.state is not LinkState.CONNECTED or not self.capabilities.reconnect:
             return False
         information = {"level": "status", "code": RECONNECT_REQUEST}
         if tcUrl:
@@ -393,7 +393,7 @@ class RTMPProtocol(Link):
     # Commands of the connection.  RTMP 1.0, 7.2.1
 
     def command_connect(self, command: Command) -> None:
-        if self.phase is not Phase.CONNECTING:
+        if self.state is not LinkState.CONNECTING:
             raise MessageError("a second connect", section="RTMP 1.0, 7.2.1.1")
         properties = command.argument(0)
         if not isinstance(properties, dict):
@@ -427,7 +427,7 @@ class RTMPProtocol(Link):
         self._limits = self.policy.limits
         self.capabilities = Capabilities.fromProperties(request.properties)
         self.wantsSampleAccess = not _isFFmpeg(request.properties)
-        self._enter(Phase.CONNECTED)
+        self._enter(LinkState.CONNECTED)
         self.idle()
         connection = self.wire
         # In this order: peers size their buffers before they read on, and
@@ -567,7 +567,7 @@ class RTMPProtocol(Link):
 
     def expel(self, why: str) -> None:
         """Cut the peer at once: nothing more of what it has sent is looked at."""
-        self.cut(why)
+        self.noteCut(why)
         self.close()
         self.transport.abortConnection()
 
@@ -639,7 +639,7 @@ class RTMPProtocol(Link):
             kind=self._kind,
             peer=self.peer,
             since=self.openedAt,
-            state=self.phase.value,
+            state=self.state.value,
             bytesReceived=self.wire.bytesReceived,
             bytesSent=self.wire.bytesSent,
             application=self.application,

@@ -45,7 +45,7 @@ from twisted_rtmp.client.streams import (
     StreamState,
     Subscription,
 )
-from twisted_rtmp.link import Hold, Link, Phase
+from twisted_rtmp.link import Hold, Link, LinkState
 from twisted_rtmp.media.capabilities import clientProperties
 from twisted_rtmp.names import printable
 from twisted_rtmp.wire import amf0
@@ -158,7 +158,7 @@ class RTMPClient(Link):
         self.flush()
 
     def pauseProducing(self) -> None:
-        if self.phase is Phase.HANDSHAKE:
+        if self.state is LinkState.HANDSHAKE:
             # TLS takes C0 and C1, but cannot send them before the server's part of its
             # own handshake has been read.
             self.congested = True
@@ -198,7 +198,7 @@ class RTMPClient(Link):
         for argument in command.arguments:
             if isinstance(argument, dict):
                 self.properties.update(argument)
-        self._enter(Phase.CONNECTED)
+        self._enter(LinkState.CONNECTED)
         self.setTimer()
         self.log.info("connected to {url}", url=str(self.url))
         self.accepted.callback(None)
@@ -280,7 +280,7 @@ class RTMPClient(Link):
         return self.url.name if name is None else name
 
     def _checkConnected(self) -> None:
-        if self.phase is not Phase.CONNECTED or self._wanted:
+        if self.state is not LinkState.CONNECTED or self._wanted:
             raise self._error or ConnectionEnded("The connection is closed.")
 
     async def _createStream(self) -> int:
@@ -301,7 +301,7 @@ class RTMPClient(Link):
 
         @return: fires when it has ended; never fails.
         """
-        if self.phase is Phase.CONNECTED and not self._wanted:
+        if self.state is LinkState.CONNECTED and not self._wanted:
             for stream in list(self._streams.values()):
                 if stream.state is StreamState.STARTING:
                     stream.end(None)
@@ -326,7 +326,7 @@ class RTMPClient(Link):
                     self.congested = False
                     self.release(Hold.REPLIES)
                 cast("ITCPTransport", transport).loseWriteConnection()
-        elif self.phase in (Phase.HANDSHAKE, Phase.CONNECTING):
+        elif self.state in (LinkState.HANDSHAKE, LinkState.CONNECTING):
             self.close()
         return self.whenEnded().addCallback(lambda _: None)
 
@@ -336,13 +336,13 @@ class RTMPClient(Link):
 
         @param why: one sentence; empty if it is the user's wish.
         """
-        if self.phase is not Phase.CLOSED:
+        if self.state is not LinkState.CLOSED:
             if why:
                 self._failWith(ConnectionEnded(why, clean=False))
             self._wanted = True
-            if self.phase is not Phase.CLOSING:
+            if self.state is not LinkState.CLOSING:
                 # What has been received already is ignored.
-                self._enter(Phase.CLOSING)
+                self._enter(LinkState.CLOSING)
                 self.ending()
             self.transport.abortConnection()
 
@@ -361,7 +361,7 @@ class RTMPClient(Link):
 
         @return: fires with L{None} if this end closed it, else with the error.
         """
-        if self.phase is Phase.CLOSED:
+        if self.state is LinkState.CLOSED:
             return succeed(self._error)
         waiting: Deferred[ClientError | None] = Deferred(self._waiting.remove)
         self._waiting.append(waiting)
@@ -476,7 +476,7 @@ class RTMPClient(Link):
             self._reconnectRequested(status)
             return
         if code.startswith("NetConnection.Connect."):
-            if self.phase is Phase.CONNECTING:
+            if self.state is LinkState.CONNECTING:
                 if status.saysNo:
                     self._connectRefused(status)
             elif status.saysNo or code in DISCONNECTS:
@@ -506,7 +506,7 @@ class RTMPClient(Link):
         """
         reference = status.properties.get("tcUrl", "")
         try:
-            if self.phase is not Phase.CONNECTED or self._wanted:
+            if self.state is not LinkState.CONNECTED or self._wanted:
                 raise InvalidURL("it comes before connect is answered, or at the end")
             if not isinstance(reference, str):
                 raise InvalidURL("its tcUrl is not a string")
@@ -595,7 +595,7 @@ class RTMPClient(Link):
             # As long as it sends anything it may still be reading.
             when = max(self._farewell, self._heard + limits.farewellSeconds)
             return min(when, self._farewell + LINGER_SECONDS), "", 0.0
-        if self.phase is not Phase.CONNECTED:
+        if self.state is not LinkState.CONNECTED:
             return (
                 self._since + limits.connectSeconds,
                 "the server's answer",
@@ -612,9 +612,9 @@ class RTMPClient(Link):
                     when, why, seconds = due, "audio or video", limits.silenceSeconds
         return when, why, seconds
 
-    def cut(self, why: str) -> None:
+    def noteCut(self, why: str) -> None:
         if (Hold.REPLIES, None) in self._holds:
-            seconds = self._drainSeconds
+            seconds = self._drain.seconds
             text = f"The server takes nothing for {seconds:g} s."
         else:
             _, awaited, seconds = self._limit()
@@ -624,7 +624,7 @@ class RTMPClient(Link):
 
     def release(self, reason: Hold, holder: object = None) -> None:
         super().release(reason, holder)
-        if self.phase is Phase.CONNECTED:
+        if self.state is LinkState.CONNECTED:
             self.setTimer()
 
     def violated(self, error: ProtocolError) -> None:
@@ -642,7 +642,7 @@ class RTMPClient(Link):
         self.close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.phase is not Phase.CLOSING and not self._wanted:
+        if self.state is not LinkState.CLOSING and not self._wanted:
             self._failWith(_errorFor(reason))
         super().connectionLost(reason)
         self.log.info(

@@ -13,6 +13,8 @@ flushed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -82,8 +84,8 @@ class Pacer:
 
     @ivar clock: the clock of the server.
     @ivar active: whether there is so much to do that reads are paced.
-    @ivar gathering: where a connection puts itself that gathers what is written to it;
-        L{None} while everything is written at once.
+    @ivar gathering: whether connections gather what is written to them; else
+        everything is written at once.
     """
 
     def __init__(
@@ -105,7 +107,8 @@ class Pacer:
         self._longest = 0.0
         self._wait = latency
         self._since = clock.seconds()
-        self.gathering: list[Gathered] | None = None
+        self.gathering = False
+        self._gatherers: list[Gathered] = []
         self._reading = False
         self._held: list[Paced] = []
         self._pending: list[Flushed] = []
@@ -173,16 +176,10 @@ class Pacer:
         """Receive from some publishers, dispatch, and send what comes of it."""
         began = self.clock.seconds()
         reads = [(publisher, publisher.readPaced()) for publisher in publishers]
-        gathered: list[Gathered] = []
-        self.gathering = gathered
-        try:
+        with self.gatheredWrites():
             for publisher, data in reads:
                 if data:
                     publisher.takePaced(data)
-        finally:
-            self.gathering = None
-            for connection in gathered:
-                connection.sendGathered()
         self._noteSeconds(self.clock.seconds() - began)
 
     def _noteSeconds(self, seconds: float) -> None:
@@ -191,6 +188,22 @@ class Pacer:
             self._longest = seconds
 
     # Writes
+
+    @contextmanager
+    def gatheredWrites(self) -> Iterator[None]:
+        """Let connections gather what is written to them, and send it at the end."""
+        self.gathering = True
+        try:
+            yield
+        finally:
+            self.gathering = False
+            gatherers, self._gatherers = self._gatherers, []
+            for connection in gatherers:
+                connection.sendGathered()
+
+    def gather(self, connection: Gathered) -> None:
+        """Note that a connection has begun to gather, while L{gathering}."""
+        self._gatherers.append(connection)
 
     def pending(self, group: Flushed) -> None:
         """

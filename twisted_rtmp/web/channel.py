@@ -11,25 +11,24 @@ peer that does not take what it asked for is waited for without end: not here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import ISSLTransport, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
-from twisted_rtmp.link import sendNow
 from twisted_rtmp.live.addresses import hostOf
 from twisted_rtmp.live.connections import Description, connectionId
 from twisted_rtmp.names import peerName
+from twisted_rtmp.sockets import DirectSocket, directSocket, setReadSize
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
-    from twisted_rtmp.link import IStreamTransport
+    from twisted_rtmp.sockets import IStreamTransport
     from twisted_rtmp.web.site import HTTPSite
 
 #: The largest body of a request, in bytes.  A player's request has none; a
@@ -85,8 +84,7 @@ class Channel(HTTPChannel):
     def __init__(self) -> None:
         HTTPChannel.__init__(self)
         self.answering: Answering | None = None
-        # The transport, if it is a socket's own: then it is written to directly.
-        self._direct: Any = None
+        self._direct: DirectSocket | None = None
         self._upgraded: Upgraded | None = None
         self._draining: IDelayedCall | None = None
         # Whether a request has begun that is not complete.
@@ -107,19 +105,11 @@ class Channel(HTTPChannel):
         transport = self.transport
         if ITCPTransport.providedBy(transport):
             transport.setTcpKeepAlive(True)
-        # TLS says that it provides what its socket does.
-        if isinstance(transport, FileDescriptor):
-            self._direct = transport
-        self._setBufferSize(REQUEST_SIZE)
+        self._direct = directSocket(transport)
+        setReadSize(transport, REQUEST_SIZE)
         self._peer = peerName(transport.getPeer())
         self._openedAt = self.site.server.clock.seconds()
         self.site.server.connections.opened(self)
-
-    def _setBufferSize(self, size: int) -> None:
-        """Bound what is read at a time, and queued before a pause."""
-        # TLS has a socket's transport below.
-        transport: Any = getattr(self.transport, "transport", self.transport)
-        transport.bufferSize = size
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._draining is not None:
@@ -220,13 +210,13 @@ class Channel(HTTPChannel):
 
     def beginMedia(self) -> None:
         """From here on L{send} is used."""
-        self._setBufferSize(MEDIA_SIZE)
+        setReadSize(self.transport, MEDIA_SIZE)
 
     def send(self, data: bytes) -> None:
         """Send media, at once as far as that goes."""
         self._sent += len(data)
         if self._direct is not None:
-            data = sendNow(self._direct, data)
+            data = self._direct.send(data)
         if data:
             self.transport.write(data)
 

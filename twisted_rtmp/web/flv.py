@@ -27,7 +27,6 @@ from zope.interface import implementer
 from twisted_rtmp.flv.kinds import StreamKinds
 from twisted_rtmp.flv.tags import encodeHeader
 from twisted_rtmp.interfaces import Refused, StreamRequest
-from twisted_rtmp.link import unsentBy
 from twisted_rtmp.live.connections import Description
 from twisted_rtmp.live.decisions import Action, Undecided
 from twisted_rtmp.live.packaging import FLVPackaging
@@ -37,6 +36,7 @@ from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.live.selection import EVERYTHING, Selection
 from twisted_rtmp.media.capabilities import UNANNOUNCED
 from twisted_rtmp.names import DEFAULT_INSTANCE, peerName, printable
+from twisted_rtmp.sockets import DrainWatch
 from twisted_rtmp.web.answers import Origins, answer, notAllowed
 from twisted_rtmp.web.asking import connectRequest, headerText
 from twisted_rtmp.web.bodies import Body, ResponseBody, SocketBody, setHeaders
@@ -166,14 +166,13 @@ class FLVPlay:
         self._timer: IDelayedCall | None = None
         # What waits for the FLV header, as long as that is not sent.
         self._held: list[bytes] | None = []
-        # How many bytes waited for the peer when it was looked at last.
-        self._unsent = 0
         self._heldBytes = 0
+        self._drain = DrainWatch(self._clock, self._policy.limits.drainSeconds)
         self._byWebSocket = request.method == b"GET" and isUpgrade(request)
         self._kind = "ws" if self._byWebSocket else "http"
         self._body: Body
         if self._byWebSocket:
-            seconds = self._policy.limits.drainSeconds
+            seconds = self._drain.seconds
             socket = WebSocket(request, self._clock, seconds, self._leave)
             self._body = SocketBody(request, socket)
         else:
@@ -299,6 +298,7 @@ class FLVPlay:
         """Nothing more is to be sent: take the player off, and forget all."""
         self._enter(State.OVER)
         self._stopTimer()
+        self._drain.stop()
         self._held = None
         if self._decision is not None:
             self._decision.cancel()
@@ -417,27 +417,18 @@ class FLVPlay:
         if self._state is not State.PLAYING:
             return
         self.congested = True
-        self._watch()
+        self._drain.start(self._channel.transport, self._notDrained)
 
-    def _watch(self) -> None:
-        """See to it that the peer takes something of what is queued."""
-        self._unsent = unsentBy(self._channel.transport)
-        self._setTimer(self._policy.limits.drainSeconds, self._isTaking)
-
-    def _isTaking(self) -> None:
-        """Cut the peer if it took nothing; it may be slow."""
-        self._timer = None
-        if unsentBy(self._channel.transport) < self._unsent:
-            self._watch()
-        else:
-            self.abort(f"it takes nothing for {self._policy.limits.drainSeconds:g} s")
+    def _notDrained(self) -> None:
+        """The peer has taken nothing for too long."""
+        self.abort(f"it takes nothing for {self._drain.seconds:g} s")
 
     def resumeProducing(self) -> None:
         """The peer has taken what was queued."""
         if not self.congested:
             return
         self.congested = False
-        self._stopTimer()
+        self._drain.stop()
         if self._player is not None:
             self._player.drain()
 
