@@ -30,10 +30,14 @@ from playing import Player, Publisher, headersOf, isKeyFrame, lastKeyFrame, play
 from rtmpclient import AVC_HEADER, SocketClient
 from serverprocess import program, selfSigned
 
+from twisted_rtmp.relay.states import RelayState
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.messages import Message
 
 NGINX_MODULE = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
+
+#: How the log says that the source has let a pull play, and sends nothing yet.
+EXPECTING = RelayState.EXPECTING.value
 
 NGINX_CONFIGURATION = """
 load_module {module};
@@ -301,7 +305,7 @@ def test_pushToNginxAndPullFromIt(tmp_path: Path, sent: list[Message]) -> None:
             tmp_path / "b", "--pull", f"live/copy={url(port, 'live/s3cret')}"
         ) as b,
     ):
-        b.server.expect("pull of live/copy from .*: waiting for the stream to begin")
+        b.server.expect(f"pull of live/copy from .*: {EXPECTING}")
         with Publisher(a.port, "cam") as publisher:
             publisher.send(sent)
             b.server.expect("pull of live/copy from .*: relaying")
@@ -416,7 +420,7 @@ def test_anEdgeOfFiftyPlayers(tmp_path: Path, sent: list[Message]) -> None:
         )
         viewers = [stack.enter_context(Viewer(edge.port, "cam")) for _ in range(25)]
         pull = r"pull of live/cam from \S+"
-        edge.server.expect(f"{pull}: waiting for the stream to begin")
+        edge.server.expect(f"{pull}: {EXPECTING}")
         publisher = stack.enter_context(Publisher(origin.port, "cam"))
         publisher.send(sent[:half])
         edge.server.expect(f"{pull}: relaying")
@@ -448,7 +452,7 @@ def test_anEdgeOfFiftyPlayers(tmp_path: Path, sent: list[Message]) -> None:
                 f"tcp:{origin.port}:interface=127.0.0.1",
             )
         )
-        edge.server.expect(f"{pull}: waiting for the stream to begin")
+        edge.server.expect(f"{pull}: {EXPECTING}")
         with Publisher(origin.port, "cam") as anew:
             anew.send(sent)
             for viewer in viewers:
