@@ -20,6 +20,9 @@ from scriptedpeer import (
 
 OPTIONS = ("--takeover=never",)
 
+#: Bytes of the longest name that is taken.
+LONGEST = 1024
+
 #: Stream names; each is published in the application "live" and, without the NUL,
 #: also serves as an application.
 NAMES = [
@@ -78,15 +81,29 @@ NAMES = [
     "e\u0301",
     "\ufeffmark",
     "x" * 255,
-    "x" * 10_000,
-    "\u4e2d" * 10_000,
-    "../" * 3000 + "escape",
-    "a/" * 3000,
+    "x" * LONGEST,
+    "\u4e2d" * (LONGEST // 3),
+    "../" * 300 + "escape",
+    "a/" * (LONGEST // 2),
     "{app}{stream}",
     "%Y%n%t",
     "\udcff\udcfe",
     "a" * 251 + "\U0001f600",
 ]
+
+#: Names of streams and applications that are refused.
+TOO_LONG = [
+    "x" * (LONGEST + 1),
+    "x" * 10_000,
+    "\u4e2d" * 10_000,
+    "../" * 3000 + "escape",
+    "a/" * 3000,
+    "\x1b[2J" * 1000,
+]
+
+
+#: A frame that nobody may record.
+UNWANTED = numberedFrame(9_999_999)
 
 
 def entriesBelow(folder):
@@ -119,8 +136,22 @@ def checkLog(server):
     assert max(map(len, server.lines)) < 4 * KIB
 
 
+def recordingsOf(server, frame):
+    """Find the recordings that hold a frame."""
+    return [
+        path
+        for path in server.record.rglob("*.flv")
+        # An application's name can end so too.
+        if path.is_file() and (VIDEO, 0, frame) in tagsOf(path.read_bytes())
+    ]
+
+
 def publishOne(server, app, name):
-    """Publish a frame nobody else sends, and look that it was recorded."""
+    """
+    Publish a frame that nobody else sends, and look that it was recorded once.
+
+    @return: the recording's path.
+    """
     publishOne.number += 1
     frame = numberedFrame(publishOne.number * 25)
     with Peer(server.port) as peer:
@@ -134,11 +165,8 @@ def publishOne(server, app, name):
     server.waitFor(" ended after ", ended)
     checkFiles(server)
     checkLog(server)
-    for path in server.record.rglob("*.flv"):
-        # An application's name can end so too.
-        if path.is_file() and (VIDEO, 0, frame) in tagsOf(path.read_bytes()):
-            return path
-    raise AssertionError(f"{name!r} is not recorded")
+    [path] = recordingsOf(server, frame)
+    return path
 
 
 publishOne.number = 1000
@@ -153,6 +181,30 @@ def test_noStreamNameLeavesTheFolder(server, honest):
 def test_noApplicationNameLeavesTheFolder(server, honest):
     for name in NAMES:
         publishOne(server, name, "stream")
+
+
+@pytest.mark.parametrize("name", TOO_LONG, ids=range(len(TOO_LONG)))
+def test_tooLongNameIsRefused(server, honest, name):
+    """Nothing comes of it: no stream, no file, and no line of the log repeats it."""
+    with Peer(server.port) as peer:
+        peer.open()
+        peer.createStream()
+        assert peer.publish(name) == "NetStream.Publish.Denied"
+        peer.trySend(message(6, VIDEO, UNWANTED, 0, 1))
+        peer.waitForCut()
+    limit = f"must be at most {LONGEST} bytes long"
+    server.waitFor(f"{peer.address} is refused a stream of live: .*{limit}")
+    with Peer(server.port) as peer:
+        peer.shakeHands()
+        peer.send(command("connect", 1, {"app": name}))
+        while not (reply := peer.nextMessage()[1]).startswith(amf("_error", 1)):
+            pass
+        assert b"NetConnection.Connect.Rejected" in reply
+        peer.waitForCut()
+    server.waitFor(f"{peer.address} is refused .*{limit}")
+    assert not recordingsOf(server, UNWANTED)
+    checkFiles(server)
+    checkLog(server)
 
 
 def test_nameOfARecordingsFolder(server, honest):
@@ -200,7 +252,7 @@ def test_otherTextsNeverReachTheLogRaw(server, honest, text):
 def _refused(peer, name, streamId=1):
     assert peer.publish(name, streamId) == "NetStream.Publish.BadName"
     # What it sends nevertheless goes nowhere.
-    peer.trySend(message(6, VIDEO, numberedFrame(9_999_999), 0, 1, 128))
+    peer.trySend(message(6, VIDEO, UNWANTED, 0, 1, 128))
     peer.waitForCut()
 
 
@@ -241,7 +293,7 @@ def test_nobodyEndsAnothersStream(server):
         peer.trySend(message(2, 4, b"\x00\x01\x00\x00\x00\x01"))
         peer.trySend(message(3, COMMAND, amf("closeStream", 0, None), 0, 1))
         peer.trySend(message(2, 2, b"\x00\x00\x00\x06"))
-        peer.trySend(message(6, VIDEO, numberedFrame(9_999_999), 0, 1))
+        peer.trySend(message(6, VIDEO, UNWANTED, 0, 1))
         peer.finishSending()
         peer.waitForCut()
     stream.goesOn()
