@@ -215,6 +215,44 @@ class AddressLimits:
     addresses: int = MAX_ADDRESSES
 
 
+#: What one connection may make the server keep, in bytes: its unfinished messages, what
+#: it has sent and waits for its turn, and what it does not take of what it asked for.
+#: The same as all its unfinished messages, beside which an honest one keeps nothing.
+CONNECTION_BYTES = 12 * MIB
+
+#: What the connections of one address may keep of that together, in bytes, besides the
+#: media that are sent to them.  A hundred encoders behind one address that are all in
+#: the middle of a key frame of half a MiB stay below.
+ADDRESS_BYTES = 64 * MIB
+
+#: What one stream may keep for its players and recordings, in bytes: 1 MiB of headers,
+#: 8 MiB of a GOP, and where players or the disk do not keep up, 3 MiB and 8 MiB more,
+#: with room for what a second form of its messages takes.
+STREAM_BYTES = 32 * MIB
+
+#: All of it together, in bytes.  A hundred publishers with 10 MiB each and a thousand
+#: players with 256 KiB each are 1.3 GiB.
+SERVER_BYTES = 2048 * MIB
+
+
+@dataclass(frozen=True)
+class MemoryLimits:
+    """
+    The bounds of the memory that peers make the server keep, each in bytes.
+
+    @ivar connectionBytes: L{CONNECTION_BYTES}; if L{WireLimits.unfinishedBytes} is
+        more, that counts.
+    @ivar addressBytes: L{ADDRESS_BYTES}
+    @ivar streamBytes: L{STREAM_BYTES}
+    @ivar serverBytes: L{SERVER_BYTES}
+    """
+
+    connectionBytes: int = CONNECTION_BYTES
+    addressBytes: int = ADDRESS_BYTES
+    streamBytes: int = STREAM_BYTES
+    serverBytes: int = SERVER_BYTES
+
+
 @dataclass(frozen=True)
 class ServerLimits:
     """
@@ -241,6 +279,7 @@ class ServerLimits:
     @ivar playerQueue: what may wait for a player that does not keep up.
     @ivar gop: how much of a GOP is kept for newcomers.
     @ivar headers: how much of sequence headers and metadata is kept for them.
+    @ivar memory: how much peers may make the server keep.
     """
 
     wire: WireLimits = field(default_factory=WireLimits)
@@ -264,3 +303,4 @@ class ServerLimits:
     playerQueue: QueueLimits = field(default_factory=QueueLimits)
     gop: GOPLimits = field(default_factory=GOPLimits)
     headers: HeaderLimits = field(default_factory=HeaderLimits)
+    memory: MemoryLimits = field(default_factory=MemoryLimits)

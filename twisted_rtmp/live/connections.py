@@ -12,7 +12,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from twisted_rtmp.live.addresses import Addresses
+from twisted_rtmp.live.budget import Budget
 from twisted_rtmp.live.counters import Counters
+from twisted_rtmp.wire.limits import MIB
 
 #: The least time between two log lines on newcomers turned away, in seconds.
 TURNED_AWAY_LOG_SECONDS = 10.0
@@ -84,6 +86,7 @@ class Connections:
 
     @ivar counters: L{Counters} of the server.
     @ivar addresses: what each address has taken.
+    @ivar budget: the memory that peers make the server keep.
     @ivar limit: how many there may be.
     """
 
@@ -94,10 +97,12 @@ class Connections:
         clock: IReactorTime,
         counters: Counters,
         addresses: Addresses,
+        budget: Budget,
         limit: int,
     ) -> None:
         self.counters = counters
         self.addresses = addresses
+        self.budget = budget
         self.limit = limit
         self._clock = clock
         self._open: dict[Connection, None] = {}
@@ -132,6 +137,9 @@ class Connections:
         """
         if self._closing or len(self._open) >= self.limit:
             self._turnAway(f"{self.limit} are open")
+            return False
+        if self.budget.isFull:
+            self._turnAway(f"peers take {self.budget.used // MIB} MiB of memory")
             return False
         if not self.addresses.opened(host, self.limitPerAddress):
             self._turnAway(f"{self.limitPerAddress} are open from {host}")

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted_rtmp.limits import GOPLimits
-from twisted_rtmp.live.selection import Selection
+from twisted_rtmp.live.budget import MESSAGE_BYTES, Share
+from twisted_rtmp.live.selection import ChosenPart, Selection
 from twisted_rtmp.wire.messages import Message
+
+#: How many further bytes and messages are charged at a time.
+CHARGED_BYTES = 64 * 1024
+CHARGED_MESSAGES = 256
 
 
 class GOPCache:
@@ -24,8 +29,13 @@ class GOPCache:
     @ivar bytes: of their payloads.
     """
 
-    def __init__(self, limits: GOPLimits) -> None:
+    def __init__(self, limits: GOPLimits, share: Share) -> None:
+        """@param share: is charged for what is kept."""
         self.limits = limits
+        self._share = share
+        # How many bytes and messages there may be until something is to be done.
+        self._markBytes = 0
+        self._markMessages = 0
         self.messages: list[Message] = []
         self.bytes = 0
         self._since = 0
@@ -34,6 +44,7 @@ class GOPCache:
         self._selection: Selection | None = None
         self._chosen: list[Message] = []
         self._chosenOf = 0
+        self._chosenBytes = 0
         self._refused = 0
 
     def start(self, headers: list[Message], keyFrame: Message) -> None:
@@ -42,11 +53,21 @@ class GOPCache:
         self.messages = [*headers, keyFrame]
         self.bytes = sum(len(message.payload) for message in self.messages)
         self._since = keyFrame.timestamp
+        self._charge()
 
     def append(self, message: Message) -> None:
         """Take a message of the GOP; give up where it grows past its limits."""
         self.messages.append(message)
         self.bytes += len(message.payload)
+        if (
+            self.bytes > self._markBytes
+            or len(self.messages) > self._markMessages
+            or message.timestamp - self._since > self.limits.seconds * 1000
+        ):
+            self._markPassed(message)
+
+    def _markPassed(self, message: Message) -> None:
+        """Give up past a limit; otherwise charge what is kept."""
         limits = self.limits
         if (
             self.bytes > limits.bytes
@@ -54,12 +75,25 @@ class GOPCache:
             or message.timestamp - self._since > limits.seconds * 1000
         ):
             self.clear()
+        else:
+            self._charge()
+
+    def _charge(self) -> None:
+        """Charge what is kept, and so much as may come before that is done again."""
+        limits = self.limits
+        self._markBytes = min(self.bytes + CHARGED_BYTES, limits.bytes)
+        count = len(self.messages)
+        self._markMessages = min(count + CHARGED_MESSAGES, limits.messages)
+        self._share.set(
+            self._markBytes + MESSAGE_BYTES * self._markMessages + self._chosenBytes
+        )
 
     def clear(self) -> None:
         """Keep no GOP until the next key frame."""
         self._forgetChosen()
         self.messages = []
         self.bytes = 0
+        self._share.set(0)
 
     def chosenFor(
         self,
@@ -82,12 +116,19 @@ class GOPCache:
             # The GOP and what is made of it stay within its limit together.
             self._chosen, self._refused = chosen, refused
             self._chosenOf = len(self.messages)
+            self._chosenBytes = sum(
+                len(message.payload) + MESSAGE_BYTES
+                for message in chosen
+                if isinstance(message, ChosenPart)
+            )
         else:
             self._forgetChosen()
+        self._charge()
         return chosen, refused
 
     def _forgetChosen(self) -> None:
         self._selection = None
         self._chosen = []
         self._chosenOf = 0
+        self._chosenBytes = 0
         self._refused = 0

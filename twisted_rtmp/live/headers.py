@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twisted_rtmp.limits import HeaderLimits
+from twisted_rtmp.live.budget import Share
 from twisted_rtmp.media import payloads as media
 from twisted_rtmp.media.parts import headerKey
 from twisted_rtmp.wire.messages import Message
@@ -24,8 +25,10 @@ class Headers:
     @ivar bytes: of all payloads together.
     """
 
-    def __init__(self, limits: HeaderLimits) -> None:
+    def __init__(self, limits: HeaderLimits, share: Share) -> None:
+        """@param share: is charged for what is kept."""
         self.limits = limits
+        self._share = share
         self.metadata: Message | None = None
         self.bytes = 0
         # By kind, in the order in which the kinds first came.
@@ -53,6 +56,7 @@ class Headers:
         if len(self._byKind) > MAX_HEADERS:
             oldest = self._byKind.pop(next(iter(self._byKind)))
             self.bytes -= len(oldest.payload)
+        self._share.set(self.bytes)
         return True
 
     def keepMetadata(self, message: Message | None) -> bool:
@@ -70,12 +74,14 @@ class Headers:
             self.metadata.values = None
         self.metadata = message
         self.bytes += change
+        self._share.set(self.bytes)
         return True
 
     def forgetSequenceHeaders(self) -> None:
         """Keep the metadata alone."""
         self._byKind.clear()
         self.bytes = _sizeOf(self.metadata)
+        self._share.set(self.bytes)
 
 
 def _sizeOf(message: Message | None) -> int:

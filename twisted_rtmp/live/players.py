@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.limits import GOPLimits, QueueLimits
+from twisted_rtmp.live.budget import MESSAGE_BYTES, Account
 from twisted_rtmp.live.gop import GOPCache
 from twisted_rtmp.live.packaging import Batch, Packaging
 from twisted_rtmp.live.queue import HEADERS, Loss, PlayerQueue
@@ -28,6 +29,7 @@ from twisted_rtmp.media.parts import forgetParts, trackIdsOf
 from twisted_rtmp.media.payloads import CODED, KEY_FRAME, MULTITRACK
 from twisted_rtmp.names import printable
 from twisted_rtmp.wire.constants import MessageType
+from twisted_rtmp.wire.limits import MIB
 from twisted_rtmp.wire.messages import Message
 
 if TYPE_CHECKING:
@@ -36,6 +38,16 @@ if TYPE_CHECKING:
 
 #: Bytes that are written to a player at once out of its queue.
 QUEUE_WRITE_BYTES = 256 * 1024
+
+#: How far a stream goes on, in bytes, before what waits for its players is charged
+#: again; and what a message costs a player that it waits for, in bytes, while its
+#: payload is shared.
+COUNTED_BYTES = 1 * MIB
+PLACE_BYTES = 8
+
+#: Messages that are looked at to find those that queues share.  Beyond, each queue is
+#: taken to have messages of its own.
+COUNTED_MESSAGES = 20_000
 
 _AUDIO: int = MessageType.AUDIO
 _VIDEO: int = MessageType.VIDEO
@@ -176,8 +188,10 @@ class Player:
         self._flow = _Flow.FLOWING
         self._audio = True
         self._video = True
-        # Whether the outlet is to learn of the stream's end when all is sent.
+        # Whether the outlet is to learn of the stream's end when all is sent; and the
+        # group that had the stream, as long as some is not.
         self._ending = False
+        self._leftOver: PlayerGroup | None = None
         self._lossLogged = False
         # Since when it has lost frames, and what it had got by then; None once it has
         # kept up again.
@@ -226,12 +240,16 @@ class Player:
 
     def receive(self, *, audio: bool | None = None, video: bool | None = None) -> None:
         """Turn audio or video off or on; video begins with a key frame."""
-        if audio is not None:
+        if audio is not None and audio != self._audio:
             self._audio = audio
+            if not audio:
+                self.queue.withdraw(_AUDIO)
         if video is not None and video != self._video:
             self._video = video
             if video:
                 self.awaitKeyFrame()
+            else:
+                self.queue.withdraw(_VIDEO)
 
     def awaitKeyFrame(self) -> None:
         """
@@ -287,10 +305,35 @@ class Player:
 
         @param now: the clock's time, in seconds.
         """
+        group = self.group
         self.detach()
         self.since = now
         self._ending = True
         self.drain()
+        if self._queued and group is not None:
+            self._leftOver = group
+            group.keepFor(self)
+
+    def leave(self) -> None:
+        """Forget what waits: nobody is there to take it."""
+        if self._leftOver is not None:
+            self._leftOver.keptEnough(self)
+            self._leftOver = None
+
+    def giveUp(self) -> None:
+        """Lose what waits, all but headers: it takes too much memory."""
+        self.queue.loseFrames()
+        self._lost(Loss.VIDEO)
+        self.drain()
+
+    def bindStart(self, position: int) -> None:
+        """
+        Lose what it begins with, if it is too much and no longer shared.
+
+        @param position: how far the stream is, in bytes.
+        """
+        self.queue.bindStart(position)
+        self._shorten()
 
     # What its group gives it
 
@@ -299,15 +342,17 @@ class Player:
         mayBegin = self._mayBeginWith
         return self.gopCache and (mayBegin is None or mayBegin(gopBytes))
 
-    def startWith(self, messages: list[Message]) -> None:
+    def startWith(self, messages: list[Message], position: int = 0) -> None:
         """
         Take what a stream begins with.
 
         It may be more than a player may queue otherwise, since all who have joined
         within a GOP share its messages; so it is written by and by, as far as it is
         taken.
+
+        @param position: how far the stream is, in bytes.
         """
-        self.queue.startWith([m for m in messages if self._wants(m)])
+        self.queue.startWith([m for m in messages if self._wants(m)], position)
         self.drain()
 
     def deliver(self, messages: list[Message], data: bytes) -> None:
@@ -383,13 +428,17 @@ class Player:
         self._slowSince = None
         if self._ending:
             self._ending = False
+            self.leave()
             self._outlet.streamEnded(self)
 
     def _shorten(self) -> None:
         """Lose frames rather than queue without bound."""
         loss = self.queue.shorten()
-        if loss is Loss.NOTHING:
-            return
+        if loss is not Loss.NOTHING:
+            self._lost(loss)
+
+    def _lost(self, loss: Loss) -> None:
+        """See to it that what comes can be decoded, or end it."""
         if not self._lossLogged:
             self._lossLogged = True
             self.log.warn(
@@ -454,16 +503,27 @@ class PlayerGroup:
     """
 
     def __init__(
-        self, stream: PlayedStream, pacer: Pacer, limits: GOPLimits | None = None
+        self,
+        stream: PlayedStream,
+        pacer: Pacer,
+        account: Account,
+        limits: GOPLimits | None = None,
     ) -> None:
         """
         @param pacer: tells when to flush.
+        @param account: is charged for the GOP, and for what waits for players.
         @param limits: the bounds of the GOP that is kept.
         """
         self.players: dict[Packaging, dict[Player, None]] = {}
         self.hasVideo = False
         self.stream = stream
-        self.gop = GOPCache(limits or GOPLimits())
+        self.gop = GOPCache(limits or GOPLimits(), account.share())
+        self._account = account
+        self._waiting = account.share()
+        # How far the stream was when what waits was charged.
+        self._countedAt = 0
+        # Players that have not taken all of the stream, which has ended.
+        self._keptFor: set[Player] = set()
         self._pacer = pacer
         self._count = 0
         self._parts = ChosenParts()
@@ -490,6 +550,8 @@ class PlayerGroup:
         ):
             self.hasVideo = True
             gop.start(self.stream.headers(), message)
+            if self._waiting.bytes:
+                self.chargeQueues()  # some may wait for the GOP before
         elif gop.messages:
             gop.append(message)
         elif message.typeId == _VIDEO and flags & CODED and not self.hasVideo:
@@ -507,6 +569,8 @@ class PlayerGroup:
         messages = self._pending
         if not messages:
             return
+        if self._position - self._countedAt >= COUNTED_BYTES:
+            self.chargeQueues()
         self._pending = []
         self._pacer.sent(len(messages) * self._count)
         batches: dict[Hashable, Batch] = {}
@@ -539,6 +603,11 @@ class PlayerGroup:
         """Send what is left; the registry tells the players of the end."""
         self.flush()
         self.gop.clear()
+        self.chargeQueues()
+
+    def forget(self) -> None:
+        """The stream has ended for good: leave no circle with it to be collected."""
+        del self.stream
 
     def publisherChanged(self) -> None:
         """
@@ -547,6 +616,7 @@ class PlayerGroup:
         """
         self.flush()
         self.gop.clear()
+        self.chargeQueues()
         self.hasVideo = False
         for player in self.everyone():
             player.publisherChanged()
@@ -569,7 +639,7 @@ class PlayerGroup:
             messages, refused = self.gop.chosenFor(selection, self._choose)
             if self.stream.enhanced:
                 forgetParts(self.gop.messages)
-            player.startWith(messages)
+            player.startWith(messages, self._position)
         else:
             messages, refused = self._choose(selection, self.stream.headers())
             player.startWith(messages)
@@ -599,3 +669,64 @@ class PlayerGroup:
     def everyone(self) -> Iterable[Player]:
         """List all players."""
         return [player for players in self.players.values() for player in players]
+
+    # Memory
+
+    @property
+    def _position(self) -> int:
+        """How far the stream is, in bytes."""
+        return self.stream.ledger.received.size
+
+    def chargeQueues(self) -> None:
+        """
+        Charge what waits for the players.
+
+        All that play the same of the stream wait for the newest of the same messages:
+        the longest of their queues has them all.
+        """
+        position = self._countedAt = self._position
+        longest: dict[Selection, PlayerQueue] = {}
+        places = 0
+        for player in self.everyone():
+            queue = player.queue
+            if not queue.messages:
+                continue
+            player.bindStart(position)
+            places += len(queue.messages)
+            selection = player.packaging.selection
+            if selection not in longest or queue.bytes > longest[selection].bytes:
+                longest[selection] = queue
+        shared = self._sizeOf(longest.values()) if longest else 0
+        self._waiting.set(shared + PLACE_BYTES * places)
+
+    def _sizeOf(self, queues: Iterable[PlayerQueue]) -> int:
+        """Count the bytes of messages that queues hold, and not the GOP."""
+        size = 0
+        seen = {id(message) for message in self.gop.messages}
+        for queue in queues:
+            if len(seen) + len(queue.messages) > COUNTED_MESSAGES:
+                size += queue.bytes
+                continue
+            for message in queue.messages:
+                if id(message) not in seen:
+                    seen.add(id(message))
+                    size += len(message.payload) + MESSAGE_BYTES
+        return size
+
+    def giveUp(self) -> None:
+        """Free the GOP, and what waits for players that do not keep up."""
+        self.gop.clear()
+        for player in [*self.everyone(), *self._keptFor]:
+            if player.queue.messages:
+                player.giveUp()
+        self.chargeQueues()
+
+    def keepFor(self, player: Player) -> None:
+        """Be charged until a player has taken what waits, after the stream's end."""
+        self._keptFor.add(player)
+        self._account.hold()
+
+    def keptEnough(self, player: Player) -> None:
+        """Be charged no more for what has waited for a player."""
+        self._keptFor.remove(player)
+        self._account.close()

@@ -66,6 +66,7 @@ class PlayerQueue:
     @ivar messages: what waits.  It is always the same object: its truth is asked once
         a player and write.
     @ivar bytes: of the payloads and headers.
+    @ivar startedAt: how far the stream was, in bytes, at what the player begins with.
     @ivar dropped: messages that the player did not get since it did not keep up.
     @ivar droppedBytes: of their payloads.
     """
@@ -74,6 +75,7 @@ class PlayerQueue:
         self.limits = limits
         self.messages: deque[Message] = deque()
         self.bytes = 0
+        self.startedAt = 0
         self.dropped = 0
         self.droppedBytes = 0
         # How much at the head is what the player has begun with, and not bounded.
@@ -104,12 +106,28 @@ class PlayerQueue:
         queue.extend(messages)
         self.bytes += size
 
-    def startWith(self, messages: Sequence[Message]) -> None:
-        """Let that wait which a player begins with, however much it is."""
+    def startWith(self, messages: Sequence[Message], position: int = 0) -> None:
+        """
+        Let that wait which a player begins with, however much it is.
+
+        @param position: how far the stream is, in bytes.
+        """
+        self.startedAt = position
         self.extend(messages)
         self._exempt = len(self.messages)
         self._exemptBytes = self.bytes
         self._oldestPlace = None
+
+    def bindStart(self, position: int) -> None:
+        """
+        Let what the player begins with be bounded as all else, once so much of the
+        stream has come since that hardly any other player waits for it, too.
+
+        @param position: see L{startWith}.
+        """
+        if self._exempt and position - self.startedAt > self.limits.bytes:
+            self._exempt = self._exemptBytes = 0
+            self._findOldest()
 
     def take(self, mostBytes: int) -> list[Message]:
         """
@@ -155,6 +173,20 @@ class PlayerQueue:
     def keepHeaders(self) -> None:
         """Let no frames wait: the player wants none, and so they are not lost."""
         self._replace([message for message in self.messages if isHeader(message)])
+
+    def withdraw(self, typeId: int) -> None:
+        """Let no frames of audio or of video wait: the player wants them no more."""
+        self._replace(
+            [
+                message
+                for message in self.messages
+                if message.typeId != typeId or message.flags & HEADERS
+            ]
+        )
+
+    def loseFrames(self) -> None:
+        """Lose all that waits but headers."""
+        self._loseIf(lambda _, message: not isHeader(message))
 
     def shorten(self) -> Loss:
         """

@@ -22,6 +22,7 @@ from twisted_rtmp.interfaces import (
 )
 from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.live.addresses import Addresses, hostOf
+from twisted_rtmp.live.budget import SHORT, Budget
 from twisted_rtmp.live.connections import Connections
 from twisted_rtmp.live.counters import Counters
 from twisted_rtmp.live.decisions import Action, Undecided, checkNames, decide, inTime
@@ -31,9 +32,13 @@ from twisted_rtmp.live.paths import ByPath, Key, parentsOf, pathOf
 from twisted_rtmp.live.players import Player
 from twisted_rtmp.live.policy import Policy, TakeOver
 from twisted_rtmp.live.streams import LiveStream, Publisher
+from twisted_rtmp.wire.limits import MIB
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
+
+#: The least time between two log lines on memory that gets short, in seconds.
+MEMORY_LOG_SECONDS = 60.0
 
 
 class Registry:
@@ -49,6 +54,7 @@ class Registry:
     @ivar guards: deciders that are asked before an application's own.
     @ivar directory: knows the streams of other servers.
     @ivar addresses: what each address has taken of the server.
+    @ivar budget: the memory that peers make it keep.
     @ivar connections: the open ones, of every kind.
     @ivar streams: the live ones, by application and name; wherever these are divided,
         since what is one path is one stream.
@@ -84,8 +90,9 @@ class Registry:
         self.counters = Counters()
         limits = self.policy.limits
         self.addresses = Addresses(clock, limits.addresses)
+        self.budget = Budget(limits.memory, self._memoryGetsShort)
         self.connections = Connections(
-            clock, self.counters, self.addresses, limits.connections
+            clock, self.counters, self.addresses, self.budget, limits.connections
         )
         self.streams: ByPath[LiveStream] = ByPath()
         self.streamStarted: list[Callable[[LiveStream], None]] = []
@@ -98,6 +105,7 @@ class Registry:
         self._waiting: ByPath[dict[Player, None]] = ByPath()
         self._ending: set[Deferred[None]] = set()
         self._stopping = False
+        self._toldShort: float | None = None
 
     @property
     def limits(self) -> ServerLimits:
@@ -152,6 +160,8 @@ class Registry:
         else:
             policy = self.policyOf(request.application)
         host = hostOf(request.address)
+        if self.budget.isFull and action is not Action.CONNECT:
+            raise Refused("The server has no memory left for more streams.")
         if not self._mayBegin(action, host):
             raise Refused("Too many streams are begun from this address.")
         checkNames(request)
@@ -248,6 +258,7 @@ class Registry:
             publisher,
             policy=self.policyFor(application, name),
             pacer=self.pacer,
+            budget=self.budget,
         )
         self.streams[key] = stream
         self._openSinks(stream)
@@ -376,6 +387,7 @@ class Registry:
             )
             for hook in list(self.streamEnded):
                 self._call(hook, stream)
+            stream.forget()
 
         ended.addCallback(finished)
 
@@ -413,6 +425,7 @@ class Registry:
 
     def stopPlaying(self, player: Player) -> None:
         """Take off a player that leaves."""
+        player.leave()
         if player.group is not None:
             player.group.remove(player)
             player.detach()
@@ -455,6 +468,21 @@ class Registry:
             key = self.spelling(*key)
             for changed in list(self.playersChanged):
                 self._call(changed, *key, count)
+
+    def _memoryGetsShort(self) -> None:
+        """Say that newcomers may soon be refused, now and then."""
+        now = self.clock.seconds()
+        told = self._toldShort
+        if told is None or now - told >= MEMORY_LOG_SECONDS:
+            self._toldShort = now
+            limit = self.budget.limits.serverBytes
+            self.log.warn(
+                "peers take {used} of the {limit} MiB of memory that they may take"
+                " together; from {full} MiB on, newcomers are refused",
+                used=self.budget.used // MIB,
+                limit=limit // MIB,
+                full=int(limit * SHORT) // MIB,
+            )
 
     def _call(self, hook: Callable[..., None], *arguments: object) -> None:
         """Call what an application has hooked in; it must not end a stream."""

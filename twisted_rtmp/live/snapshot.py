@@ -12,10 +12,14 @@ from dataclasses import asdict
 from typing import Any
 
 from twisted_rtmp.ledger import Ledger, MediaCounts
+from twisted_rtmp.live.budget import Budget
 from twisted_rtmp.live.players import Player
 from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.live.streams import LiveStream
 from twisted_rtmp.live.tracks import Track
+
+#: Addresses that are listed with the memory they take: those that take the most.
+SHOWN_ADDRESSES = 10
 
 
 def snapshot(registry: Registry) -> dict[str, Any]:
@@ -23,14 +27,15 @@ def snapshot(registry: Registry) -> dict[str, Any]:
     Describe a server at this moment.
 
     @return: C{now} (the clock's seconds, as in all C{since}), C{stopping}, C{counters},
-        C{connections} (see L{Description<twisted_rtmp.live.connections.Description>}),
-        C{streams}, and C{waiting}: the streams that players wait for, with their
-        number.
+        C{memory} (what peers make the server keep, in bytes), C{connections} (see
+        L{Description<twisted_rtmp.live.connections.Description>}), C{streams}, and
+        C{waiting}: the streams that players wait for, with their number.
     """
     return {
         "now": registry.clock.seconds(),
         "stopping": registry.stopping,
         "counters": registry.counters.asDict(),
+        "memory": _memory(registry.budget),
         "connections": [
             asdict(connection.describe()) for connection in registry.connections
         ],
@@ -38,6 +43,19 @@ def snapshot(registry: Registry) -> dict[str, Any]:
         "waiting": [
             {"application": application, "name": name, "players": players}
             for application, name, players in registry.waiting()
+        ],
+    }
+
+
+def _memory(budget: Budget) -> dict[str, Any]:
+    return {
+        "used": budget.used,
+        "most": budget.most,
+        "limit": budget.limits.serverBytes,
+        "gaveUp": budget.gaveUp,
+        "addresses": [
+            {"address": address, "used": used}
+            for address, used in budget.addresses(SHOWN_ADDRESSES)
         ],
     }
 
@@ -52,6 +70,7 @@ def _stream(stream: LiveStream) -> dict[str, Any]:
         "publisher": None if publisher is None else publisher.peer,
         "publishers": stream.publishers,
         "throttled": stream.throttled,
+        "keptBytes": stream.keptBytes,
         "tracks": [_track(track) for track in stream.tracks],
         "media": _ledger(stream.ledger),
         "players": [_player(player) for player in stream.players.everyone()],

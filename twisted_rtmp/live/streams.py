@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from twisted_rtmp.interfaces import ILiveStream, IMediaSink
 from twisted_rtmp.ledger import Ledger
+from twisted_rtmp.live.budget import Budget
 from twisted_rtmp.live.headers import HEADER, Headers
 from twisted_rtmp.live.pacing import Pacer
 from twisted_rtmp.live.players import PlayerGroup
@@ -127,8 +128,12 @@ class LiveStream:
         pacer: Pacer,
         *,
         policy: Policy | None = None,
+        budget: Budget | None = None,
     ) -> None:
-        """@param pacer: gathers what is written to the players; has the clock."""
+        """
+        @param pacer: gathers what is written to the players; has the clock.
+        @param budget: is charged for what is kept.
+        """
         self.application = application
         self.name = name
         self.ledger = Ledger()
@@ -149,9 +154,14 @@ class LiveStream:
         self._ending: set[Deferred[None]] = set()
         self._over = False
         self.policy = policy or Policy()
-        self._headers = Headers(self.policy.limits.headers)
+        limits = self.policy.limits
+        self._account = (budget or Budget(limits.memory)).stream(
+            self, limits.memory.streamBytes
+        )
+        self._gaveUp = False
+        self._headers = Headers(limits.headers, self._account.share())
         self.startedAt = pacer.clock.seconds()
-        self.players = PlayerGroup(self, pacer, self.policy.limits.gop)
+        self.players = PlayerGroup(self, pacer, self._account, limits.gop)
         self.addSink(self.players, "players")
 
     # From the publisher
@@ -407,6 +417,43 @@ class LiveStream:
             self._endSink(sink)
         waiting = DeferredList([_after(ended) for ended in self._ending])
         return waiting.addCallback(lambda _: None)
+
+    # Memory
+
+    @property
+    def keptBytes(self) -> int:
+        """The bytes that are kept of it, for players and sinks."""
+        return self._account.bytes
+
+    @property
+    def isPublishing(self) -> bool:
+        """Whether it can give nothing up without a loss to its publisher."""
+        return False
+
+    def forget(self) -> None:
+        """
+        Be free: it has ended, and all have been told.
+
+        What players have not taken yet is charged until they have.
+        """
+        self._account.close()
+        self.players.forget()
+
+    def giveUp(self, why: str) -> None:
+        """
+        Keep no GOP, and nothing for players that do not keep up.
+
+        @param why: for the log.
+        """
+        if not self._gaveUp:
+            self._gaveUp = True
+            self.log.warn(
+                "{stream} loses its cached GOP, and what waits for slow players: {why};"
+                " further losses are counted only",
+                stream=self.label,
+                why=why,
+            )
+        self.players.giveUp()
 
     # One publisher after the other
 
