@@ -67,6 +67,12 @@ class StepPool:
 class Publisher:
     """Counts how often it is paused."""
 
+    host = "192.0.2.1"
+
+    @property
+    def connection(self):
+        return self
+
     def __init__(self) -> None:
         self.pauses = 0
         self.paused = False

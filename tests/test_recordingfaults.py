@@ -23,7 +23,6 @@ from recordingkit import (
     video,
 )
 
-from twisted_rtmp import disk
 from twisted_rtmp.limits import STOP_SECONDS
 from twisted_rtmp.recording import RecordingSettings
 
@@ -45,7 +44,7 @@ class Faults:
     def __init__(self, monkeypatch):
         self.number = 0
         self._writev = os.writev
-        monkeypatch.setattr(disk.os, "writev", self.writev)
+        monkeypatch.setattr(os, "writev", self.writev)
 
     def writev(self, fd, buffers):
         if self.number:
@@ -166,7 +165,7 @@ def test_freeSpaceIsKept(tmp_path, monkeypatch, lines):
             real(fd)
             self.f_bavail = free[0]
 
-    monkeypatch.setattr(disk.os, "fstatvfs", Figures)
+    monkeypatch.setattr(os, "fstatvfs", Figures)
     world = World(tmp_path, minFree=500 * MIB)
     stream = world.stream()
     run(world, stream, 0, 15)
@@ -277,7 +276,7 @@ def test_aHeadThatCannotBeWritten(world, lines, monkeypatch):
     def pwrite(fd, data, offset):
         raise OSError(errno.EIO, "I/O error")
 
-    monkeypatch.setattr(disk.os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "pwrite", pwrite)
     assert stream.end().called
     assert "I/O error" in lines[-1]
     assert not world.finished[0].finished

@@ -44,7 +44,7 @@ from test_recordingcodecs import (
 )
 from zope.interface.verify import verifyObject
 
-from twisted_rtmp import disk
+from twisted_rtmp.disk import file as diskFile
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.media.parts import splitTracks, toLegacy
 from twisted_rtmp.recording import RecordName, TrackFiles
@@ -364,7 +364,7 @@ def test_tooManyTracks(world):
 
 def test_aFileThatFailsLeavesTheOthers(world, monkeypatch):
     """A message is lost, and once, if a piece of it is."""
-    whole = disk._writeAll
+    whole = diskFile._writeAll
     refused = []
 
     def write(fd, buffers):
@@ -375,7 +375,7 @@ def test_aFileThatFailsLeavesTheOthers(world, monkeypatch):
                 raise OSError(errno.ENOSPC, "No space left on device")
         return whole(fd, buffers)
 
-    monkeypatch.setattr(disk, "_writeAll", write)
+    monkeypatch.setattr(diskFile, "_writeAll", write)
     messages = [Message(8, 0, 1, many(8, 0, "Opus", True, OPUS_HEAD, OPUS_HEAD))]
     for time in range(0, 2000, 40):
         sounds = [body(time + n, 40) for n in range(2)]
@@ -392,14 +392,14 @@ def test_aFileThatFailsLeavesTheOthers(world, monkeypatch):
 
 def test_theFilesShareATimeLineAgainAfterAFault(world, monkeypatch):
     """Audio goes on at once, but the stream's own file begins with a key frame."""
-    whole = disk._writeAll
+    whole = diskFile._writeAll
 
     def write(fd, buffers):
         if world.clock.seconds() < 5:
             raise OSError(errno.ENOSPC, "No space left on device")
         return whole(fd, buffers)
 
-    monkeypatch.setattr(disk, "_writeAll", write)
+    monkeypatch.setattr(diskFile, "_writeAll", write)
     messages = [avcHeader(), header(8, OPUS, 0, 1)]
     for time in range(0, 20_000, 40):
         messages += [video(time, key=time % 4000 == 0), sound(OPUS, time, 1)]

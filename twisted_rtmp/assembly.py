@@ -15,12 +15,14 @@ from twisted_rtmp.auth import AllowList
 from twisted_rtmp.disk import IDiskReactor
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.fields import BadField
+from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.live.policy import Policy
 from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.multitrack.resource import MULTITRACK_PATH, MultitrackResource
 from twisted_rtmp.pipes import IPipeReactor, PipeSinks
 from twisted_rtmp.process import IProcessReactor, ServerProcess
 from twisted_rtmp.recording import Recordings
+from twisted_rtmp.recording.places import Places
 from twisted_rtmp.relay import Origin, PullRelay, PushRelays
 from twisted_rtmp.service import (
     IServiceReactor,
@@ -101,7 +103,7 @@ def makeServer(
     @param listenFailed: see L{RTMPService}.
     @raise ValueError: an endpoint is invalid; see L{checkSurroundings}.
     """
-    policies = _Policies(reactor)
+    policies = _Policies(reactor, settings.default.limits)
     registry = Registry(
         reactor,
         policies.make(settings.default),
@@ -139,9 +141,11 @@ class _Policies:
     @ivar recordings: one for all applications that record alike.
     """
 
-    def __init__(self, reactor: IServerReactor) -> None:
+    def __init__(self, reactor: IServerReactor, limits: ServerLimits) -> None:
+        """@param limits: the server's."""
         self.recordings: dict[RecordingSettings, Recordings] = {}
         self._reactor = reactor
+        self._places = Places(limits.recordings, limits.addresses.recordingShare)
 
     def make(self, settings: ApplicationSettings) -> Policy:
         """Make the policy of one application."""
@@ -162,7 +166,9 @@ class _Policies:
         recording = settings.recording
         if recording is not None:
             if recording not in self.recordings:
-                self.recordings[recording] = Recordings(self._reactor, recording)
+                self.recordings[recording] = Recordings(
+                    self._reactor, recording, places=self._places
+                )
             sinks.append(self.recordings[recording])
         if settings.pipe is not None:
             sinks.append(PipeSinks(self._reactor, settings.pipe))

@@ -137,6 +137,14 @@ class ILiveStream(Interface):
     application = Attribute("""The application's name; may be empty.""")
     name = Attribute("""The stream's own name; may be empty.""")
     label = Attribute("""Application and name for log lines: printable and short.""")
+    host: str = Attribute(
+        """The address that its publisher counts for, or the /64 network of one of
+        IPv6; empty while it has none, and for a source of this server's own."""
+    )
+    connection: object = Attribute(
+        """What its publisher shares with the others of its connection; L{None} while it
+        has none."""
+    )
     ledger: Ledger = Attribute("""What came, what was stored and what was lost.""")
     tracks: Sequence[TrackFacts] = Attribute("""What has come of each track so far.""")
     metadata: Message | None = Attribute(

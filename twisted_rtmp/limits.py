@@ -174,6 +174,13 @@ PLAY_RATE = 500.0
 REFUSAL_BURST = 10
 REFUSAL_RATE = 10.0
 
+#: Files of recordings that are unfinished at once.  Each costs a descriptor, and 0.3 ms
+#: when the server stops; past it a newcomer is live and not recorded.
+RECORDINGS = 4096
+
+#: The share of all unfinished recordings that one address may have.
+RECORDING_SHARE = 3 / 4
+
 #: Log bytes on one address at once, and in each second after, besides those that it
 #: has sent itself: what a peer makes the log grow by, it has paid for.
 LOG_BURST = 64 * 1024
@@ -196,6 +203,7 @@ class AddressLimits:
     @ivar publishRate: L{PUBLISH_RATE}
     @ivar playBurst: L{PLAY_BURST}
     @ivar playRate: L{PLAY_RATE}
+    @ivar recordingShare: L{RECORDING_SHARE}
     @ivar refusalBurst: L{REFUSAL_BURST}
     @ivar refusalRate: L{REFUSAL_RATE}
     @ivar logBurst: L{LOG_BURST}
@@ -208,6 +216,7 @@ class AddressLimits:
     publishRate: float = PUBLISH_RATE
     playBurst: int = PLAY_BURST
     playRate: float = PLAY_RATE
+    recordingShare: float = RECORDING_SHARE
     refusalBurst: int = REFUSAL_BURST
     refusalRate: float = REFUSAL_RATE
     logBurst: float = LOG_BURST
@@ -273,6 +282,7 @@ class ServerLimits:
     @ivar gopBurstBytes: L{GOP_BURST_BYTES}
     @ivar gopRateBytes: L{GOP_RATE_BYTES}
     @ivar connections: L{CONNECTIONS}
+    @ivar recordings: L{RECORDINGS}
     @ivar addresses: the bounds of one address.
     @ivar silentSeconds: L{SILENT_SECONDS}
     @ivar stopSeconds: L{STOP_SECONDS}
@@ -297,6 +307,7 @@ class ServerLimits:
     gopBurstBytes: int = GOP_BURST_BYTES
     gopRateBytes: int = GOP_RATE_BYTES
     connections: int = CONNECTIONS
+    recordings: int = RECORDINGS
     addresses: AddressLimits = field(default_factory=AddressLimits)
     silentSeconds: float = SILENT_SECONDS
     stopSeconds: float = STOP_SECONDS

@@ -50,6 +50,8 @@ class StreamConnection(Protocol):
     @property
     def peer(self) -> str: ...
     @property
+    def host(self) -> str: ...
+    @property
     def state(self) -> LinkState: ...
     @property
     def congested(self) -> bool: ...
@@ -126,6 +128,11 @@ class NetStream:
     def peer(self) -> str:
         """The peer's address, for log lines."""
         return self.protocol.peer
+
+    @property
+    def host(self) -> str:
+        """The address that it counts for."""
+        return self.protocol.host
 
     @property
     def connection(self) -> object:

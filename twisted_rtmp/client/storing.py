@@ -285,7 +285,7 @@ class FLVSink:
         survey = self._survey
         self._write(
             messages,
-            survey.encodeHead()
+            survey.encodeHead().whole()
             if self._output.head
             else flv.encodeHeader(*survey.lastingKinds),
         )
@@ -331,7 +331,7 @@ class FLVSink:
                 muxer.timeline.lastTime,
                 muxer.index.times,
                 muxer.index.positions,
-            )
+            ).whole()
         try:
             return self._output.close(head)
         except OSError as error:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted_rtmp.flv import tags as flv
 from twisted_rtmp.flv.kinds import Kinds
@@ -40,6 +40,29 @@ HEAD_SIZE = flv.HEADER_SIZE + flv.TAG_HEADER_SIZE + HEAD_PAYLOAD + flv.PREVIOUS_
 FLAGS_OFFSET = 4
 
 _packLength = struct.Struct(">I").pack
+
+
+class Head(NamedTuple):
+    """
+    The beginning of a file, in three pieces: most of it are zeros.
+
+    @ivar start: the header and the properties.
+    @ivar zeros: how many zeros follow, in bytes.
+    @ivar end: the bytes behind them.
+    """
+
+    start: bytes
+    zeros: int
+    end: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of all pieces."""
+        return len(self.start) + self.zeros + len(self.end)
+
+    def whole(self) -> bytes:
+        """Join the pieces."""
+        return b"".join((self.start, bytes(self.zeros), self.end))
 
 
 def fileFacts(size: int, lastTime: int, kinds: Kinds, entries: int) -> dict[str, Any]:
@@ -73,7 +96,7 @@ def encodeHead(
     times: Sequence[int] = (),
     positions: Sequence[int] = (),
     payloadSize: int = HEAD_PAYLOAD,
-) -> bytes:
+) -> Head:
     """
     Write the beginning of a file: header, C{onMetaData}, back pointer.
 
@@ -106,16 +129,16 @@ def encodeHead(
         )
     # A zero is 9 bytes; the name grows by what is left of the division.
     zeros, rest = divmod(room, 9)
-    payload = b"".join(
+    start = b"".join(
         (
+            flv.encodeHeader(*kinds),
+            flv.encodeTagHeader(TagType.SCRIPT_DATA, 0, payloadSize),
             body,
             _property(SPACE + "_" * rest),
             b"\x0a" + _packLength(zeros),
-            bytes(9 * zeros),
-            end,
         )
     )
-    return flv.encodeHeader(*kinds) + flv.encodeTag(TagType.SCRIPT_DATA, 0, payload)
+    return Head(start, 9 * zeros, end + _packLength(flv.TAG_HEADER_SIZE + payloadSize))
 
 
 def _property(name: str) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 from twisted_rtmp.flv.head import (
     HEAD_PAYLOAD,
     INDEX_ENTRIES,
+    Head,
     encodeHead,
     fileFacts,
 )
@@ -224,7 +225,7 @@ class MediaSurvey:
         """The kinds of a stream whose header cannot be corrected."""
         return lastingKinds(self.kinds, self._promised)
 
-    def encodeHead(self) -> bytes:
+    def encodeHead(self) -> Head:
         """Write the beginning of a file that is being written."""
         return encodeHead({**self.metadata, **self.facts}, self.expectedKinds)
 
@@ -235,7 +236,7 @@ class MediaSurvey:
         times: Sequence[int],
         positions: Sequence[int],
         payloadSize: int = HEAD_PAYLOAD,
-    ) -> bytes:
+    ) -> Head:
         """
         Write the beginning of a file that is finished.
 

@@ -60,6 +60,10 @@ class Publisher(Protocol):
         """Who it is, for log lines."""
 
     @property
+    def host(self) -> str:
+        """The address that it counts for; empty for none."""
+
+    @property
     def heard(self) -> float:
         """When audio or video came last, in the clock's seconds."""
 
@@ -288,6 +292,16 @@ class LiveStream:
             self._headers.keepMetadata(None)
             return
         self._passOn(message)
+
+    @property
+    def host(self) -> str:
+        """The address that its publisher counts for; empty for none."""
+        return "" if self.publisher is None else self.publisher.host
+
+    @property
+    def connection(self) -> object:
+        """What its publisher shares with the others of its connection."""
+        return None if self.publisher is None else self.publisher.connection
 
     @property
     def metadata(self) -> Message | None:

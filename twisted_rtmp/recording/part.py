@@ -17,6 +17,7 @@ from twisted_rtmp.flv.tags import encodeTag
 from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.media.payloads import CODED
 from twisted_rtmp.recording.names import EXTENSION, RecordName
+from twisted_rtmp.recording.places import Places
 from twisted_rtmp.recording.settings import RecordingSettings
 from twisted_rtmp.wire.messages import Message
 
@@ -38,6 +39,14 @@ class Source(Protocol):
     @property
     def label(self) -> str:
         """Both, for log lines."""
+
+    @property
+    def host(self) -> str:
+        """The address that its publisher counts for; empty for none."""
+
+    @property
+    def connection(self) -> object:
+        """What its publisher shares with the others of its connection."""
 
     @property
     def ledger(self) -> Ledger:
@@ -84,16 +93,20 @@ class Shared:
     @ivar disk: writes the files.
     @ivar name: makes their names.
     @ivar now: the time for names, in seconds since 1970.
+    @ivar places: bounds how many there are.
     @ivar tellFinished: called with each finished file.
     @ivar tellFailed: called with the error of each file that fails.
+    @ivar tellRefused: called with the label of each stream that gets no place, and why.
     """
 
     settings: RecordingSettings
     disk: Disk
     name: RecordName
     now: Callable[[], float]
+    places: Places
     tellFinished: Callable[[FinishedFile], object]
     tellFailed: Callable[[OSError], object]
+    tellRefused: Callable[[str, str], object]
 
 
 class _Stored:
@@ -154,6 +167,7 @@ class RecordedFile:
             lambda error: failed(self, error),
             syncSeconds=shared.settings.fsyncSeconds,
             stallSeconds=shared.settings.stallSeconds,
+            party=stream.connection,
         )
         self._writer.registerProducer(stream.throttle(), True)
 
@@ -191,9 +205,13 @@ class RecordedFile:
         messages = self._takeMetadata(messages, counts)
         buffers = muxer.mux(messages, counts)
         survey.learnBatch(messages, counts)
-        buffers[:0] = [survey.encodeHead(), *tags]
+        head = survey.encodeHead()
+        buffers[:0] = [head.start, head.end, *tags]
         return self._writer.send(
-            buffers, muxer.position, _Stored(muxer.timeline.lastTime)
+            buffers,
+            muxer.position - head.zeros,
+            _Stored(muxer.timeline.lastTime),
+            hole=head.zeros,
         )
 
     def _takeMetadata(
@@ -222,10 +240,16 @@ class RecordedFile:
         """
         return self._writer.close(self._finalHead)
 
-    def _finalHead(self, size: int, stored: _Stored) -> bytes:
-        """Make the head, on the disk's thread, when nothing is added any more."""
-        times, positions = self.muxer.index.before(size)
-        return self._survey.encodeFinalHead(size, stored.lastTime, times, positions)
+    def _finalHead(self, size: int, stored: _Stored, hasRoom: bool) -> bytes:
+        """
+        Make the head, on the disk's thread, when nothing is added any more.
+
+        @param hasRoom: whether the disk has room for the index.
+        @return: all but the zeros at its end: they are there already.
+        """
+        times, positions = self.muxer.index.before(size if hasRoom else 0)
+        head = self._survey.encodeFinalHead(size, stored.lastTime, times, positions)
+        return head.start
 
     @property
     def path(self) -> str:

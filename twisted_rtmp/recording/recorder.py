@@ -21,7 +21,7 @@ from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.media.cuts import Cuts
 from twisted_rtmp.media.metadata import isMetadata
-from twisted_rtmp.media.payloads import MULTITRACK
+from twisted_rtmp.media.payloads import CODED, MULTITRACK
 from twisted_rtmp.recording.part import FinishedFile, RecordedFile, Shared, Source
 from twisted_rtmp.states import Stateful
 from twisted_rtmp.wire.constants import MessageType
@@ -33,6 +33,12 @@ RETRY_SECONDS = 10.0
 
 #: Between two lines about failures of one stream's recording, in seconds.
 TELL_SECONDS = 10.0
+
+#: Messages that are kept until the first frame comes, and their bytes.  Encoders send
+#: metadata and a header of each track, seldom more than a KiB; past it all of them are
+#: lost, and the file begins with the newest headers.
+EARLY_MESSAGES = 256
+EARLY_BYTES = 256 * 1024
 
 _VIDEO: int = MessageType.VIDEO
 
@@ -91,19 +97,21 @@ class Account:
 class _State(Enum):
     """The states of an L{FLVRecorder}."""
 
-    IDLE = "nothing to record has come yet"
+    IDLE = "no frame has come yet"
     RECORDING = "messages go into a file"
-    SUSPENDED = "the last file failed"
+    SUSPENDED = "the last file failed, or there is no place for one"
     ENDED = "the stream has ended"
 
 
 _TRANSITIONS = {
-    _State.IDLE: (_State.RECORDING, _State.ENDED),
+    _State.IDLE: (_State.RECORDING, _State.SUSPENDED, _State.ENDED),
     _State.RECORDING: (_State.SUSPENDED, _State.ENDED),
     _State.SUSPENDED: (_State.RECORDING, _State.ENDED),
     _State.ENDED: (),
 }
 
+
+_NO_PLACE = "too many recordings"
 
 # Looked up for every message.
 _RECORDING = _State.RECORDING
@@ -151,8 +159,9 @@ class FLVRecorder(Stateful[_State]):
         self._part: RecordedFile | None = None
         self._pending: list[Message] = []
         self._pendingBytes = 0
-        self._metadata: Message | None = None  # came before all media
-        self._superseded = MediaCounts()  # metadata before that
+        self._early: list[Message] = []  # came before all media
+        self._superseded = MediaCounts()  # metadata before the newest early one
+        self._host: str | None = None  # whose place this has
         seconds = shared.settings.rotateSeconds
         self._cuts = Cuts(
             None if seconds is None else seconds * 1000, shared.settings.rotateBytes
@@ -194,9 +203,10 @@ class FLVRecorder(Stateful[_State]):
             # Handing over may have failed at once, and closed the file.
             if self._part is not None:
                 self._finish()
+            self._loseEarly("no media")
             self._enter(_State.ENDED)
         if not self._unfinished:
-            self._done(self)
+            self._leave()
             return succeed(None)
         waiting: Deferred[None] = Deferred()
         self._waiting.append(waiting)
@@ -211,24 +221,76 @@ class FLVRecorder(Stateful[_State]):
         @return: whether one has been begun, for the message.
         """
         if self.state is _State.IDLE:
-            if isMetadata(message):
-                if self._metadata is not None:
-                    self._superseded.count(self._metadata)
-                self._metadata = message
+            if not message.flags & CODED:
+                self._keepEarly(message)
                 return False
-            self._begin(message, self._introduction)
-            if self._metadata is not None:
-                self._pending.append(self._metadata)
-                self._disk.wake(self.flush)
+            if self._hasPlace():
+                self._beginFirst(message)
+                return True
+            self._loseEarly(_NO_PLACE)
+            self._enter(_State.SUSPENDED)
+        elif (
+            self.state is _State.SUSPENDED
+            and self._mayResume(message)
+            and self._hasPlace()
+        ):
+            self._enter(_State.RECORDING)
+            self._open(message, self._stream.headers())
             return True
-        if self.state is _State.SUSPENDED and self._mayResume(message):
-            self._begin(message, self._stream.headers())
-            return True
-        self._account.lost(
-            "not recording" if self._error is None else _reasonOf(self._error),
-            [message],
-        )
+        self._account.lost(self._whyNot(), [message])
         return False
+
+    def _whyNot(self) -> str:
+        """Say in the ledger's words why nothing is recorded."""
+        if self._error is not None:
+            return _reasonOf(self._error)
+        return "not recording" if self.state is _State.ENDED else _NO_PLACE
+
+    def _hasPlace(self) -> bool:
+        """Take a place among all recordings, unless there is one."""
+        if self._host is None:
+            host = self._stream.host
+            why = self._shared.places.take(host)
+            if why is not None:
+                self._shared.tellRefused(self._stream.label, why)
+                self._retryAt = self._disk.reactor.seconds() + RETRY_SECONDS
+                return False
+            self._host = host
+        return True
+
+    def _leave(self) -> None:
+        """All is stored."""
+        if self._host is not None:
+            self._shared.places.leave(self._host)
+            self._host = None
+        self._done(self)
+
+    def _keepEarly(self, message: Message) -> None:
+        """Keep a message until the first frame comes: without one there is no file."""
+        early = self._early
+        if isMetadata(message):
+            for position, other in enumerate(early):
+                if isMetadata(other):
+                    self._superseded.count(early.pop(position))
+                    break
+        size = sum(len(other.payload) for other in early)
+        if len(early) >= EARLY_MESSAGES or size > EARLY_BYTES:
+            self._loseEarly("before any media")
+            self._introduction = self._stream.headers()
+        early.append(message)
+
+    def _loseEarly(self, reason: str) -> None:
+        if self._early:
+            self._account.lost(reason, self._early, self._superseded.messages)
+        self._early = []
+        self._superseded = MediaCounts()
+
+    def _beginFirst(self, message: Message) -> None:
+        self._enter(_State.RECORDING)
+        self._open(message, self._introduction, first=True)
+        if self._early:
+            self._pending, self._early = self._early, []
+            self._disk.wake(self.flush)
 
     def _mayResume(self, message: Message) -> bool:
         """Tell whether a new file may be tried, with this message as its first."""
@@ -251,11 +313,6 @@ class FLVRecorder(Stateful[_State]):
         self.flush()
         self._finish()
         self._open(message, self._stream.headers())
-
-    def _begin(self, message: Message, headers: Sequence[Message]) -> None:
-        first = self.state is _State.IDLE
-        self._enter(_State.RECORDING)
-        self._open(message, headers, first=first)
 
     def _open(
         self, message: Message, headers: Sequence[Message], *, first: bool = False
@@ -393,7 +450,7 @@ class FLVRecorder(Stateful[_State]):
                 )
             )
         if self.state is _State.ENDED and not self._unfinished:
-            self._done(self)
+            self._leave()
             waiting, self._waiting = self._waiting, []
             for each in waiting:
                 each.callback(None)

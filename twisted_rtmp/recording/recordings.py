@@ -13,7 +13,8 @@ from twisted_rtmp.interfaces import ILiveStream, ISinkFactory
 from twisted_rtmp.limits import STOP_SECONDS
 from twisted_rtmp.recording.names import RecordName
 from twisted_rtmp.recording.part import FinishedFile, Shared
-from twisted_rtmp.recording.recorder import FLVRecorder
+from twisted_rtmp.recording.places import Places
+from twisted_rtmp.recording.recorder import TELL_SECONDS, FLVRecorder
 from twisted_rtmp.recording.settings import RecordingSettings, TrackFiles
 from twisted_rtmp.recording.trackfiles import TrackRecorder
 
@@ -28,6 +29,7 @@ class Recordings:
         are live, or not all stored.
     @ivar files: how many files have been finished.
     @ivar failures: how often a file could not go on.
+    @ivar refused: how often a stream could not be recorded, since there were too many.
     """
 
     sinkName = "recording"
@@ -41,11 +43,13 @@ class Recordings:
         *,
         now: Callable[[], float] | None = None,
         pool: Pool | None = None,
+        places: Places | None = None,
     ) -> None:
         """
         @param settings: the settings; of a path, those by default below that folder.
         @param now: the time for names, in seconds since 1970; the reactor's by default.
         @param pool: see L{Disk}.
+        @param places: those of the server; by default as many for this folder alone.
         """
         if isinstance(settings, str):
             settings = RecordingSettings(settings)
@@ -53,6 +57,8 @@ class Recordings:
         self.recorders: set[FLVRecorder] = set()
         self.files = 0
         self.failures = 0
+        self.refused = 0
+        self._toldRefused: float | None = None
         self._disk = Disk(reactor, pool)
         self._stopped = False
         self._shared = Shared(
@@ -60,8 +66,10 @@ class Recordings:
             disk=self._disk,
             name=RecordName(settings.name),
             now=now or reactor.seconds,
+            places=places or Places(),
             tellFinished=self._tellFinished,
             tellFailed=self._tellFailed,
+            tellRefused=self._tellRefused,
         )
 
     def openSink(self, stream: ILiveStream) -> FLVRecorder | TrackRecorder | None:
@@ -86,6 +94,20 @@ class Recordings:
 
     def _tellFailed(self, error: OSError) -> None:
         self.failures += 1
+
+    def _tellRefused(self, stream: str, why: str) -> None:
+        """Count a stream that is not recorded; log now and then."""
+        self.refused += 1
+        now = self._disk.reactor.seconds()
+        told = self._toldRefused
+        if told is None or now - told >= TELL_SECONDS:
+            self._toldRefused = now
+            self.log.warn(
+                "{stream} is live but not recorded: {why} ({count} refusals so far)",
+                stream=stream,
+                why=why,
+                count=self.refused,
+            )
 
     def stop(self, seconds: float = STOP_SECONDS) -> Deferred[None]:
         """

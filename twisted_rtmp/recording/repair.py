@@ -359,7 +359,8 @@ def _headOf(scan: _Scan, size: int, shift: int, payloadSize: int) -> bytes:
     """
     times, positions = scan.index.before(scan.size)
     moved = _moved(scan, positions, shift)
-    return scan.survey.encodeFinalHead(size, scan.lastTime, times, moved, payloadSize)
+    head = scan.survey.encodeFinalHead(size, scan.lastTime, times, moved, payloadSize)
+    return head.whole()
 
 
 def _moved(scan: _Scan, positions: Sequence[int], shift: int) -> list[int]:

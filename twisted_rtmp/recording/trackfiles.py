@@ -143,6 +143,8 @@ class _TrackSource:
     @ivar application: the stream's.
     @ivar name: the stream's.
     @ivar label: for log lines.
+    @ivar host: the stream's.
+    @ivar connection: the stream's.
     @ivar ledger: the stream's.
     @ivar track: such as C{audio1}; empty for track 0.
     @ivar metadataCodec: the codec of which metadata without a number are the track's;
@@ -160,6 +162,14 @@ class _TrackSource:
         self._stream = stream
         self._typeId = typeId
         self._trackId = trackId
+
+    @property
+    def host(self) -> str:
+        return self._stream.host
+
+    @property
+    def connection(self) -> object:
+        return self._stream.connection
 
     def throttle(self) -> IPushProducer:
         """Make a producer by which the publisher is slowed down."""
