@@ -17,6 +17,7 @@ from twisted_rtmp.live.pacing import Pacer
 from twisted_rtmp.live.streams import LiveStream
 from twisted_rtmp.media import payloads as media
 from twisted_rtmp.recording import Recordings, RecordingSettings
+from twisted_rtmp.recording.places import Places
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import NEED_DATA
@@ -118,8 +119,9 @@ def makeStream(
 class World:
     """A recorder of one folder, and everything around it."""
 
-    def __init__(self, folder: Path, **options) -> None:
+    def __init__(self, folder: Path, places: Places | None = None, **options) -> None:
         self.folder = folder
+        self.places = places or Places()
         self.clock = DiskClock()
         self.pool = StepPool()
         self.finished = []
@@ -128,6 +130,7 @@ class World:
             RecordingSettings(str(folder), **options),
             now=lambda: NOW + self.clock.seconds(),
             pool=self.pool,
+            places=self.places,
         )
         self.recordings.finished.append(self.finished.append)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -279,3 +280,135 @@ def test_stopWaitsForWork(writing):
     writing.pool.work()
     assert stopped.result is True
     assert writing.clock.getDelayedCalls() == []
+
+
+def test_filesTakeTurns(tmp_path):
+    """A file with little to write does not wait for what others have to."""
+    writing = Writing(tmp_path)
+    writing.pool.hung = True
+    order = []
+    for name in ("first", "flood"):
+        writer = FileWriter(writing.disk, DiskFile(str(tmp_path), [name]), pytest.fail)
+        for number in range(100):
+            sent = writer.send([b"x" * 1000], 1000)
+            sent.addCallback(lambda _, job: order.append(job), (name, number))
+    writing.writer.send([b"x"], 1).addCallback(lambda _: order.append("late"))
+    writing.pool.work()
+    assert len(order) == 201
+    assert order.index("late") <= 2
+
+
+def test_filesOfOnePartyShareItsTurns(tmp_path):
+    writing = Writing(tmp_path)
+    writing.pool.hung = True
+    order = []
+    for number in range(1000):
+        file = DiskFile(str(tmp_path), [f"f{number}"])
+        writer = FileWriter(writing.disk, file, pytest.fail, party="one")
+        writer.send([b"x"], 1).addCallback(lambda _, n=number: order.append(n))
+        writer.close(lambda size, mark, _: b"")
+    writing.writer.send([b"x"], 1).addCallback(lambda _: order.append("late"))
+    writing.pool.work()
+    assert order.index("late") <= 2
+
+
+def test_aBugIsToldToItsFileOnly(writing):
+    writing.pool.hung = True
+    failures = []
+    writing.disk.run(lambda: 1 / 0).addErrback(failures.append)
+    writing.writer.write(b"x")
+    writing.pool.work()
+    assert failures[0].check(ZeroDivisionError)
+    assert writing.path.read_bytes() == b"x"
+
+
+def descriptorsOf(path):
+    """List the descriptors with which this process has a file open."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(f"/proc/self/fd/{name}") == str(path):
+                found.append(int(name))
+    return found
+
+
+needsProc = pytest.mark.skipif(
+    not os.path.isdir("/proc/self/fd"), reason="there is no /proc"
+)
+
+
+@needsProc
+def test_aFileThatNothingIsWrittenToRests(writing):
+    for _ in range(3):
+        writing.writer.write(b"one ")
+        writing.clock.advance(1.9)
+        assert len(descriptorsOf(writing.path)) == 1
+        writing.clock.advance(0.2)
+        assert descriptorsOf(writing.path) == []
+        writing.clock.advance(3600)
+    writing.writer.overwrite(b"two ", 4)
+    assert writing.path.read_bytes() == b"one two one "
+    writing.clock.advance(3600)
+    assert writing.writer.close(lambda size, mark, _: b"ONE").result is True
+    assert writing.path.read_bytes() == b"ONE two one "
+    assert descriptorsOf(writing.path) == []
+    assert writing.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_aFileThatIsRemovedWhileItRestsIsNotWritten(writing, replaced):
+    writing.writer.write(b"one")
+    writing.clock.advance(5)
+    if replaced:
+        other = writing.path.with_name("other")
+        other.write_bytes(b"another")
+        other.rename(writing.path)
+    else:
+        writing.path.unlink()
+    writing.writer.write(b"two")
+    (error,) = writing.errors
+    assert isinstance(error, disk.FileRemoved)
+    if replaced:
+        assert writing.path.read_bytes() == b"another"
+    else:
+        assert not writing.path.exists()
+
+
+HOLE = 65536
+
+
+def test_holesTakeNoSpace(writing):
+    writing.writer.send([b"start", b"end"], 8, hole=HOLE)
+    writing.writer.write(b"more")
+    data = writing.path.read_bytes()
+    assert data == b"start" + bytes(HOLE) + b"endmore"
+    assert writing.file.size == len(data)
+    assert writing.path.stat().st_blocks * 512 <= 16 * 1024
+    writing.writer.write(b"x" * (HOLE + 100))
+    writing.writer.write(b"x")
+    assert writing.path.stat().st_blocks * 512 >= 2 * HOLE, "there is room for a head"
+    assert writing.path.read_bytes()[: len(data)] == data
+
+
+def test_withoutRoomTheHeadIsShort(writing, monkeypatch):
+    def full(fd, offset, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    writing.writer.send([b"start", b"end"], 8, hole=HOLE)
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    heads = {True: b"x" * 5000, False: b"short"}
+    assert writing.writer.close(lambda size, mark, room: heads[room]).result is True
+    assert writing.path.read_bytes() == b"short" + bytes(HOLE) + b"end"
+
+
+def test_aLargeFileWithoutRoomForItsHeadEnds(writing, monkeypatch):
+    def full(fd, offset, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    writing.writer.send([b"start", b"end"], 8, hole=HOLE)
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    writing.writer.write(b"x" * (HOLE + 100))
+    size = writing.path.stat().st_size
+    writing.writer.write(b"x")
+    assert [error.errno for error in writing.errors] == [errno.ENOSPC]
+    assert writing.path.stat().st_size == size

@@ -27,6 +27,7 @@ from twisted_rtmp import disk
 from twisted_rtmp.flv.head import HEAD_SIZE
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
 from twisted_rtmp.recording import recorder
+from twisted_rtmp.recording.recorder import EARLY_MESSAGES
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message
 
@@ -167,13 +168,54 @@ def test_metadataThatDoesNotFitIsKeptAsItCame(world):
     assert stream.ledger.written["recording"].data == 1
 
 
-def test_metadataAloneMakesNoFile(world):
+def test_withoutMediaThereIsNoFile(world, lines):
     stream = world.stream()
-    stream.messageReceived(metadata())
+    play(stream, [metadata(), metadata(a=2.0), avcHeader(), aacHeader()])
+    play(stream, [Message(18, 0, 1, amf0.encode("onCuePoint", {"name": "x"}))])
     world.tick(1)
     assert stream.end().called
     assert world.paths() == []
+    assert lines == []
+    assert stream.ledger.discarded == {"no media": 5}
     assert world.recordings.recorders == set()
+
+
+def test_whatComesBeforeTheFirstFrameIsInTheFile(world):
+    early = [
+        Message(18, 100 + n, 1, amf0.encode("onCuePoint", {"name": f"{n}"}))
+        for n in range(EARLY_MESSAGES - 2)
+    ]
+    stream = world.stream()
+    play(stream, [avcHeader(100), *early, aacHeader(400)])
+    world.tick(8)
+    play(stream, gop(400))
+    stream.end()
+    tags = readTags(world.path())
+    assert asTags(tags[1:]) == asTags(
+        [avcHeader(100), *early, aacHeader(400), *gop(400)], 100
+    )
+    assert stream.ledger.lost == 0
+
+
+def test_endlessDataBeforeTheFirstFrameAreCounted(world):
+    stream = world.stream()
+    play(stream, [metadata(b=3.0), avcHeader(), aacHeader()])
+    cue = amf0.encode("onCuePoint", {"name": "x" * 1000})
+    play(stream, [Message(18, 0, 1, cue) for _ in range(5000)])
+    play(stream, gop(0))
+    stream.end()
+    tags = readTags(world.path())
+    assert [tag.payload for tag in tags[1:3]] == [
+        avcHeader().payload,
+        aacHeader().payload,
+    ]
+    assert headOf(world.path())["b"] == 3
+    ledger = stream.ledger
+    assert list(ledger.discarded) == ["before any media"]
+    assert 4700 < ledger.lost < 5003
+    # The headers are written, though they were counted as lost when they came.
+    written = ledger.written["recording"].messages
+    assert written + ledger.lost == ledger.received.messages
 
 
 def test_aSinkAddedLateStartsAtZero(world):
@@ -299,6 +341,18 @@ def test_timestampsThatStartAgain(world):
     assert times == sorted(times)
     assert len(times) == 40
     assert stream.ledger.lost == 0
+
+
+def test_shortFilesTakeLittleSpace(world):
+    for number in range(50):
+        stream = world.stream(name=f"s{number}")
+        stream.messageReceived(audio(0))
+        world.tick()
+        stream.end()
+    assert len(world.paths()) == 50
+    for path in world.paths():
+        assert path.stat().st_blocks * 512 <= 16 * 1024
+        assert headOf(path)["hasAudio"]
 
 
 def test_recorderDoesNotKnowTheProtocol():

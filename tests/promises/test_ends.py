@@ -1,14 +1,16 @@
-"""P15, P23, P24, P28: how connections, streams and the server end."""
+"""P15, P23, P24, P28, P35: how connections, streams and the server end."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import struct
 import threading
 from itertools import pairwise
 
-from promiseserver import MIB, Server
+from promiseserver import KIB, MIB, Server
 from scriptedpeer import (
+    AVC_HEADER,
     DATA,
     VIDEO,
     HonestStream,
@@ -153,6 +155,76 @@ def test_sigtermAmidAFlood(tmp_path):
         peer.close()
         recorded, media = _compare(server, stream, before, 20)
         assert _number(_metadata(recorded), "duration") == media[-1][1] / 1000
+
+
+def _publishMany(peer, start, streams=range(1, 32)):
+    """Publish a stream with one frame on each of a connection's message streams."""
+    for streamId in streams:
+        peer.publish(f"{start}-{streamId}", streamId)
+        peer.sendMedia(VIDEO, numberedFrame(0, 20), streamId=streamId)
+
+
+def test_sigtermFinishesAFloodOfRecordings(tmp_path):
+    """Many names cost little space, and keep no file from being finished."""
+    with Server(tmp_path) as server, contextlib.ExitStack() as peers:
+        stream = HonestStream(server, "beside")
+        server.waitFor("Recording honest/beside to")
+        for number in range(10):
+            peer = peers.enter_context(Peer(server.port)).open()
+            for streamId in range(1, 32):
+                peer.createStream(streamId + 1)
+            # The first ones have ended, the others are live when the server stops.
+            _publishMany(peer, f"first{number}")
+            _publishMany(peer, f"second{number}")
+        server.waitFor("Recording live/second9-31 to")
+        files = [server.record / path for path in server.files("live/")]
+        assert len(files) == 620
+        assert sum(path.stat().st_blocks * 512 for path in files) <= 620 * 16 * KIB
+        before = stream.frames
+        assert server.terminate() == 0
+        server.noTraceback()
+        assert server.count("unfinished") == 0
+        recorded, media = _compare(server, stream, before, 20)
+        assert _number(_metadata(recorded), "duration") == media[-1][1] / 1000
+        for path in files:
+            data = path.read_bytes()
+            assert _number(_metadata(data), "filesize") == len(data)
+
+
+def test_streamsThatWaitHoldNoDescriptor(tmp_path):
+    """With --grace the file of a stream whose publisher has left is not kept open."""
+    with Server(tmp_path, "--grace", "300") as server:
+        stream = HonestStream(server, "beside")
+        server.waitFor("Recording honest/beside to")
+        descriptors = server.descriptors
+        for number in range(4):
+            with Peer(server.port) as peer:
+                peer.open()
+                for streamId in range(1, 32):
+                    peer.createStream(streamId + 1)
+                _publishMany(peer, f"left{number}")
+                peer.ping(1)
+        server.waitFor("has lost its publisher", 124)
+        server.waitUntil(
+            lambda: server.descriptors <= descriptors, "descriptors are left"
+        )
+        before = stream.frames
+        assert server.terminate() == 0
+        _compare(server, stream, before, 20)
+        for path in server.files("live/"):
+            data = (server.record / path).read_bytes()
+            assert _number(_metadata(data), "filesize") == len(data)
+
+
+def test_withoutMediaThereIsNoFile(server, honest):
+    server.waitFor(f"Recording honest/{honest.name} to")
+    with Peer(server.port) as peer:
+        peer.publishes("silent")
+        peer.sendMedia(VIDEO, AVC_HEADER)
+        peer.sendMedia(DATA, amf("onMetaData", {"width": 320.0}))
+        peer.end()
+    server.waitFor("live/silent ended after .* no media")
+    assert server.files("live/silent") == []
 
 
 def _flood(peer):

@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Generic, TypeVar
 
-#: Idle parties that are kept in mind before those are looked for that need not be.
+#: Parties that are kept in mind before the idle ones are forgotten.
 _KEPT_PARTIES = 64
 
 _Job = TypeVar("_Job")
@@ -86,10 +86,8 @@ class Turns(Generic[_Job]):
         heappush(self._waiting, (party.due, next(self._numbers), party))
 
     def _forget(self) -> None:
-        """Forget the parties that are idle and have nothing to make up for."""
+        """Forget the parties that are idle, and what each has had."""
         self._parties = {
-            name: party
-            for name, party in self._parties.items()
-            if party.jobs or party.due > self._now
+            name: party for name, party in self._parties.items() if party.jobs
         }
         self._prune = 2 * len(self._parties) + _KEPT_PARTIES

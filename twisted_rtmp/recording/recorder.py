@@ -277,7 +277,7 @@ class FLVRecorder(Stateful[_State]):
         if len(early) >= EARLY_MESSAGES or size > EARLY_BYTES:
             self._loseEarly("before any media")
             self._introduction = self._stream.headers()
-        early.append(message)
+        self._early.append(message)
 
     def _loseEarly(self, reason: str) -> None:
         if self._early:
