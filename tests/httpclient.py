@@ -59,7 +59,7 @@ class Connection:
     def __init__(self, site: Any) -> None:
         Connection._port += 1
         self.address = IPv4Address("TCP", "198.51.100.8", Connection._port)
-        self.transport = MemoryTransport(site.server.clock, self)
+        self.transport = MemoryTransport(site.registry.clock, self)
         self.raw = bytearray()
         self.protocol = site.buildProtocol(self.address)
         self.turnedAway = self.protocol is None

@@ -195,7 +195,7 @@ def test_connectionsCountAgainstTheLimit(clock, lines):
 
 def test_aRequestHasADeadlineThatNoBytePutsOff(clock, factory, site, lines):
     client = Connection(site)
-    seconds = factory.limits.handshakeSeconds
+    seconds = factory.limits.requestSeconds
     for byte in b"GET / HT":
         client.sendBytes(bytes([byte]))
         clock.advance(seconds / 8)
@@ -208,7 +208,7 @@ def test_aRequestHasADeadlineThatNoBytePutsOff(clock, factory, site, lines):
 
 def test_aConnectionThatSaysNothingIsClosed(clock, factory, site):
     client = Connection(site)
-    clock.advance(factory.limits.handshakeSeconds)
+    clock.advance(factory.limits.requestSeconds)
     client.pump()
     assert client.transport.disconnected
     # Browsers open some in advance.
@@ -217,7 +217,7 @@ def test_aConnectionThatSaysNothingIsClosed(clock, factory, site):
 
 def test_aConnectionThatAsksNoMoreIsClosed(clock, factory, site):
     client = Getter(site, "/live/key.flv", "HEAD")
-    clock.advance(factory.limits.handshakeSeconds)
+    clock.advance(factory.limits.requestSeconds)
     client.pump()
     assert client.transport.disconnected
     assert factory.counters.cut == 0
@@ -227,7 +227,7 @@ def test_aConnectionThatDoesNotCloseIsAborted(clock, factory, site):
     """As TLS without an answer to its end."""
     client = Connection(site)
     client.transport.taking = False
-    clock.advance(factory.limits.handshakeSeconds)
+    clock.advance(factory.limits.requestSeconds)
     assert client.transport.disconnecting
     clock.advance(factory.limits.drainSeconds)
     assert client.transport.aborted
@@ -300,7 +300,7 @@ def test_whoReadsNoAnswersIsBoundedAndCut(clock, factory, site):
     for _ in range(1000):
         client.sendBytes(b"HEAD / HTTP/1.1\r\n\r\n" * 20)
     assert client.transport.most < 20 * REQUEST_SIZE
-    clock.advance(factory.limits.handshakeSeconds)
+    clock.advance(factory.limits.requestSeconds)
     clock.advance(factory.limits.drainSeconds)
     assert client.transport.aborted
 

@@ -72,7 +72,7 @@ def test_theServiceListensWithASite():
     assert (tcp.description, unix.description) == ("HTTP, tcp:0", "HTTP, unix:h")
     assert tcp.factory is unix.factory
     assert isinstance(tcp.factory, HTTPSite)
-    assert tcp.factory.server is server.factory.registry
+    assert tcp.factory.registry is server.factory.registry
     client = Getter(tcp.factory, "/live/key.flv", "HEAD", origin="http://b")
     client.leave()
     assert "access-control-allow-origin" not in client.headers

@@ -38,7 +38,7 @@ from twisted_rtmp.settings import (
     Settings,
 )
 from twisted_rtmp.web import HTTPSite
-from twisted_rtmp.web.answers import Origins
+from twisted_rtmp.web.cors import Origins
 
 if TYPE_CHECKING:
     from twisted_rtmp.interfaces import ISinkFactory

@@ -10,6 +10,11 @@ from twisted_rtmp.wire.limits import MIB, WireLimits
 #: it trickles.  Precedents: MediaMTX 10, Red5 5, SRS 30 for each read.
 HANDSHAKE_SECONDS = 10.0
 
+#: From the accepted connection, or from the last answer, to a complete request by HTTP,
+#: in seconds, however it trickles.  Precedents: Apache 20 for the headers, nginx 60
+#: after each read; browsers send a request in one piece.
+REQUEST_SECONDS = 10.0
+
 #: From the handshake to an accepted C{connect}, in seconds.
 CONNECT_SECONDS = 10.0
 
@@ -269,6 +274,7 @@ class ServerLimits:
 
     @ivar wire: the bounds of the wire layer.
     @ivar handshakeSeconds: L{HANDSHAKE_SECONDS}
+    @ivar requestSeconds: L{REQUEST_SECONDS}
     @ivar connectSeconds: L{CONNECT_SECONDS}
     @ivar idleSeconds: L{IDLE_SECONDS}
     @ivar decisionSeconds: L{DECISION_SECONDS}
@@ -294,6 +300,7 @@ class ServerLimits:
 
     wire: WireLimits = field(default_factory=WireLimits)
     handshakeSeconds: float = HANDSHAKE_SECONDS
+    requestSeconds: float = REQUEST_SECONDS
     connectSeconds: float = CONNECT_SECONDS
     idleSeconds: float = IDLE_SECONDS
     decisionSeconds: float = DECISION_SECONDS

@@ -280,6 +280,12 @@ LIMITS = Group(
             "Seconds from accept to the end of the handshake.",
         ),
         Option(
+            "request-timeout",
+            parseDuration,
+            "requestSeconds",
+            "Seconds from accept, or the last answer, to a complete HTTP request.",
+        ),
+        Option(
             "connect-timeout",
             parseDuration,
             "connectSeconds",

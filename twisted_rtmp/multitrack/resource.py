@@ -32,8 +32,9 @@ from twisted_rtmp.multitrack.offers import (
     hostOf,
 )
 from twisted_rtmp.names import parseStreamName, peerName, printable
-from twisted_rtmp.web.answers import Origins, notAllowed
+from twisted_rtmp.web.answers import notAllowed
 from twisted_rtmp.web.asking import connectRequest
+from twisted_rtmp.web.cors import Origins
 
 if TYPE_CHECKING:
     from twisted_rtmp.live.registry import Registry
@@ -73,20 +74,20 @@ class MultitrackResource(Resource):
 
     def __init__(
         self,
-        server: Registry,
+        registry: Registry,
         file: OfferFile,
         ingests: Callable[[], Iterable[tuple[str, int]]],
         origins: Origins,
     ) -> None:
         """
-        @param server: decides whether an encoder may publish.
+        @param registry: decides whether an encoder may publish.
         @param file: the operator's offer.
         @param ingests: lists where the server listens for encoders: protocols of
             L{DEFAULT_PORTS}, with TCP ports.
         @param origins: web pages that may read the answers.
         """
         Resource.__init__(self)
-        self._server = server
+        self._registry = registry
         self._file = file
         self._ingests = ingests
         self._origins = origins
@@ -166,7 +167,7 @@ class MultitrackResource(Resource):
             if gone.called:
                 return
             if not isinstance(refusal, Undecided):
-                self._server.counters.refused += 1
+                self._registry.counters.refused += 1
             body = self._fail(request, refusal.description)
         except CancelledError:
             return  # the encoder has left
@@ -188,11 +189,11 @@ class MultitrackResource(Resource):
             return
         name, query = parseStreamName(key)
         connect = connectRequest(request, offer.application, "")
-        await self._server.decide(Action.CONNECT, connect, DECISION_SECONDS)
+        await self._registry.decide(Action.CONNECT, connect, DECISION_SECONDS)
         publish = StreamRequest(
             offer.application, name, query, connect.address, connect
         )
-        await self._server.decide(Action.PUBLISH, publish, DECISION_SECONDS)
+        await self._registry.decide(Action.PUBLISH, publish, DECISION_SECONDS)
 
     def _offered(
         self,

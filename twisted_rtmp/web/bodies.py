@@ -1,7 +1,6 @@
 """
-How the bytes of a stream reach a peer: in a response, or in a WebSocket's messages.
-
-Imports C{twisted.web}, the connection, and the WebSocket.
+The ways in which the bytes of a stream reach a peer: in the body of a response, or in a
+WebSocket's messages.
 """
 
 from __future__ import annotations

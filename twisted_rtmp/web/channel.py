@@ -1,8 +1,6 @@
 """
 One connection by HTTP, with its limits and deadlines.
 
-Imports C{twisted.web}, what sends on a socket, and the site for typing.
-
 A connection by HTTP is one of the server's: it is counted, bounded and ended like one
 by RTMP.  In C{twisted.web} each byte puts the deadline off, bodies have any size, and a
 peer that does not take what it asked for is waited for without end: not here.
@@ -28,8 +26,8 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
+    from twisted_rtmp.live.registry import Registry
     from twisted_rtmp.sockets import IStreamTransport
-    from twisted_rtmp.web.site import HTTPSite
 
 #: The largest body of a request, in bytes.  A player's request has none; a
 #: configuration that an encoder asks for takes some KiB.
@@ -47,6 +45,14 @@ REQUEST_SIZE = 4 * 1024
 
 #: The same while media are sent: as much as Twisted takes, which a key frame may have.
 MEDIA_SIZE = 64 * 1024
+
+
+class ChannelSite(Protocol):
+    """The site of a connection, as far as the connection needs it."""
+
+    @property
+    def registry(self) -> Registry:
+        """The live streams, the connections and their limits."""
 
 
 class Answering(Protocol):
@@ -76,7 +82,7 @@ class Channel(HTTPChannel):
     """
 
     log = Logger()
-    site: HTTPSite
+    site: ChannelSite
     transport: IStreamTransport
 
     maxHeaders = MAX_HEADERS
@@ -108,15 +114,15 @@ class Channel(HTTPChannel):
         self._direct = directSocket(transport)
         setReadSize(transport, REQUEST_SIZE)
         self._peer = peerName(transport.getPeer())
-        self._openedAt = self.site.server.clock.seconds()
-        self.site.server.connections.opened(self)
+        self._openedAt = self.site.registry.clock.seconds()
+        self.site.registry.connections.opened(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._draining is not None:
             self._draining.cancel()
             self._draining = None
         HTTPChannel.connectionLost(self, reason)
-        self.site.server.connections.closed(self)
+        self.site.registry.connections.closed(self)
 
     # What comes
 
@@ -157,7 +163,7 @@ class Channel(HTTPChannel):
             return True
         before, self.host = self.host, ""
         self._peer = peerName(address)
-        if not self.site.server.connections.identified(before, host):
+        if not self.site.registry.connections.identified(before, host):
             self._refused = True
             self.abort()
             return False
@@ -167,7 +173,7 @@ class Channel(HTTPChannel):
     def _refuseBody(self) -> None:
         """Take no more of a body that is too large."""
         self._refused = True
-        self.site.server.counters.violations += 1
+        self.site.registry.counters.violations += 1
         self.log.warn(
             "{peer} is cut: a body of more than {limit} bytes",
             peer=peerName(self.transport.getPeer()),
@@ -252,19 +258,19 @@ class Channel(HTTPChannel):
     def timeoutConnection(self) -> None:
         """No request came in time."""
         if self._begun:
-            self.site.server.counters.cut += 1
+            self.site.registry.counters.cut += 1
             self.log.warn(
                 "{peer} is cut: no complete request within {seconds:g} s",
                 peer=peerName(self.transport.getPeer()),
-                seconds=self.site.server.limits.handshakeSeconds,
+                seconds=self.site.registry.limits.requestSeconds,
             )
         self.loseConnection()
 
     def loseConnection(self) -> None:
         """Close when everything has been sent; at the drain limit at the latest."""
         if self._draining is None:
-            self._draining = self.site.server.clock.callLater(
-                self.site.server.limits.drainSeconds, self._notDrained
+            self._draining = self.site.registry.clock.callLater(
+                self.site.registry.limits.drainSeconds, self._notDrained
             )
         HTTPChannel.loseConnection(self)
 

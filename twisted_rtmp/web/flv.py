@@ -37,10 +37,11 @@ from twisted_rtmp.live.selection import EVERYTHING, Selection
 from twisted_rtmp.media.capabilities import UNANNOUNCED
 from twisted_rtmp.names import DEFAULT_INSTANCE, peerName, printable
 from twisted_rtmp.sockets import DrainWatch
-from twisted_rtmp.web.answers import Origins, answer, notAllowed
+from twisted_rtmp.web.answers import answer, notAllowed
 from twisted_rtmp.web.asking import connectRequest, headerText
 from twisted_rtmp.web.bodies import Body, ResponseBody, SocketBody, setHeaders
 from twisted_rtmp.web.channel import channelOf
+from twisted_rtmp.web.cors import Origins
 from twisted_rtmp.web.websocket import VERSION, BadUpgrade, WebSocket, isUpgrade
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class FLVPlay:
     log = Logger()
 
     def __init__(
-        self, server: Registry, request: Request, application: str, name: str
+        self, registry: Registry, request: Request, application: str, name: str
     ) -> None:
         """
         Look at the request; say nothing yet.
@@ -151,9 +152,9 @@ class FLVPlay:
         """
         self.peer = peerName(request.getClientAddress())
         self.congested = False
-        self._server = server
-        self._clock = server.clock
-        self._policy = server.policyOf(application)
+        self._registry = registry
+        self._clock = registry.clock
+        self._policy = registry.policyOf(application)
         self._request = request
         self._channel = channelOf(request)
         self._application = application
@@ -213,15 +214,15 @@ class FLVPlay:
         @return: the name of the stream to play.
         @raise Refused: the peer may not play.
         """
-        server, application = self._server, self._application
+        registry, application = self._registry, self._application
         query = queryOf(self._request)
         connect = connectRequest(self._request, application, query, self._kind)
-        await server.decide(Action.CONNECT, connect)
+        await registry.decide(Action.CONNECT, connect)
         request = StreamRequest(
             application, self._name, query, connect.address, connect
         )
-        name = await server.decide(Action.PLAY, request)
-        await server.locate(application, name, request)
+        name = await registry.decide(Action.PLAY, request)
+        await registry.locate(application, name, request)
         return name
 
     def _failed(self, failure: Failure) -> None:
@@ -232,7 +233,7 @@ class FLVPlay:
 
     def _look(self, name: str) -> None:
         """Say whether the stream is there."""
-        if (self._application, name) not in self._server.streams:
+        if (self._application, name) not in self._registry.streams:
             self._notThere()
             return
         self._over()
@@ -258,7 +259,7 @@ class FLVPlay:
             once=True,
             limits=policy.limits.playerQueue,
         )
-        there = self._server.play(self._application, name, self._player)
+        there = self._registry.play(self._application, name, self._player)
         self.log.info(
             "{peer} plays {application}/{name} by {how}{waiting}",
             peer=self.peer,
@@ -304,7 +305,7 @@ class FLVPlay:
             self._decision.cancel()
         player, self._player = self._player, None
         if player is not None:
-            self._server.stopPlaying(player)
+            self._registry.stopPlaying(player)
             self.log.info(
                 "{peer} got {sent} messages of {name}, {size} bytes{lost}",
                 peer=self.peer,
@@ -320,7 +321,7 @@ class FLVPlay:
         """Answer with words instead of a stream."""
         self._over()
         if code == http.FORBIDDEN:
-            self._server.counters.refused += 1
+            self._registry.counters.refused += 1
             self.log.warn(
                 "{peer} is refused {name} to play: {why}",
                 peer=self.peer,
@@ -406,7 +407,7 @@ class FLVPlay:
 
     def abort(self, why: str) -> None:
         """Close at once, whatever is queued."""
-        self._server.counters.cut += 1
+        self._registry.counters.cut += 1
         self.log.warn("{peer} is cut: {why}", peer=self.peer, why=why)
         self._channel.abort()
 
@@ -446,9 +447,9 @@ class FLVResource(Resource):
 
     isLeaf = True
 
-    def __init__(self, server: Registry, origins: Origins) -> None:
+    def __init__(self, registry: Registry, origins: Origins) -> None:
         Resource.__init__(self)
-        self._server = server
+        self._registry = registry
         self._origins = origins
 
     def render(self, request: Request) -> bytes | int:
@@ -466,7 +467,7 @@ class FLVResource(Resource):
         if isUpgrade(request) and not self._origins.permits(request):
             return answer(request, http.FORBIDDEN, "Not from pages of this origin.")
         try:
-            play = FLVPlay(self._server, request, application, name)
+            play = FLVPlay(self._registry, request, application, name)
         except BadUpgrade as error:
             request.setHeader(b"sec-websocket-version", VERSION)
             code = UPGRADE_REQUIRED if error.wrongVersion else http.BAD_REQUEST

@@ -1,8 +1,4 @@
-"""
-The site, and its root.
-
-Imports C{twisted.web}, the factory for typing, and the resources of this package.
-"""
+"""The site, and its root."""
 
 from __future__ import annotations
 
@@ -15,14 +11,14 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from twisted_rtmp.live.addresses import hostOf
-from twisted_rtmp.web.answers import NotFound, Origins
+from twisted_rtmp.live.registry import Registry
+from twisted_rtmp.web.answers import NotFound
 from twisted_rtmp.web.channel import Channel
+from twisted_rtmp.web.cors import Origins
 from twisted_rtmp.web.flv import FLVResource
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IReactorTime
-
-from twisted_rtmp.live.registry import Registry
 
 
 class Root(Resource):
@@ -58,7 +54,7 @@ class HTTPSite(Site):
     """
     A server's live streams, by HTTP.
 
-    @ivar server: has the streams.
+    @ivar registry: the live streams.
     @ivar root: where other resources can be added.
     """
 
@@ -69,29 +65,29 @@ class HTTPSite(Site):
     def __init__(
         self,
         reactor: IReactorTime,
-        server: Registry,
+        registry: Registry,
         *,
         origins: Iterable[str] = ("*",),
     ) -> None:
         """
-        @param server: has the streams, the limits, and who decides.
+        @param registry: the live streams, with their limits and deciders.
         @param origins: of pages that may play, such as C{"https://example.org"};
             C{"*"} for any.
         """
         allowed = Origins(origins)
-        self.server = server
+        self.registry = registry
         self.root = Root(NotFound(allowed))
-        self.root.putEnding(b".flv", FLVResource(server, allowed))
+        self.root.putEnding(b".flv", FLVResource(registry, allowed))
         Site.__init__(
             self,
             self.root,
             parsePOSTFormSubmission=False,
-            timeout=server.limits.handshakeSeconds,
+            timeout=registry.limits.requestSeconds,
             reactor=reactor,
         )
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override]
-        admitted = self.server.connections.admit(hostOf(addr))
+        admitted = self.registry.connections.admit(hostOf(addr))
         channel = Site.buildProtocol(self, addr) if admitted else None
         if isinstance(channel, Channel):
             channel.host = hostOf(addr)

@@ -1,8 +1,6 @@
 """
 The server's end of a WebSocket that only sends.  RFC 6455.
 
-Imports C{wsproto}, which parses, C{twisted.web}, and the connection.
-
 C{twisted.web.websocket} is not used: as of Twisted 26.10 it keeps all of a message that
 never ends, answers any number of pings, and lets a peer raise errors in it.  Here what
 the peer says is thrown away as it comes, since a player has nothing to say.
@@ -196,7 +194,7 @@ class WebSocket:
 
     def _flooded(self) -> None:
         """The peer sends what no player sends."""
-        self._channel.site.server.counters.violations += 1
+        self._channel.site.registry.counters.violations += 1
         self.log.warn(
             "{peer} is cut: more than {limit} WebSocket frames within {seconds:g} s",
             peer=peerName(self._transport.getPeer()),
