@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from httpclient import Connection, Getter, Socket
 from rtmpclient import AVC_FRAME, AVC_KEY_FRAME, VIDEO, Client, decideBy
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from webkit import LARGE_KEY_FRAME, Answers, Authorizer, Publisher
 
@@ -162,6 +163,22 @@ def test_whoDoesNotTakeTheEndIsCut(clock, factory, stalled):
     clock.advance(factory.limits.drainSeconds)
     assert client.transport.aborted
     assert not factory.connections
+
+
+def test_whoTakesTheEndSlowlyGetsAllOfIt(clock, factory, stalled, lines):
+    publisher, client = stalled
+    waiting = client.transport.transport = FileDescriptor(clock)
+    waiting.dataBuffer = bytes(3)
+    publisher.leave()
+    seconds = factory.limits.drainSeconds
+    for left in (2, 1):
+        clock.pump([seconds / 20] * 19)
+        waiting.dataBuffer = bytes(left)
+    assert not client.transport.aborted
+    clock.pump([seconds / 20] * 24)
+    assert client.transport.aborted
+    assert factory.counters.cut == 1
+    assert any("is cut: it takes nothing for 10 s" in line for line in lines)
 
 
 def test_aSuccessorComesWhileTheEndIsQueued(factory, play, stalled):

@@ -20,10 +20,15 @@ from twisted.web.server import Request
 from twisted_rtmp.live.addresses import hostOf
 from twisted_rtmp.live.connections import Description, connectionId
 from twisted_rtmp.names import peerName
-from twisted_rtmp.sockets import DirectSocket, directSocket, setReadSize
+from twisted_rtmp.sockets import (
+    DirectSocket,
+    DrainWatch,
+    directSocket,
+    setReadSize,
+    unsentBy,
+)
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
     from twisted_rtmp.live.registry import Registry
@@ -92,7 +97,7 @@ class Channel(HTTPChannel):
         self.answering: Answering | None = None
         self._direct: DirectSocket | None = None
         self._upgraded: Upgraded | None = None
-        self._draining: IDelayedCall | None = None
+        self._drain: DrainWatch | None = None
         # Whether a request has begun that is not complete.
         self._begun = False
         self._complete = False
@@ -118,9 +123,8 @@ class Channel(HTTPChannel):
         self.site.registry.connections.opened(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._draining is not None:
-            self._draining.cancel()
-            self._draining = None
+        if self._drain is not None:
+            self._drain.stop()
         HTTPChannel.connectionLost(self, reason)
         self.site.registry.connections.closed(self)
 
@@ -267,15 +271,22 @@ class Channel(HTTPChannel):
         self.loseConnection()
 
     def loseConnection(self) -> None:
-        """Close when everything has been sent; at the drain limit at the latest."""
-        if self._draining is None:
-            self._draining = self.site.registry.clock.callLater(
-                self.site.registry.limits.drainSeconds, self._notDrained
-            )
+        """Close when everything has been sent, or when the peer takes no more of it."""
+        if self._drain is None:
+            registry = self.site.registry
+            self._drain = DrainWatch(registry.clock, registry.limits.drainSeconds)
+            self._drain.start(self.transport, self.cutUndrained)
         HTTPChannel.loseConnection(self)
 
-    def _notDrained(self) -> None:
-        self._draining = None
+    def cutUndrained(self) -> None:
+        """Close at once; the peer is cut if something is still queued for it."""
+        if unsentBy(self.transport):
+            self.site.registry.counters.cut += 1
+            self.log.warn(
+                "{peer} is cut: it takes nothing for {seconds:g} s",
+                peer=self._peer,
+                seconds=self.site.registry.limits.drainSeconds,
+            )
         self.abort()
 
     def abort(self) -> None:

@@ -22,10 +22,11 @@ from wsproto.handshake import H11Handshake
 from wsproto.utilities import RemoteProtocolError
 
 from twisted_rtmp.names import peerName
+from twisted_rtmp.sockets import DrainWatch
 from twisted_rtmp.web.channel import channelOf
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IReactorTime
 
 #: What a peer may send, in frames or parts of frames, within L{WINDOW_SECONDS}.  Pings
 #: come every 5 to 30 s; ten thousand of them fit in one read, at 15 us each.
@@ -89,7 +90,8 @@ class WebSocket:
         """
         Look at the request; say nothing yet.
 
-        @param drainSeconds: how long the peer may take to answer a close.
+        @param drainSeconds: how long the peer may take nothing, or not answer, after
+            a close.
         @param peerEnded: called when the peer ends it, or is cut for what it sends.
         @raise BadUpgrade: this cannot be a WebSocket.
         """
@@ -97,9 +99,8 @@ class WebSocket:
         self._channel = channelOf(request)
         self._transport = self._channel.transport
         self._clock = clock
-        self._drainSeconds = drainSeconds
         self._peerEnded = peerEnded
-        self._timer: IDelayedCall | None = None
+        self._drain = DrainWatch(clock, drainSeconds)
         self._frames = 0
         self._since = clock.seconds()
         self._ended = False
@@ -146,18 +147,12 @@ class WebSocket:
         self._transport.write(
             bytes(self._connection.send(CloseConnection(code, reason)))
         )
-        self._timer = self._clock.callLater(self._drainSeconds, self._notAnswered)
-
-    def _notAnswered(self) -> None:
-        self._timer = None
-        self._channel.abort()
+        self._drain.start(self._transport, self._channel.cutUndrained)
 
     def _lost(self) -> None:
         """The connection is gone."""
         self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._drain.stop()
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the peer sent."""
