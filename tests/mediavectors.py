@@ -66,36 +66,13 @@ MOD_EX_PACKET = 7
 #: The enumeration VideoFrameType without Command.
 FRAME_TYPES = {"key": 1, "inter": 2, "disposable": 3, "generated key": 4}
 
-#: The example of a colorInfo in the section Metadata Frame, for BT.2020 and PQ.
-COLOR_INFO = {
-    "colorConfig": {
-        "bitDepth": 10.0,
-        "colorPrimaries": 9.0,
-        "transferCharacteristics": 16.0,
-        "matrixCoefficients": 9.0,
-    },
-    "hdrCll": {"maxFall": 400.0, "maxCLL": 1000.0},
-    "hdrMdcv": {
-        "redX": 0.708,
-        "redY": 0.292,
-        "greenX": 0.17,
-        "greenY": 0.797,
-        "blueX": 0.131,
-        "blueY": 0.046,
-        "whitePointX": 0.3127,
-        "whitePointY": 0.329,
-        "maxLuminance": 1000.0,
-        "minLuminance": 0.0001,
-    },
-}
-
 #: Bodies by packet type; what is in them concerns no header.
 _VIDEO_BODIES = {
     0: bytes.fromhex("01640028ffe1000967640028acd940780201000468eb"),
     1: b"\0\0\0\x07\x65coded",
     2: b"",
     3: b"\0\0\0\x05\x41x-less",
-    4: amf0.encode("colorInfo", COLOR_INFO),
+    4: amf0.encode("colorInfo", {"hdrCll": {"maxFall": 400.0}}),
     5: bytes.fromhex("800481040c00"),
 }
 _AUDIO_BODIES = {

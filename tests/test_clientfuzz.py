@@ -20,7 +20,7 @@ from twisted_rtmp.link import LinkState
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.connection import Connection
 
-SESSIONS = max(300, int(os.environ.get("RTMP_FUZZ_SESSIONS", "30000")) // 10)
+SESSIONS = max(300, int(os.environ.get("RTMP_FUZZ_SESSIONS", "10000")) // 10)
 SEED = int(os.environ.get("RTMP_FUZZ_SEED", "20261123"))
 
 #: S0, S1 and S2, which the client reads without a look: they are seldom changed.
