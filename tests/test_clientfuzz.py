@@ -1,17 +1,14 @@
 """
 What no server should send: the client ends the connection, or goes on; nothing else.
-
-A tenth of the sessions that C{RTMP_FUZZ_SESSIONS} says; CI has more than a developer's
-machine.  The seed is C{RTMP_FUZZ_SEED}, or always the same.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from types import SimpleNamespace
 
 from clientkit import Collector, HalfCloseableTransport, Outcome, connected
+from fuzzkit import SEED, SESSION_COUNT
 from rtmpclient import AAC_FRAME, AUDIO, AVC_KEY_FRAME, DATA, VIDEO
 from twisted.internet.task import Clock
 
@@ -20,8 +17,7 @@ from twisted_rtmp.link import LinkState
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.connection import Connection
 
-SESSIONS = max(300, int(os.environ.get("RTMP_FUZZ_SESSIONS", "10000")) // 10)
-SEED = int(os.environ.get("RTMP_FUZZ_SEED", "20261123"))
+SESSIONS = max(300, SESSION_COUNT // 10)
 
 #: S0, S1 and S2, which the client reads without a look: they are seldom changed.
 HANDSHAKE = 3073
