@@ -18,13 +18,13 @@ from recordingkit import (
 from twisted_rtmp.flv.kinds import (
     BOTH,
     NEITHER,
-    SETTLE_FRAMES,
     Kinds,
-    StreamKinds,
     lastingKinds,
     promisedKinds,
 )
 from twisted_rtmp.flv.survey import MediaSurvey
+from twisted_rtmp.live.kinds import SETTLE_FRAMES, StreamKinds
+from twisted_rtmp.live.selection import EVERYTHING
 from twisted_rtmp.media.payloads import flagsOf
 
 AUDIO = Kinds(True, False)
@@ -82,24 +82,24 @@ def test_whatHasCome(messages, kinds):
         stream.messageReceived(message)
         message.flags = flagsOf(message.typeId, message.payload)
         survey.learnMessage(message)
-    assert StreamKinds(stream).received == survey.kinds == kinds
+    assert StreamKinds(stream, EVERYTHING).received == survey.kinds == kinds
 
 
 def test_aStreamSettles():
     stream = makeStream()
-    assert not StreamKinds(stream).settled
+    assert not StreamKinds(stream, EVERYTHING).settled
     play(stream, [metadata(width=1.0, audiocodecid=10.0), avcHeader()])
-    assert not StreamKinds(stream).settled, "audio is promised"
+    assert not StreamKinds(stream, EVERYTHING).settled, "audio is promised"
     for n in range(SETTLE_FRAMES):
-        assert not StreamKinds(stream).settled
+        assert not StreamKinds(stream, EVERYTHING).settled
         stream.messageReceived(video(n))
-    assert StreamKinds(stream).settled, "it would have come"
+    assert StreamKinds(stream, EVERYTHING).settled, "it would have come"
     stream = makeStream()
     play(stream, [metadata(width=1.0), avcHeader()])
-    assert StreamKinds(stream).settled, "all that is promised has come"
+    assert StreamKinds(stream, EVERYTHING).settled, "all that is promised has come"
     stream = makeStream()
     play(stream, [aacHeader(), avcHeader()])
-    assert StreamKinds(stream).settled, "there are no more"
+    assert StreamKinds(stream, EVERYTHING).settled, "there are no more"
 
 
 def test_aFileSaysWhatIsPromisedUntilItIsFinished(tmp_path):

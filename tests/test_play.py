@@ -663,7 +663,7 @@ def test_aGOPThatIsMoreThanMayWait(clock):
     source, viewer = Source(factory), Viewer(factory)
     headers = source.begin()
     late = int(PLAYER_QUEUE_SECONDS * 1000)
-    gop = source.send(key(0), inter(late))
+    gop = source.send(key(0), sound(0), inter(late), sound(late), sound(2 * late))
     gop += source.send(*(inter(2 * late + n, bytes(100_000)) for n in range(9)))
     viewer.transport.taking = False
     viewer.play()
@@ -745,8 +745,9 @@ def test_theGOPIsBoundedInTime(factory):
     source = Source(factory)
     headers = source.begin()
     limit = int(GOP_SECONDS * 1000)
-    gop = source.send(key(5), inter(5 + limit // 3), inter(5 + limit // 3 * 2))
-    gop += source.send(inter(5 + limit))
+    gop = source.send(key(5), sound(5), inter(5 + limit // 3))
+    gop += source.send(sound(5 + limit // 3), inter(5 + limit // 3 * 2))
+    gop += source.send(sound(5 + limit // 3 * 2), inter(5 + limit), sound(5 + limit))
     assert cached(factory) == headers + gop
     source.send(inter(6 + limit))
     assert cached(factory) == headers

@@ -22,9 +22,10 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from twisted_rtmp.flv.kinds import StreamKinds
 from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.live.kinds import StreamKinds
 from twisted_rtmp.live.pacing import Pacer
+from twisted_rtmp.live.selection import EVERYTHING
 from twisted_rtmp.live.streams import LiveStream
 from twisted_rtmp.live.timeline import GAP_MILLISECONDS
 from twisted_rtmp.media.metadata import propertiesOf
@@ -160,7 +161,7 @@ def test_metadataAreDecodedOnce(
         say(stream, (DATA, payload))
         assert stream.properties == {"width": float(n)}
         assert propertiesOf(messages[n]) == {"width": float(n)}
-        assert StreamKinds(stream).settled is False
+        assert StreamKinds(stream, EVERYTHING).settled is False
     assert calls == said
     assert [message.values is None for message in messages] == [True, False]
     say(stream, (DATA, amf0.encode("@clearDataFrame", "onMetaData")))

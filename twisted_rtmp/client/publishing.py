@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from twisted.internet.task import deferLater
 
 from twisted_rtmp.client.mover import SuccessiveTimes
-from twisted_rtmp.flv.metadata import lastingProperties
+from twisted_rtmp.flv.metadata import withoutFileFacts
 from twisted_rtmp.flv.tags import FLVReader
 from twisted_rtmp.media.cuts import Cuts
 from twisted_rtmp.media.flags import MALFORMED, METADATA, SEQUENCE_HEADER
-from twisted_rtmp.media.metadata import isMetadata, propertiesOf
+from twisted_rtmp.media.metadata import isMetadata
 from twisted_rtmp.media.parts import headerKey
 from twisted_rtmp.media.payloads import flagsOf
-from twisted_rtmp.wire import amf0
-from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import NEED_DATA, MessageType
 from twisted_rtmp.wire.errors import FLVError
 from twisted_rtmp.wire.messages import Message
@@ -56,20 +54,10 @@ def readMessages(file: BinaryIO) -> Iterator[Message]:
         while (message := reader.nextTag()) is not NEED_DATA:
             assert isinstance(message, Message)
             if message.typeId in _SENT:
-                yield _withoutFileFacts(message)
+                message.payload = withoutFileFacts(message)
+                yield message
     if reader.offset != file.tell():
         raise FLVError("the file ends within a tag", offset=reader.offset)
-
-
-def _withoutFileFacts(message: Message) -> Message:
-    if not isMetadata(message):
-        return message
-    properties = propertiesOf(message)
-    lasting = None if properties is None else lastingProperties(properties)
-    if lasting is None or lasting == properties:
-        return message
-    payload = amf0.encode("onMetaData", ECMAArray(lasting))
-    return Message(message.typeId, message.timestamp, 0, payload)
 
 
 class FilePublisher:

@@ -12,7 +12,7 @@ or a coded frame of it has; the metadata I{promise} it if they say anything of i
     A file that is written        what has come and what is promised; corrected when
                                   more comes
     HTTP                          waits until the stream is settled, or a second;
-                                  then what has come
+                                  then what has come and goes on
     A pipe, which cannot correct  what has come and what is promised; both if nothing
     and does not wait             is promised
     ============================  ==================================================
@@ -24,22 +24,15 @@ with neither for FLV.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
-
-from twisted_rtmp.ledger import Ledger
-from twisted_rtmp.wire.constants import MessageType
-from twisted_rtmp.wire.messages import Message
-
-#: Frames after which a stream has shown what it has, whatever its metadata promise:
-#: about a second.
-SETTLE_FRAMES = 100
-
-_AUDIO: int = MessageType.AUDIO
-_VIDEO: int = MessageType.VIDEO
+from typing import Any, NamedTuple
 
 #: Properties of C{onMetaData} that promise audio, or video.
-_AUDIO_KEYS = ("audiocodecid", "audiosamplerate", "hasAudio")
-_VIDEO_KEYS = ("videocodecid", "width", "hasVideo")
+_AUDIO_PROMISES = ("audiocodecid", "audiosamplerate", "hasAudio")
+_VIDEO_PROMISES = ("videocodecid", "width", "hasVideo")
+
+#: Those that are about audio, or video, besides all that begin with that word.
+_AUDIO_KEYS = frozenset(("stereo", "hasAudio"))
+_VIDEO_KEYS = frozenset(("width", "height", "framerate", "fps", "hasVideo"))
 
 
 class Kinds(NamedTuple):
@@ -60,21 +53,6 @@ NEITHER = Kinds(False, False)
 BOTH = Kinds(True, True)
 
 
-class Source(Protocol):
-    """The part of a live stream that tells its kinds."""
-
-    @property
-    def ledger(self) -> Ledger:
-        """The figures of what has come."""
-
-    @property
-    def properties(self) -> Mapping[str, Any]:
-        """The properties of the newest metadata."""
-
-    def headers(self) -> list[Message]:
-        """List the newest metadata and sequence headers."""
-
-
 def promisedKinds(properties: Mapping[str, Any]) -> Kinds:
     """
     Tell which kinds metadata promise.
@@ -82,40 +60,21 @@ def promisedKinds(properties: Mapping[str, Any]) -> Kinds:
     @param properties: of an C{onMetaData}.
     """
     return Kinds(
-        any(properties.get(key) not in (None, False, "") for key in _AUDIO_KEYS),
-        any(properties.get(key) not in (None, False, "") for key in _VIDEO_KEYS),
+        any(properties.get(key) not in (None, False, "") for key in _AUDIO_PROMISES),
+        any(properties.get(key) not in (None, False, "") for key in _VIDEO_PROMISES),
     )
+
+
+def propertiesOfKinds(properties: Mapping[str, Any], kinds: Kinds) -> list[str]:
+    """List the properties of metadata that are about some kinds only."""
+    return [
+        name
+        for name in properties
+        if (kinds.audio and (name.startswith("audio") or name in _AUDIO_KEYS))
+        or (kinds.video and (name.startswith("video") or name in _VIDEO_KEYS))
+    ]
 
 
 def lastingKinds(come: Kinds, promised: Kinds) -> Kinds:
     """Choose the kinds of a header that must be written now and stays as it is."""
     return come | promised if promised != NEITHER else BOTH
-
-
-class StreamKinds:
-    """The kinds of a live stream, for a player that waits until they are known."""
-
-    def __init__(self, stream: Source) -> None:
-        self._stream = stream
-
-    @property
-    def received(self) -> Kinds:
-        """The kinds that have come."""
-        received = self._stream.ledger.received
-        types = {header.typeId for header in self._stream.headers()}
-        return Kinds(
-            received.audio > 0 or _AUDIO in types,
-            received.video > 0 or _VIDEO in types,
-        )
-
-    @property
-    def settled(self) -> bool:
-        """Whether what has come is what the stream has."""
-        come = self.received
-        if come == BOTH:
-            return True
-        received = self._stream.ledger.received
-        if received.audio + received.video >= SETTLE_FRAMES:
-            return True
-        promised = promisedKinds(self._stream.properties)
-        return promised != NEITHER and come | promised == come

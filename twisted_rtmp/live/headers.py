@@ -77,11 +77,12 @@ class Headers:
         self._share.set(self.bytes)
         return True
 
-    def forgetSequenceHeaders(self) -> None:
-        """Keep the metadata alone."""
+    def forget(self) -> None:
+        """Keep nothing: the next publisher sends its own."""
+        self.keepMetadata(None)
         self._byKind.clear()
-        self.bytes = _sizeOf(self.metadata)
-        self._share.set(self.bytes)
+        self.bytes = 0
+        self._share.set(0)
 
 
 def _sizeOf(message: Message | None) -> int:

@@ -11,7 +11,7 @@ skip and resume at any message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.limits import GOPLimits, QueueLimits
+from twisted_rtmp.live.beginnings import Beginnings, isVideoFrame
 from twisted_rtmp.live.budget import MESSAGE_BYTES, Account
 from twisted_rtmp.live.gop import GOPCache
 from twisted_rtmp.live.packaging import Batch, Packaging
@@ -35,6 +36,7 @@ from twisted_rtmp.wire.messages import Message
 if TYPE_CHECKING:
     from twisted_rtmp.ledger import Ledger
     from twisted_rtmp.live.pacing import Pacer
+    from twisted_rtmp.live.tracks import Ended, Track
 
 #: Bytes that are written to a player at once out of its queue.
 QUEUE_WRITE_BYTES = 256 * 1024
@@ -78,7 +80,18 @@ class PlayedStream(Protocol):
 
     @property
     def enhanced(self) -> bool:
-        """Whether anything of it had an enhanced header."""
+        """Whether anything that its publisher sent had an enhanced header."""
+
+    @property
+    def frames(self) -> int:
+        """The coded frames that its publisher has sent."""
+
+    @property
+    def tracks(self) -> Sequence[Track]:
+        """What has come of each of its tracks."""
+
+    def ended(self) -> Ended:
+        """Tell which tracks have ended, so that newcomers begin without them."""
 
     @property
     def hasVideoTracks(self) -> bool:
@@ -528,6 +541,7 @@ class PlayerGroup:
         self._count = 0
         self._parts = ChosenParts()
         self._pending: list[Message] = []
+        self._beginnings = Beginnings(stream)
 
     def __len__(self) -> int:
         return self._count
@@ -572,6 +586,8 @@ class PlayerGroup:
         if self._position - self._countedAt >= COUNTED_BYTES:
             self.chargeQueues()
         self._pending = []
+        if self._beginnings.withheld:
+            messages = self._beginnings.completed(messages)
         self._pacer.sent(len(messages) * self._count)
         batches: dict[Hashable, Batch] = {}
         for packaging, players in list(self.players.items()):
@@ -617,6 +633,7 @@ class PlayerGroup:
         self.flush()
         self.gop.clear()
         self.chargeQueues()
+        self._beginnings.forget()
         self.hasVideo = False
         for player in self.everyone():
             player.publisherChanged()
@@ -631,22 +648,45 @@ class PlayerGroup:
         """
         self.flush()
         player.attach(self, again)
-        selection = player.packaging.selection
-        if self.gop.messages and player.mayBeginWith(self.gop.bytes):
-            if self.stream.hasVideoTracks:
-                # It begins with a key frame of the first of them.
-                player.awaitKeyFrame()
-            messages, refused = self.gop.chosenFor(selection, self._choose)
-            if self.stream.enhanced:
-                forgetParts(self.gop.messages)
-            player.startWith(messages, self._position)
-        else:
-            messages, refused = self._choose(selection, self.stream.headers())
-            player.startWith(messages)
-            player.awaitKeyFrame()
+        refused = self._begin(player)
         if refused:
             player.refuse(refused)
         self.append(player)
+
+    def _begin(self, player: Player) -> int:
+        """
+        Give a player what it begins with.
+
+        @return: how many tracks of it the player would have got, but cannot read.
+        """
+        stream = self.stream
+        gop = self.gop
+        selection = player.packaging.selection
+        ended = stream.ended()
+        whole = gop.messages
+        if ended:
+            whole = self._beginnings.of(whole, ended)
+            if not any(isVideoFrame(message) for message in whole):
+                whole = []  # it would begin with sound of long ago
+        if not whole or not player.mayBeginWith(gop.bytes):
+            headers = stream.headers()
+            if ended:
+                headers = self._beginnings.of(headers, ended)
+            messages, refused = self._choose(selection, headers)
+            player.startWith(messages)
+            player.awaitKeyFrame()
+            return refused
+        if stream.hasVideoTracks:
+            # It begins with a key frame of the first of them.
+            player.awaitKeyFrame()
+        if ended:
+            messages, refused = self._choose(selection, whole)
+        else:
+            messages, refused = gop.chosenFor(selection, self._choose)
+        if stream.enhanced:
+            forgetParts(gop.messages)
+        player.startWith(messages, self._position)
+        return refused
 
     def videoTracks(self, packaging: Packaging) -> set[int]:
         """List which of several video tracks a packaging has, by their numbers."""

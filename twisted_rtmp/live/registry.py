@@ -320,7 +320,6 @@ class Registry:
         end.cancel()
         seconds = self.clock.seconds() - since
         self.counters.continued += 1
-        stream.players.publisherChanged()
         stream.resume(publisher, round(seconds * 1000))
         self.log.info(
             "{stream} is continued by {peer} after {seconds:.1f} s",
@@ -342,6 +341,7 @@ class Registry:
         grace = max(grace, stream.policy.grace)
         stream.publisherLeft()
         if grace > 0 and not self._stopping:
+            stream.awaitPublisher()
             end = self.clock.callLater(grace, self._endOrphan, stream)
             self._orphans[stream] = self.clock.seconds(), end
             self.log.info(

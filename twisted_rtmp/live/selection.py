@@ -76,6 +76,13 @@ class Selection:
         """Whether the player asked for another track than the first."""
         return bool(self.videoTrack or self.audioTrack)
 
+    def wants(self, typeId: int, trackId: int) -> bool:
+        """Whether the player is to get a track, if it can read it."""
+        wanted = self.videoTrack if typeId == _VIDEO else self.audioTrack
+        if wanted is None and self._all:
+            return True
+        return trackId == (wanted or 0)
+
     def passes(self, typeId: int, trackId: int, codec: int | str) -> bool:
         """Whether the player gets a track, with its number."""
         wanted = self.videoTrack if typeId == _VIDEO else self.audioTrack

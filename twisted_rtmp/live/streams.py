@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_rtmp.flv.metadata import withoutFileFacts
 from twisted_rtmp.interfaces import ILiveStream, IMediaSink
 from twisted_rtmp.ledger import Ledger
 from twisted_rtmp.live.budget import Budget
@@ -22,7 +23,7 @@ from twisted_rtmp.live.pacing import Pacer
 from twisted_rtmp.live.players import PlayerGroup
 from twisted_rtmp.live.policy import Policy
 from twisted_rtmp.live.timeline import GAP_MILLISECONDS, NEVER, MediaTime, Timeline
-from twisted_rtmp.live.tracks import Track, Tracks
+from twisted_rtmp.live.tracks import Ended, Track, Tracks
 from twisted_rtmp.media import payloads as media
 from twisted_rtmp.media.metadata import propertiesOf
 from twisted_rtmp.media.payloads import audioFlags, videoFlags
@@ -111,7 +112,8 @@ class LiveStream:
     @ivar application: the application's name; may be empty.
     @ivar name: the stream's own name; may be empty.
     @ivar ledger: what came, what was stored and what was lost.
-    @ivar enhanced: whether anything of it had an enhanced header.
+    @ivar enhanced: whether anything that the present publisher sent had an enhanced
+        header.
     @ivar label: application and name for log lines.
     @ivar throttled: whether a sink holds the publisher.
     @ivar publisher: its source; L{None} while it waits for its next publisher, and when
@@ -144,10 +146,12 @@ class LiveStream:
         self.enhanced = False
         self.label = printable(f"{application}/{name}")
         self._received = self.ledger.received
-        self._tracks = Tracks(self._received)
         self.publisher: Publisher | None = publisher
         self.publishers = 1
         self._timeline = Timeline(pacer.clock.seconds)
+        self._tracks = Tracks(self._received, self._timeline)
+        # The frames of the publishers before the present one.
+        self._framesBefore = 0
         self._videoTime = self._timeline.video
         self._audioTime = self._timeline.audio
         self._holds: set[Throttle] = set()
@@ -227,12 +231,12 @@ class LiveStream:
             self._timeline.placeHeader(message, time)
             self._tracks.noted(message)
             return
-        last = time.last
-        if last == NEVER:
-            self._tracks.noted(message)
-            last = self._timeline.newest
+        isFirst = not time.hasBegun
+        last = self._timeline.newest if isFirst else time.last
         before = last - time.shift
         step = self._timeline.place(message, time)
+        if isFirst:
+            self._tracks.noted(message)
         if step is None:
             self._clockBroke(before, message)
         elif step < 0:
@@ -284,10 +288,11 @@ class LiveStream:
             self._discard("malformed data", "it begins with no name")
             return
         if values[0] == "onMetaData":
+            message.values = values
+            message.payload = withoutFileFacts(message)
             if not self._headers.keepMetadata(message):
                 self._discard("too large metadata", f"{len(message.payload)} bytes")
                 return
-            message.values = values
         elif values[0] == "@clearDataFrame":
             self._headers.keepMetadata(None)
             return
@@ -341,6 +346,15 @@ class LiveStream:
     def tracks(self) -> list[Track]:
         """What has come of each of its tracks so far: video first, by number."""
         return list(self._tracks)
+
+    def ended(self) -> Ended:
+        """Tell which tracks have ended, so that newcomers begin without them."""
+        return self._tracks.ended()
+
+    @property
+    def frames(self) -> int:
+        """The coded frames that the present publisher has sent."""
+        return self._received.video + self._received.audio - self._framesBefore
 
     @property
     def hasVideoTracks(self) -> bool:
@@ -472,25 +486,35 @@ class LiveStream:
     # One publisher after the other
 
     def publisherLeft(self) -> None:
-        """Wait for the next publisher: the stream and its sinks stay."""
+        """Do without a publisher."""
         before, self.publisher = self.publisher, None
         if self._holds and before is not None:
             # Its connection may stay; the hold is the next publisher's.
             before.resumeProducing()
 
+    def awaitPublisher(self) -> None:
+        """
+        Wait for the next publisher: the stream and its sinks stay.
+
+        What is known of the media is forgotten, since the next one may send others:
+        who joins begins with what that one sends.
+        """
+        self.players.publisherChanged()
+        self._headers.forget()
+        self._tracks.restart()
+        self.enhanced = False
+        self._framesBefore += self.frames
+
     def resume(self, publisher: Publisher, milliseconds: int) -> None:
         """
         Go on with another publisher.
 
-        Its timestamps are moved behind those that came before, and its sequence
-        headers replace the ones that there were.
+        Its timestamps are moved behind those that came before.
 
         @param milliseconds: the time since the one before left.
         """
         self.publisher = publisher
         self.publishers += 1
-        self._headers.forgetSequenceHeaders()
-        self._tracks.restart()
         self._timeline.resume(milliseconds)
         if self._holds:
             publisher.pauseProducing()

@@ -37,6 +37,16 @@ BREAK_MILLISECONDS = 10_000
 #: The shortest: a frame's time at 25 frames a second.
 FRAME_MILLISECONDS = 40
 
+#: A kind of media or a track of which nothing comes for so long while others go on, in
+#: milliseconds, has ended for those who join: a page that is told of sound waits for it
+#: for ever, ffmpeg 5 s.  More than L{GAP_MILLISECONDS}, and than an encoder takes to
+#: change its microphone.
+ENDED_MILLISECONDS = 5000
+
+#: The same in intervals, where it has come slowly before: the slides of a talk may be a
+#: minute apart.
+ENDED_INTERVALS = 2
+
 #: After every timestamp, so that the first frame follows no other.
 NEVER = 1 << 80
 
@@ -50,17 +60,46 @@ class MediaTime:
         first one of a publisher.
     @ivar before: the shift before this one.
     @ivar floor: the time before which no message is placed, milliseconds.
+    @ivar first: the time of a publisher's first frame, milliseconds.
     """
 
-    __slots__ = ("_newest", "before", "floor", "last", "shift")
+    __slots__ = (
+        "_gap",
+        "_gapEnd",
+        "_newest",
+        "before",
+        "first",
+        "floor",
+        "last",
+        "shift",
+    )
 
     def __init__(self) -> None:
         self.shift = 0
+        self.first = 0
         self.last = NEVER
         self.before = 0
         self.floor = -NEVER
         # The largest time but for those frames of late that just follow each other.
         self._newest: int | None = None
+        # The last gap between two frames, and the time of the second one.
+        self._gap = 0
+        self._gapEnd = NEVER
+
+    @property
+    def hasBegun(self) -> bool:
+        """Whether a frame of the present publisher has come."""
+        return self.last != NEVER
+
+    @property
+    def interval(self) -> int:
+        """The time between the last two frames where that was a gap, or else 0."""
+        return self._gap if self.last == self._gapEnd else 0
+
+    def noteStep(self, step: int) -> None:
+        """Note the time between the last two frames, milliseconds."""
+        if step > GAP_MILLISECONDS:
+            self._gap, self._gapEnd = step, self.last
 
     @property
     def newest(self) -> int | None:
@@ -96,6 +135,9 @@ class Timeline:
         # How far the stream's time is ahead of the clock's, milliseconds: at the
         # publisher's first frame, at most and of late.
         self._firstLead = self._largestLead = self._lead = 0.0
+        # The times of video and audio at moments at which both had just come, the
+        # newest two: from there on it is seen which of them goes on.
+        self._marks: list[tuple[int, int]] = []
 
     @property
     def newest(self) -> int:
@@ -110,6 +152,7 @@ class Timeline:
         """
         newest = self.newest
         begin = self._begin = newest + max(1, milliseconds)
+        self._marks.clear()
         for kind in (self.video, self.audio):
             kind.floor = newest
             kind.last = NEVER
@@ -118,6 +161,36 @@ class Timeline:
     def keyFrameAt(self, timestamp: int) -> None:
         """Compare the stream's time with the clock's, as is done now and then."""
         self._note(timestamp - self._seconds() * 1000)
+        self._mark()
+
+    def _mark(self) -> None:
+        """Note where video and audio are, if both have gone on."""
+        video, audio = self.video.last, self.audio.last
+        if NEVER in (video, audio):
+            return
+        if not self._marks or (
+            video != self._marks[-1][0] and audio != self._marks[-1][1]
+        ):
+            self._marks = [*self._marks[-1:], (video, audio)]
+
+    def silence(self, own: MediaTime) -> int:
+        """
+        Measure how long a kind has been silent while the other one went on: by the
+        times of both, which may be any time apart.
+
+        @param own: the time of the kind, which has begun.
+        @return: milliseconds; 0 or less where it goes on as the other one does.
+        """
+        if not self._marks:
+            return 0
+        mine, others = (0, 1) if own is self.video else (1, 0)
+        # The newest mark that came before its last frame.
+        mark = next(
+            (mark for mark in reversed(self._marks) if mark[mine] != own.last),
+            self._marks[0],
+        )
+        other = self.audio if own is self.video else self.video
+        return (other.last - mark[others]) - (own.last - mark[mine])
 
     def place(self, message: Message, own: MediaTime) -> int | None:
         """
@@ -146,9 +219,12 @@ class Timeline:
         own.last = timestamp = max(own.floor, sent + shift)
         if timestamp != sent:
             message.moveTo(timestamp)
-        if broken:
-            return None
-        return 0 if last == NEVER else timestamp - last
+        if last == NEVER:
+            own.first = timestamp
+            self._mark()
+            return None if broken else 0
+        own.noteStep(timestamp - last)
+        return None if broken else timestamp - last
 
     def placeHeader(self, message: Message, own: MediaTime | None = None) -> None:
         """

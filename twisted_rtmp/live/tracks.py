@@ -4,15 +4,21 @@ The tracks of a live stream: what they are, and what came of each.
 Encoders of several tracks send the first as if it were the only one, so that most
 messages have no number.  Those are not counted here one by one: what came of them is
 what came at all, less what was numbered.
-
-Imports C{twisted_rtmp.wire} and the ledger's figures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+from twisted_rtmp.flv.kinds import Kinds
 from twisted_rtmp.ledger import MediaCounts
+from twisted_rtmp.live.timeline import (
+    ENDED_INTERVALS,
+    ENDED_MILLISECONDS,
+    MediaTime,
+    Timeline,
+)
 from twisted_rtmp.media.exheader import codecName
 from twisted_rtmp.media.parts import trackIdsOf
 from twisted_rtmp.media.payloads import (
@@ -54,9 +60,25 @@ class Track:
         empty messages, commands.
     @ivar size: bytes of their payloads; of a message with several tracks, those of the
         track's own part.
+    @ivar last: the stream's time of its last frame, or of a header before the first
+        one, milliseconds; L{None} if the present publisher has sent none.  Of
+        unnumbered frames it is noted only at times.
+    @ivar interval: from the frame before, milliseconds.
+    @ivar ended: whether those who join are not told of it, since nothing comes of it
+        any more, as it seemed when the tracks were listed.
     """
 
-    __slots__ = ("codec", "frames", "headers", "id", "size", "typeId")
+    __slots__ = (
+        "codec",
+        "ended",
+        "frames",
+        "headers",
+        "id",
+        "interval",
+        "last",
+        "size",
+        "typeId",
+    )
 
     def __init__(self, typeId: int, id: int) -> None:  # noqa: A002
         self.typeId = typeId
@@ -65,6 +87,15 @@ class Track:
         self.frames = 0
         self.headers = 0
         self.size = 0
+        self.last: int | None = None
+        self.interval = 0
+        self.ended = False
+
+    def cameAt(self, timestamp: int) -> None:
+        """Note the time of something of it."""
+        if self.last is not None:
+            self.interval = timestamp - self.last
+        self.last = timestamp
 
     @property
     def kind(self) -> str:
@@ -79,6 +110,11 @@ class Track:
         )
 
     @property
+    def exists(self) -> bool:
+        """Whether a frame or a sequence header of it has come."""
+        return self.frames > 0 or self.codec != ""
+
+    @property
     def messages(self) -> int:
         """All that came of it."""
         return self.frames + self.headers
@@ -90,6 +126,39 @@ class Track:
         )
 
 
+@dataclass(frozen=True)
+class Ended:
+    """
+    The part of a stream that has ended while the rest goes on.
+
+    @ivar tracks: message type ids and numbers.
+    @ivar kinds: the kinds of which every track has ended.
+    """
+
+    tracks: frozenset[tuple[int, int]]
+    kinds: Kinds
+
+    def __bool__(self) -> bool:
+        return bool(self.tracks)
+
+
+class _Numbered:
+    """
+    The part of a kind that came with numbers, to know what came without.
+
+    @ivar frames: as they are counted in the ledger.
+    @ivar size: bytes of their payloads, and of what is of no track.
+    @ivar others: the unnumbered frames that had come when the last one of these did.
+    """
+
+    __slots__ = ("frames", "others", "size")
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.size = 0
+        self.others = 0
+
+
 class Tracks:
     """
     All tracks of a stream.
@@ -97,50 +166,78 @@ class Tracks:
     @ivar video: the ids of the video tracks that the present publisher has sent.
     """
 
-    def __init__(self, received: MediaCounts) -> None:
+    def __init__(self, received: MediaCounts, timeline: Timeline) -> None:
         """
         Begin without any.
 
         @param received: what came of the stream, of all tracks.
+        @param timeline: the stream's.
         """
         self.video: set[int] = set()
         self._received = received
+        self._timeline = timeline
         self._tracks: dict[tuple[int, int], Track] = {}
-        # What is in the ledger and not of an unnumbered track: how many frames, and
-        # bytes.
-        self._others = {_AUDIO: [0, 0], _VIDEO: [0, 0]}
-        # Unnumbered video frames of publishers before this one.
-        self._before = 0
+        self._numbered = {_AUDIO: _Numbered(), _VIDEO: _Numbered()}
 
     def __iter__(self) -> Iterator[Track]:
         """Each track, video first, by number."""
         for typeId in (_VIDEO, _AUDIO):
-            frames, size = self._unnumbered(typeId)
-            track = self._tracks.get((typeId, 0))
-            if track is None and frames:
-                track = self._of(typeId, 0)
-            if track is not None:
-                yield self._withUnnumbered(track, frames, size)
+            own = self._timeline.video if typeId == _VIDEO else self._timeline.audio
+            if (typeId, 0) in self._tracks or self._unnumberedFrames(typeId):
+                track = self._withUnnumbered(self._of(typeId, 0), own)
+                track.ended = self._hasEnded(track, own)
+                yield track
             for key in sorted(self._tracks):
                 if key[0] == typeId and key[1]:
-                    yield self._tracks[key]
+                    track = self._tracks[key]
+                    track.ended = self._hasEnded(track, own)
+                    yield track
 
-    def _unnumbered(self, typeId: int) -> tuple[int, int]:
-        """Frames and bytes that came without a number."""
+    def ended(self) -> Ended:
+        """Tell which tracks of the present publisher have ended."""
+        tracks = [track for track in self if track.last is not None]
+        ended = frozenset((track.typeId, track.id) for track in tracks if track.ended)
+        types = {track.typeId for track in tracks}
+        types -= {track.typeId for track in tracks if not track.ended}
+        return Ended(ended, Kinds(_AUDIO in types, _VIDEO in types))
+
+    def _unnumberedFrames(self, typeId: int) -> int:
+        """Count the frames that came without a number."""
         received = self._received
-        frames, size = self._others[typeId]
-        if typeId == _VIDEO:
-            return received.video - frames, received.videoSize - size
-        return received.audio - frames, received.audioSize - size
+        frames = received.video if typeId == _VIDEO else received.audio
+        return frames - self._numbered[typeId].frames
 
-    def _withUnnumbered(self, track: Track, frames: int, size: int) -> Track:
-        """Track 0, with what came of it without its number."""
-        whole = Track(track.typeId, 0)
+    def _withUnnumbered(self, track: Track, own: MediaTime) -> Track:
+        """Make track 0, with what came of it without its number."""
+        typeId = track.typeId
+        received = self._received
+        numbered = self._numbered[typeId]
+        frames = self._unnumberedFrames(typeId)
+        size = received.videoSize if typeId == _VIDEO else received.audioSize
+        whole = Track(typeId, 0)
         whole.codec = track.codec
         whole.headers = track.headers
         whole.frames = track.frames + frames
-        whole.size = track.size + size
+        whole.size = track.size + size - numbered.size
+        if frames != numbered.others and own.hasBegun:
+            whole.last, whole.interval = own.last, own.interval
+        else:
+            whole.last, whole.interval = track.last, track.interval
         return whole
+
+    def _hasEnded(self, track: Track, own: MediaTime) -> bool:
+        """Decide whether a track is over, since others go on without it."""
+        last = track.last
+        if last is None:
+            return True
+        timeline = self._timeline
+        if own.hasBegun:
+            silence = timeline.silence(own) + own.last - last
+        else:
+            other = timeline.audio if own is timeline.video else timeline.video
+            silence = other.last - max(other.first, last) if other.hasBegun else 0
+        interval = max(track.interval, own.interval)
+        return silence > max(ENDED_MILLISECONDS, ENDED_INTERVALS * interval)
 
     def _of(self, typeId: int, trackId: int) -> Track:
         """A track that may be new."""
@@ -152,7 +249,11 @@ class Tracks:
     def restart(self) -> None:
         """Another publisher continues the stream; it may have other tracks."""
         self.video.clear()
-        self._before = self._unnumbered(_VIDEO)[0]
+        for track in self._tracks.values():
+            track.last = None
+            track.interval = 0
+        for typeId, numbered in self._numbered.items():
+            numbered.others = self._unnumberedFrames(typeId)
 
     @property
     def primaryVideo(self) -> int:
@@ -173,19 +274,20 @@ class Tracks:
         if flags & MULTITRACK:
             return
         if flags & MALFORMED:
-            self._others[typeId][1] += len(payload)
+            self._numbered[typeId].size += len(payload)
             return
         track = self._of(typeId, 0)
         if typeId == _VIDEO:
             if flags & METADATA and self._isForeign(payload, track.codec):
                 message.flags |= FOREIGN
-                self._others[typeId][1] += len(payload)
+                self._numbered[typeId].size += len(payload)
                 return
             if flags & _EXISTS:
                 self.video.add(0)
         if not flags & CODED:
             track.headers += 1
         if flags & _EXISTS:
+            track.cameAt(message.timestamp)
             parse = parseVideo if typeId == _VIDEO else parseAudio
             track.codec = parse(payload).codec
 
@@ -197,10 +299,11 @@ class Tracks:
     def numbered(self, message: Message) -> None:
         """Count a message of numbered tracks."""
         typeId, flags, payload = message.typeId, message.flags, message.payload
+        timestamp = message.timestamp
         coded = bool(flags & CODED)
-        others = self._others[typeId]
-        others[0] += coded
-        others[1] += len(payload)
+        numbered = self._numbered[typeId]
+        numbered.frames += coded
+        numbered.size += len(payload)
         if not flags & MOD_EX and payload[1] < 16:
             # OneTrack, which is what encoders send most.
             fourCC = payload[2:6].decode("latin-1")
@@ -215,9 +318,16 @@ class Tracks:
             track.size += size
             if coded and size:
                 track.frames += 1
+                track.cameAt(timestamp)
             else:
                 track.headers += 1
+                if track.last is None and flags & _EXISTS:
+                    track.cameAt(timestamp)
             if typeId == _VIDEO and flags & _EXISTS:
                 self.video.add(trackId)
-        if typeId == _VIDEO and self._unnumbered(_VIDEO)[0] > self._before:
-            self.video.add(0)  # its first frame came after one of these
+        others = self._unnumberedFrames(typeId)
+        if others != numbered.others:
+            numbered.others = others
+            self._of(typeId, 0).cameAt(timestamp)
+            if typeId == _VIDEO:
+                self.video.add(0)  # its first frame came after one of these

@@ -24,11 +24,11 @@ from twisted.web.server import NOT_DONE_YET, Request
 from wsproto.frame_protocol import CloseReason
 from zope.interface import implementer
 
-from twisted_rtmp.flv.kinds import StreamKinds
 from twisted_rtmp.flv.tags import encodeHeader
 from twisted_rtmp.interfaces import Refused, StreamRequest
 from twisted_rtmp.live.connections import Description
 from twisted_rtmp.live.decisions import Action, Undecided
+from twisted_rtmp.live.kinds import StreamKinds
 from twisted_rtmp.live.packaging import FLVPackaging
 from twisted_rtmp.live.players import PlayedStream, Player
 from twisted_rtmp.live.playoptions import PlayOptions
@@ -368,7 +368,7 @@ class FLVPlay:
         """Tell the peer that the stream is there."""
         self._enter(State.PLAYING)
         self._stopTimer()
-        self._kinds = StreamKinds(stream)
+        self._kinds = StreamKinds(stream, player.packaging.selection)
         self._body.begin()
 
     def writeMedia(self, data: bytes) -> None:
