@@ -98,17 +98,26 @@ class Browser:
     As a context manager it is killed at the end.
     """
 
-    def __init__(self, urls: dict[str, str], folder: Path, page: str = PAGE) -> None:
+    def __init__(
+        self,
+        urls: dict[str, str],
+        folder: Path,
+        page: str = PAGE,
+        seconds: float = 1,
+    ) -> None:
         """
         Open the page.
 
         @param urls: what to play, by names for the reports.
+        @param seconds: of each, until it is reported to be playing.
         """
         command = program("chromium")
         if not MPEGTS.exists():
             needed("mpegts.js (npm ci --prefix tests/clients)")
         self._pages = PageServer(page)
-        players = json.dumps([{"id": name, "url": url} for name, url in urls.items()])
+        players = json.dumps(
+            [{"id": name, "url": url, "seconds": seconds} for name, url in urls.items()]
+        )
         page = f"http://127.0.0.1:{self._pages.server_port}/#{quote(players)}"
         self._said = folder / "chromium.log"
         with self._said.open("wb") as said:

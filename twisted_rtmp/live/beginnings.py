@@ -8,8 +8,8 @@ headers come before its first frame.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from twisted_rtmp.flv.kinds import NEITHER, Kinds, propertiesOfKinds
 from twisted_rtmp.flv.metadata import withoutProperties
@@ -31,13 +31,6 @@ def isVideoFrame(message: Message) -> bool:
     return message.typeId == _VIDEO and bool(message.flags & CODED)
 
 
-class HasHeaders(Protocol):
-    """A stream, as far as its beginnings know it."""
-
-    def headers(self) -> list[Message]:
-        """List what a decoder needs before the first frame."""
-
-
 class Beginnings:
     """
     What the newcomers of one stream get.
@@ -46,9 +39,8 @@ class Beginnings:
         did not get since they had ended.
     """
 
-    def __init__(self, stream: HasHeaders) -> None:
+    def __init__(self) -> None:
         self.withheld: set[tuple[int, int]] = set()
-        self._stream = stream
         # The newest metadata that were changed, for the lack of which kinds, and what
         # became of them: all newcomers share it.
         self._changed: tuple[Message, Kinds, Message] | None = None
@@ -89,12 +81,15 @@ class Beginnings:
         self._changed = message, kinds, after
         return after
 
-    def completed(self, messages: Sequence[Message]) -> list[Message]:
+    def completed(
+        self, messages: Sequence[Message], headers: Callable[[], list[Message]]
+    ) -> list[Message]:
         """
         Put their headers before the first frames of tracks that go on after all, and
         the metadata that promise them.
 
         @param messages: what has come for all players.
+        @param headers: lists the stream's metadata and headers.
         """
         completed: list[Message] = []
         for message in messages:
@@ -104,17 +99,21 @@ class Beginnings:
                     if key in self.withheld:
                         self.withheld.discard(key)
                         if message.flags & CODED:
-                            completed += self._headersOf(key, message.timestamp)
+                            completed += self._headersOf(
+                                key, message.timestamp, headers()
+                            )
             completed.append(message)
         return completed
 
-    def _headersOf(self, key: tuple[int, int], timestamp: int) -> list[Message]:
+    def _headersOf(
+        self, key: tuple[int, int], timestamp: int, headers: list[Message]
+    ) -> list[Message]:
         """Repeat the headers of a track, and the metadata if these were changed."""
         typeId, track = key
         changed, self._changed = self._changed, None
         return [
             Message(each.typeId, timestamp, each.streamId, each.payload, each.flags)
-            for each in self._stream.headers()
+            for each in headers
             if (changed is not None and each.typeId == _DATA)
             or (each.typeId == typeId and track in trackIdsOf(each))
         ]

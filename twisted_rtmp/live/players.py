@@ -541,7 +541,7 @@ class PlayerGroup:
         self._count = 0
         self._parts = ChosenParts()
         self._pending: list[Message] = []
-        self._beginnings = Beginnings(stream)
+        self._beginnings = Beginnings()
 
     def __len__(self) -> int:
         return self._count
@@ -587,7 +587,7 @@ class PlayerGroup:
             self.chargeQueues()
         self._pending = []
         if self._beginnings.withheld:
-            messages = self._beginnings.completed(messages)
+            messages = self._beginnings.completed(messages, self.stream.headers)
         self._pacer.sent(len(messages) * self._count)
         batches: dict[Hashable, Batch] = {}
         for packaging, players in list(self.players.items()):
