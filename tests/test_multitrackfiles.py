@@ -203,6 +203,11 @@ def test_noJSONInTheFile(path, text, message):
     assert "\n" not in str(caught.value)
 
 
+def test_aByteOrderMarkDoesNoHarm(path):
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(OFFER).encode())
+    assert OfferFile(str(path)).offer.configurations
+
+
 def test_noFile(path):
     with pytest.raises(UsageError, match=r"offer\.json': No such file or directory\."):
         parse("--no-record", "--http", "0", "--multitrack-config", str(path))

@@ -6,11 +6,13 @@ import random
 from typing import Any
 
 import pytest
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from twisted_rtmp.names import (
     SHOWN_CHARACTERS,
     parseApplication,
     parseStreamName,
+    peerName,
     printable,
     splitQuery,
 )
@@ -97,3 +99,19 @@ def test_printableOfAnything() -> None:
         assert printable(data.decode("utf-8", "surrogateescape")).isprintable()
         text = "".join(chr(pick.randrange(0x110000)) for _ in range(30))
         assert printable(text).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        (IPv4Address("TCP", "192.0.2.1", 1935), "192.0.2.1:1935"),
+        (IPv6Address("TCP", "::1", 1234), "[::1]:1234"),
+        (IPv6Address("TCP", "fe80::1%eth0", 1234), "[fe80::1%eth0]:1234"),
+        (UNIXAddress(b"/run/rtmp\n.sock"), "/run/rtmp\\n.sock"),
+        (UNIXAddress(b""), "local"),
+        (UNIXAddress(None), "local"),
+        (None, "local"),
+    ],
+)
+def test_peers(address: object, name: str) -> None:
+    assert peerName(address) == name

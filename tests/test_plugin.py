@@ -1,11 +1,13 @@
 """The package as twistd and Python see it."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
-from serverprocess import ROOT, TWISTD, environment
+from serverprocess import ROOT, TWISTD, Server, environment
 
 
 def run(code, *arguments, cwd="/"):
@@ -92,3 +94,61 @@ def test_pluginFileImportsNothingOfOurs():
     )
     result = run(code)
     assert result.returncode == 0, result.stderr
+
+
+# The pid file of a server that has not come to its end
+
+
+def starts(folder, *options):
+    """Run the server for as long as it takes to listen; give what it printed."""
+    with Server.script([*options, "-n", "rtmp", "--port", "0"], folder) as server:
+        server.port()
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        return server.output
+
+
+def test_aPIDFileOfThisProcessIsRemoved(tmp_path):
+    """In a container the new server has the number of the one that crashed."""
+    code = (
+        "import os; open('twistd.pid', 'w').write(str(os.getpid()));"
+        f"{TWISTD.replace('run()', '')}"
+        "sys.argv[1:] = ['-n', 'rtmp', '--port', '0']; run()"
+    )
+    with Server([sys.executable, "-c", code], tmp_path) as server:
+        server.port()
+        assert f"process {server.pid} is this one" in server.output
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    assert not (tmp_path / "twistd.pid").exists()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc")
+def test_aPIDFileOfAnotherProgramIsRemoved(tmp_path):
+    with subprocess.Popen(["sleep", "60"]) as other:
+        (tmp_path / "other.pid").write_text(f"{other.pid}\n")
+        output = starts(tmp_path, "--pidfile=other.pid")
+        other.kill()
+    assert f"process {other.pid} is another program" in output
+
+
+def test_anEmptyPIDFileIsRemoved(tmp_path):
+    (tmp_path / "twistd.pid").write_bytes(bytes(3))
+    assert "it is empty" in starts(tmp_path)
+
+
+def test_aServerThatRunsKeepsItsPIDFile(tmp_path):
+    with Server.twistd(["--port", "0"], tmp_path) as server:
+        server.port()
+        before = (tmp_path / "twistd.pid").read_text()
+        result = run(TWISTD, "-n", "rtmp", "--port", "0", cwd=tmp_path)
+        assert result.returncode == 1
+        assert "Another twistd server is running" in result.stderr
+        assert (tmp_path / "twistd.pid").read_text() == before == str(server.pid)
+
+
+def test_anythingElseInAPIDFileIsForTwistd(tmp_path):
+    (tmp_path / "twistd.pid").write_text("text")
+    result = run(TWISTD, "-n", "rtmp", "--port", "0", cwd=tmp_path)
+    assert "contains non-numeric value" in result.stderr
+    assert (tmp_path / "twistd.pid").read_text() == "text"

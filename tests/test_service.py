@@ -247,7 +247,7 @@ class SignalReactor(MemoryReactorClock):
 @pytest.fixture
 def handlers():
     """Puts back what the test takes of the process."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGXFSZ)
+    numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGXFSZ)
     before = {number: signal.getsignal(number) for number in numbers}
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield
@@ -257,7 +257,7 @@ def handlers():
 
 
 @pytest.mark.usefixtures("handlers")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 def test_aSignalStopsTheReactorOnce(number):
     reactor = SignalReactor()
     process = ServerProcess(reactor)
@@ -267,6 +267,23 @@ def test_aSignalStopsTheReactorOnce(number):
     assert reactor.stops == 0  # never within the handler
     reactor.advance(0)
     assert reactor.stops == 1
+
+
+@pytest.mark.usefixtures("handlers")
+def test_aDaemonIgnoresAHangUp(lines):
+    reactor = SignalReactor()
+    ServerProcess(reactor, isDaemon=True).startService()
+    signal.raise_signal(signal.SIGHUP)
+    reactor.advance(0)
+    assert reactor.stops == 0
+    assert [line for line in lines if "Ignoring SIGHUP" in line]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_nohupIsLeftAlone():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ServerProcess(SignalReactor()).startService()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 @pytest.mark.usefixtures("handlers")
@@ -287,7 +304,7 @@ def test_raisesTheDescriptorLimit():
 # The real thing
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 def test_leavesWithZero(number, tmp_path):
     with Server.twistd(["--listen", "tcp:0:interface=127.0.0.1"], tmp_path) as server:
         server.port()

@@ -317,6 +317,36 @@ def test_streamKeys(tmp_path):
             assert key not in caught.value.description
 
 
+def test_aKeyThatIsAName(tmp_path, lines):
+    keys = tmp_path / "keys"
+    keys.write_text("alpha\nbeta public\n")
+    serverOf("--stream-key-file", str(keys), "--stream-key", "gamma")
+    (line,) = [line for line in lines if "no secret" in line]
+    assert line.startswith("2 of 3 stream keys are no secret")
+    assert "alpha" not in line
+    keys.write_text("alpha name\n")
+    serverOf("--stream-key-file", str(keys))
+    assert [line for line in lines if "no secret" in line] == [line]
+
+
+@pytest.mark.parametrize("option", ["--stream-key-file", "--push-file"])
+def test_aFileFromWindows(option, tmp_path):
+    lines = {
+        "--stream-key-file": "one first\r\ntwo second\r\n",
+        "--push-file": "rtmp://h/live/one\r\nrtmp://h/live/two\r\n",
+    }
+    path = tmp_path / "file"
+    path.write_bytes(b"\xef\xbb\xbf" + lines[option].encode())
+    settings = parse(option, str(path))
+    if option == "--push-file":
+        assert [target.url.name for target in settings.relays.pushes] == [
+            "one",
+            "two",
+        ]
+    else:
+        assert settings.default.streamKeys == {"one": "first", "two": "second"}
+
+
 # The service
 
 

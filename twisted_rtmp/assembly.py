@@ -6,10 +6,11 @@ It decides nothing: each setting becomes an argument of the class that acts on i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from twisted.application.service import IService, MultiService
+from twisted.logger import Logger
 
 from twisted_rtmp.auth import AllowList
 from twisted_rtmp.disk import IDiskReactor
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from twisted_rtmp.interfaces import ISinkFactory
 
 
+_log = Logger()
+
+
 class IServerReactor(IProcessReactor, IServiceReactor, IDiskReactor, IPipeReactor):
     """The parts of a reactor that a whole server needs."""
 
@@ -74,13 +78,16 @@ def _checkEndpoint(reactor: IServerReactor, description: str, where: str) -> Non
         raise BadField(where, f"{description}: {error}") from error
 
 
-def makeService(settings: Settings, reactor: IServerReactor) -> IService:
+def makeService(
+    settings: Settings, reactor: IServerReactor, *, isDaemon: bool = False
+) -> IService:
     """
     Make a server, and what a process of its own needs around it.
 
+    @param isDaemon: whether the process runs in the background.
     @raise ValueError: an endpoint is invalid; see L{checkSurroundings}.
     """
-    process = ServerProcess(reactor)
+    process = ServerProcess(reactor, isDaemon=isDaemon)
     server = makeServer(settings, reactor, listenFailed=process.fail)
     if settings.once:
         server.factory.streamEnded.append(lambda stream: process.leave())
@@ -152,6 +159,7 @@ class _Policies:
         authorizer = settings.authorizer
         if settings.streamKeys:
             authorizer = AllowList(streamKeys=settings.streamKeys)
+            _tellPublicKeys(settings.streamKeys)
         return Policy(
             authorizer=authorizer,
             sinkFactories=self._sinkFactories(settings),
@@ -173,6 +181,19 @@ class _Policies:
         if settings.pipe is not None:
             sinks.append(PipeSinks(self._reactor, settings.pipe))
         return [*sinks, *settings.sinkFactories]
+
+
+def _tellPublicKeys(keys: Mapping[str, str]) -> None:
+    """Warn of keys that are their streams' names."""
+    public = sum(key == name for key, name in keys.items())
+    if public:
+        _log.warn(
+            "{public} of {count} stream keys are no secret: their streams are known"
+            " by them, to players and in file names; a second word in the"
+            " --stream-key-file is a name of its own",
+            public=public,
+            count=len(keys),
+        )
 
 
 def _makeRelays(

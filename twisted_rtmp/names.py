@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 #: Characters of a peer's text that one log line shows.
@@ -33,7 +34,9 @@ def peerName(address: object) -> str:
     """
     host = getattr(address, "host", None)
     if host is None:
-        return printable(str(getattr(address, "name", "local") or "local"))
+        return printable(os.fsdecode(getattr(address, "name", None) or "local"))
+    if ":" in host:
+        host = f"[{host}]"
     return f"{host}:{getattr(address, 'port', 0)}"
 
 

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 
 from twisted.application.service import Service
@@ -22,6 +23,9 @@ MAX_DESCRIPTORS = 1 << 20
 MACOS_DESCRIPTORS = 10_240
 
 
+_log = Logger()
+
+
 class IProcessReactor(IReactorCore, IReactorFromThreads):
     """The parts of a reactor that L{ServerProcess} needs."""
 
@@ -34,12 +38,18 @@ class ServerProcess(Service):
     the process, and on SIGINT and SIGTERM leaves with status 0 when every
     service has stopped (twistd would die by the signal, which to systemd,
     containers and shells looks like a crash or an interruption).
+
+    SIGHUP comes when a terminal closes, and ends the process likewise; to a daemon,
+    which has none, it is a request to read its files again: there is nothing to read,
+    and the log says so.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: IProcessReactor) -> None:
+    def __init__(self, reactor: IProcessReactor, *, isDaemon: bool = False) -> None:
+        """@param isDaemon: whether the process runs in the background."""
         self._reactor = reactor
+        self._isDaemon = isDaemon
         self._leaving = False
 
     def privilegedStartService(self) -> None:
@@ -70,6 +80,18 @@ class ServerProcess(Service):
     def _takeSignals(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._signalled)
+        # nohup ignores it.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(
+                signal.SIGHUP, self._hungUp if self._isDaemon else self._signalled
+            )
+
+    def _hungUp(self, number: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(
+            self.log.info,
+            "Ignoring SIGHUP: settings are read at the start only; SIGUSR1 begins a new"
+            " twistd.log",
+        )
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
@@ -100,6 +122,42 @@ class ServerProcess(Service):
                 soft=soft,
                 wanted=wanted,
             )
+
+
+def removeStalePIDFile(path: str, cmdlines: str = "/proc/{pid}/cmdline") -> None:
+    """
+    Remove a pid file that no twistd has written that still runs.
+
+    twistd would not start as long as there is a process with that number.  After a
+    crash it may have become another program's, and in a container it is the new
+    server's own, since numbers begin at 1 there.
+
+    @param path: the file, which need not be there.
+    @param cmdlines: where the system tells a process's command line; where it does not,
+        every other process is taken to be twistd.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read(100).strip(b"\0 \n")
+        pid = int(text) if text else 0
+    except (OSError, ValueError):
+        return  # there is none, or twistd knows better what to say of it
+    if not text:
+        why = "it is empty"
+    elif pid == os.getpid():
+        why = f"process {pid} is this one"
+    else:
+        try:
+            with open(cmdlines.format(pid=pid), "rb") as file:
+                command = file.read()
+        except OSError:
+            return
+        if b"twistd" in command:
+            return
+        why = f"process {pid} is another program"
+    with suppress(OSError):
+        os.remove(path)
+        _log.warn("Removed {path}, which a crash has left: {why}", path=path, why=why)
 
 
 def _exitWithFailure() -> None:

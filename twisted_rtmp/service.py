@@ -7,14 +7,13 @@ server.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from twisted.application.service import IService, MultiService, Service
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import (
     CancelledError,
     Deferred,
@@ -33,6 +32,7 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_rtmp.names import peerName
 from twisted_rtmp.proxied import proxiedEndpoint
 
 if TYPE_CHECKING:
@@ -255,17 +255,10 @@ class RTMPService(MultiService):
     def _logListening(self, port: IListeningPort, description: str) -> None:
         if port not in self._ports:
             return  # it has been stopped since
-        address = port.getHost()
-        if isinstance(address, IPv4Address):
-            where = f"{address.host}:{address.port}"
-        elif isinstance(address, IPv6Address):
-            where = f"[{address.host}]:{address.port}"
-        elif isinstance(address, UNIXAddress):
-            where = os.fsdecode(address.name or b"")
-        else:
-            where = str(address)
         self.log.info(
-            "Listening on {where} ({description})", where=where, description=description
+            "Listening on {where} ({description})",
+            where=peerName(port.getHost()),
+            description=description,
         )
 
     def stopService(self) -> Deferred[None]:

@@ -35,6 +35,7 @@ from twisted_rtmp.options import (
     parameter,
     read,
 )
+from twisted_rtmp.process import removeStalePIDFile
 from twisted_rtmp.recording.settings import RecordingSettings
 from twisted_rtmp.relay import PushTarget, parsePull
 from twisted_rtmp.settings import (
@@ -148,13 +149,7 @@ class Options(UsageOptions):
 
     def opt_push_file(self, path: str) -> None:
         """Read targets, as --push takes them, from this file, one a line."""
-        try:
-            with open(path, encoding="utf-8") as file:
-                lines = [line.strip() for line in file]
-        except UnicodeDecodeError:
-            raise UsageError(f"--push-file {path}: must be UTF-8.") from None
-        except OSError as error:
-            raise UsageError(f"--push-file {path}: {error}.") from None
+        lines = [line.strip() for line in _readLines("push-file", path)]
         targets = [line for line in lines if line and not line.startswith("#")]
         if not targets:
             raise UsageError(f"--push-file {path}: must have at least one target.")
@@ -201,11 +196,8 @@ class Options(UsageOptions):
         the name under which the stream is known.
         """
         try:
-            with open(path, encoding="utf-8") as file:
-                keys = _readKeys(file)
-        except UnicodeDecodeError:
-            raise UsageError(f"--stream-key-file {path}: must be UTF-8.") from None
-        except (OSError, ValueError) as error:
+            keys = _readKeys(_readLines("stream-key-file", path))
+        except ValueError as error:
             raise UsageError(f"--stream-key-file {path}: {error}.") from None
         if not keys:
             raise UsageError(f"--stream-key-file {path}: must have at least one key.")
@@ -259,6 +251,8 @@ class Options(UsageOptions):
         except BadField as error:
             option = OPTIONS_OF_FIELDS.get(error.where, error.where)
             raise UsageError(f"--{option}: {error.problem}.") from error
+        if self.parent is not None and self.parent.get("pidfile"):
+            removeStalePIDFile(self.parent["pidfile"])  # twistd looks at it next
 
     def _settings(self) -> Settings:
         given = {name: self[name] for name in self._given if name in self}
@@ -298,6 +292,21 @@ class Options(UsageOptions):
         return RecordingSettings(**{**RECORDING.given(given), "directory": directory})
 
 
+def _readLines(option: str, path: str) -> list[str]:
+    """
+    Read an operator's file; Windows' editors begin one with a byte order mark.
+
+    @raise UsageError: it cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return file.readlines()
+    except UnicodeDecodeError:
+        raise UsageError(f"--{option} {path}: must be UTF-8.") from None
+    except OSError as error:
+        raise UsageError(f"--{option} {path}: {error.strerror or error}.") from None
+
+
 def _readKeys(lines: Iterable[str]) -> dict[str, str]:
     """
     Read keys with their public names; empty lines and # comments have none.
@@ -326,4 +335,5 @@ def _reactor() -> assembly.IServerReactor:
 
 def makeService(options: Options) -> IService:
     """Make the server that the options describe, and its process."""
-    return assembly.makeService(options.settings, _reactor())
+    isDaemon = options.parent is not None and not options.parent.get("nodaemon")
+    return assembly.makeService(options.settings, _reactor(), isDaemon=isDaemon)
