@@ -16,8 +16,9 @@ from twisted_rtmp.ledger import MediaCounts
 from twisted_rtmp.live.pacing import Pacer
 from twisted_rtmp.live.streams import LiveStream
 from twisted_rtmp.media import payloads as media
+from twisted_rtmp.places import Places
 from twisted_rtmp.recording import Recordings, RecordingSettings
-from twisted_rtmp.recording.places import Places
+from twisted_rtmp.recording.recordings import recordingPlaces
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import NEED_DATA
@@ -121,7 +122,7 @@ class World:
 
     def __init__(self, folder: Path, places: Places | None = None, **options) -> None:
         self.folder = folder
-        self.places = places or Places()
+        self.places = places or recordingPlaces()
         self.clock = DiskClock()
         self.pool = StepPool()
         self.finished = []

@@ -205,7 +205,7 @@ def test_noJSONInTheFile(path, text, message):
 
 def test_aByteOrderMarkDoesNoHarm(path):
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(OFFER).encode())
-    assert OfferFile(str(path)).offer.configurations
+    assert OfferFile(str(path)).offer.video
 
 
 def test_noFile(path):

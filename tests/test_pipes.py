@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import random
+import re
 import subprocess
 import sys
 
@@ -35,7 +37,9 @@ from zope.interface.verify import verifyObject
 from twisted_rtmp.flv import tags as flv
 from twisted_rtmp.flv.metadata import withoutFileFacts
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
-from twisted_rtmp.pipes import BATCH_BYTES, HIGH_WATER, PipeSinks, parseCommand
+from twisted_rtmp.pipes import Command, PipeSinks, pipePlaces
+from twisted_rtmp.pipes.sink import BATCH_BYTES, HIGH_WATER
+from twisted_rtmp.pipes.words import WORD_BYTES, encodeWord
 from twisted_rtmp.wire.constants import NEED_DATA
 
 MIB = 1024 * 1024
@@ -210,7 +214,7 @@ def test_fieldsAreReplacedAfterSplitting(world):
     )
     stream.messageReceived(audio(0))
     (child,) = world.children
-    name = "a%20%27%3B%20rm%20-rf%20%2F%20%23%7Bapp%7D"
+    name = "a+20+27+3B+20rm+20-rf+20+2F+20+23+7Bapp+7D"
     assert child.arguments == [
         "enc",
         "-i",
@@ -228,22 +232,84 @@ def test_fieldsAreReplacedAfterSplitting(world):
 
 
 def test_parsedCommands():
-    assert parseCommand("sh -c 'a | b'") == ["sh", "-c", "a | b"]
+    assert Command("sh -c 'a | b'").arguments == ["sh", "-c", "a | b"]
 
 
-@pytest.mark.parametrize("name", ["../../x", "-y", "a\0b", "x" * 10_000, "", "\udcff"])
+#: Names that some tool reads as more than a name, and what they become.
+WORDS = {
+    "cam_1": "cam_1",
+    "x7Kq-2v.B9": "x7Kq-2v.B9",
+    "": "_",
+    "_": "_+5F",
+    "%s": "_+25s",
+    "a%25s": "a+2525s",
+    "frame%d": "frame+25d",
+    "@/etc/passwd": "_+40+2Fetc+2Fpasswd",
+    "-y": "_+2Dy",
+    "..": "_+2E.",
+    "../../x": "_+2E.+2F..+2Fx",
+    "concat:a|b": "concat+3Aa+7Cb",
+    "file:x": "file+3Ax",
+    "!": "_+21",
+    "a\nb": "a+0Ab",
+    "a\\b": "a+5Cb",
+    "a'b\"c": "a+27b+22c",
+    "~root": "_+7Eroot",
+    "*?[a]": "_+2A+3F+5Ba+5D",
+    "a+25s": "a+2B25s",
+    "_+25s": "_+5F+2B25s",
+    "é": "_+C3+A9",
+    "放x": "_+E6+94+BEx",
+    "a\0b": "a+00b",
+    "\udcff": "_+ED+B3+BF",
+    "$(id)`id`": "_+24+28id+29+60id+60",
+    "a=b,c;d&e": "a+3Db+2Cc+3Bd+26e",
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
 def test_hostileNamesMakePlainArguments(world, name):
     stream = open_(world, "enc {stream}", name, name)
     stream.messageReceived(audio(0))
     (child,) = world.children
-    for text in (child.arguments[1], *map(child.environment.get, ("RTMP_STREAM",))):
-        assert not text.startswith(("-", "."))
-        assert text
-        assert "/" not in text
-        assert "\0" not in text
-        assert len(os.fsencode(text)) <= 200
-    assert ".." not in child.environment["RTMP_APP"].split("/")
+    assert child.arguments[1] == WORDS[name]
+    assert child.environment["RTMP_STREAM"] == WORDS[name]
+    for folder in child.environment["RTMP_APP"].split("/"):
+        assert re.fullmatch(r"_?[A-Za-z0-9+._-]*", folder)
+        assert not folder.startswith((".", "-", "+"))
     child.exit()
+
+
+def test_noTwoNamesMakeOneWord():
+    chance = random.Random(7)
+    names = {"", *WORDS, *WORDS.values()}
+    letters = "ab_+.-%2F~é/\0"
+    while len(names) < 20_000:
+        names.add("".join(chance.choices(letters, k=chance.randrange(1, 8))))
+    names |= {"x" * 250 + name for name in list(names)[:2000]}
+    words = [encodeWord(name) for name in names]
+    assert len(set(words)) == len(words)
+    for word in words:
+        assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9+._-]*", word)
+        assert len(word) <= WORD_BYTES
+
+
+def test_childrenAreBounded(world, lines):
+    places = pipePlaces(4, 0.5)
+    streams = [open_(world, "enc", name=f"s{n}", places=places) for n in range(4)]
+    streams[3].publisher.host = "192.0.2.99"
+    for stream in streams:
+        stream.messageReceived(audio(0))
+    assert len(world.children) == 3
+    assert lost(streams[2]) == {"pipe not started": 1}
+    (line,) = [line for line in lines if "cannot run" in line]
+    assert line == "live/s2: cannot run enc: there are 2 children of 192.0.2.1"
+    for child in world.children:
+        child.exit()
+    assert places.taken == 0
+    open_(world, "enc", name="again", places=places).messageReceived(audio(0))
+    assert len(world.children) == 4
+    world.children[-1].exit()
 
 
 def test_nothingRunsBeforeTheFirstMessage(world):
@@ -518,10 +584,10 @@ def encoded(tmp_path_factory):
     return path
 
 
-async def through(command, path, **options):
+async def through(command, path, name="a b", **options):
     from twisted.internet import reactor
 
-    stream = open_(reactor, command, name="a b", **options)
+    stream = open_(reactor, command, name=name, **options)
     play(stream, messagesOf(path))
     await stream.end()
     assert booked(stream)
@@ -534,7 +600,7 @@ async def test_realChildGetsEveryByte(tmp_path, encoded):
     assert lost(stream) == {}
     expected = messagesOf(encoded)
     expected[0].payload = withoutFileFacts(expected[0])
-    assert asTags(readTags(tmp_path / "a%20b.flv")) == asTags(expected)
+    assert asTags(readTags(tmp_path / "a+20b.flv")) == asTags(expected)
 
 
 @pytest_twisted.ensureDeferred
@@ -544,7 +610,7 @@ async def test_realFfmpeg(tmp_path, encoded, lines):
     found = subprocess.run(
         [
             *("ffprobe", "-v", "error", "-count_packets", "-of", "csv=p=0"),
-            *("-show_entries", "stream=nb_read_packets", f"{out}-a%20b.mkv"),
+            *("-show_entries", "stream=nb_read_packets", f"{out}-a+20b.mkv"),
         ],
         check=True,
         capture_output=True,
@@ -568,6 +634,31 @@ async def test_realGStreamer(tmp_path, encoded):
     )
     assert out.read_bytes().startswith(b"\0\0\0\1")
     assert out.stat().st_size > encoded.stat().st_size / 3
+
+
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        ("sh -c 'cat > {stream}'", "{}"),
+        ("sh -c 'cat > $RTMP_STREAM'", "{}"),
+        ("ffmpeg -v error -i - -c copy -f flv {stream}", "{}"),
+        ("ffmpeg -v error -i - -c copy -f segment {stream}-%03d.mkv", "{}-000.mkv"),
+        ("ffmpeg -v error -i - -frames:v 1 -f image2 {stream}-%d.png", "{}-1.png"),
+        ("gst-launch-1.0 -q fdsrc ! filesink location={stream}", "{}"),
+        ("gst-launch-1.0 -q fdsrc ! multifilesink location={stream}-%d", "{}-0"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_realToolsReadNamesAsNames(tmp_path, monkeypatch, encoded, command, file):
+    monkeypatch.chdir(tmp_path)
+    names = ("%s%n%d", "@/etc/passwd", "-y", "concat:a|b", "*?[a]{x}", "~root", "!")
+    for name in (*names, "a\nb'c\"d\\e", "é放", ".", "$HOME", "pipe:1"):
+        await through(command, encoded, name)
+        path = tmp_path / file.format(encodeWord(name))
+        assert path.stat().st_size > 100
+        for each in tmp_path.iterdir():
+            assert each.name.startswith(path.name.partition("-")[0])
+            each.unlink()
 
 
 @pytest_twisted.ensureDeferred

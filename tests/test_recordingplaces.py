@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from recordingkit import LogLines, World, audio, gop, headOf, play
 
-from twisted_rtmp.recording.places import Places
+from twisted_rtmp.recording.recordings import recordingPlaces
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def lines():
 
 
 def world(folder, *, limit=8, share=0.5, **options):
-    return World(folder, places=Places(limit, share), **options)
+    return World(folder, places=recordingPlaces(limit, share), **options)
 
 
 def begin(world, host, number):
@@ -33,7 +33,9 @@ def test_anAddressHasItsShare(tmp_path, lines):
     assert len(here.paths()) == 5
     refusals = [line for line in lines if "not recorded" in line]
     assert len(refusals) == 1
-    assert refusals[0].startswith("live/192.0.2.7-4 is live but not recorded: 4 rec")
+    assert refusals[0].startswith(
+        "live/192.0.2.7-4 is live but not recorded: there are 4 "
+    )
     for stream in (*flood, honest):
         stream.end()
     assert [stream.ledger.lost for stream in flood] == [0] * 4 + [1] * 16
@@ -48,7 +50,7 @@ def test_allAddressesTogetherHaveABound(tmp_path, lines):
     streams = [begin(here, f"192.0.2.{number}", 0) for number in range(20)]
     here.tick()
     assert len(here.paths()) == 8
-    assert any("8 recordings are unfinished" in line for line in lines)
+    assert any("there are 8 unfinished recordings" in line for line in lines)
     for stream in streams:
         stream.end()
     assert here.places.taken == 0

@@ -20,10 +20,10 @@ from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.live.policy import Policy
 from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.multitrack.resource import MULTITRACK_PATH, MultitrackResource
-from twisted_rtmp.pipes import IPipeReactor, PipeSinks
+from twisted_rtmp.pipes import IPipeReactor, PipeSinks, pipePlaces
 from twisted_rtmp.process import IProcessReactor, ServerProcess
 from twisted_rtmp.recording import Recordings
-from twisted_rtmp.recording.places import Places
+from twisted_rtmp.recording.recordings import recordingPlaces
 from twisted_rtmp.relay import Origin, PullRelay, PushRelays
 from twisted_rtmp.service import (
     IServiceReactor,
@@ -152,7 +152,9 @@ class _Policies:
         """@param limits: the server's."""
         self.recordings: dict[RecordingSettings, Recordings] = {}
         self._reactor = reactor
-        self._places = Places(limits.recordings, limits.addresses.recordingShare)
+        share = limits.addresses.recordingShare
+        self._recordingPlaces = recordingPlaces(limits.recordings, share)
+        self._pipePlaces = pipePlaces(limits.pipes, share)
 
     def make(self, settings: ApplicationSettings) -> Policy:
         """Make the policy of one application."""
@@ -175,11 +177,13 @@ class _Policies:
         if recording is not None:
             if recording not in self.recordings:
                 self.recordings[recording] = Recordings(
-                    self._reactor, recording, places=self._places
+                    self._reactor, recording, places=self._recordingPlaces
                 )
             sinks.append(self.recordings[recording])
         if settings.pipe is not None:
-            sinks.append(PipeSinks(self._reactor, settings.pipe))
+            sinks.append(
+                PipeSinks(self._reactor, settings.pipe, places=self._pipePlaces)
+            )
         return [*sinks, *settings.sinkFactories]
 
 

@@ -183,7 +183,12 @@ REFUSAL_RATE = 10.0
 #: when the server stops; past it a newcomer is live and not recorded.
 RECORDINGS = 4096
 
-#: The share of all unfinished recordings that one address may have.
+#: Children that run at once for streams; past it a newcomer is live without one.  Each
+#: is a process of some MiB.
+PIPES = 512
+
+#: The share of all unfinished recordings, and of all children, that one address may
+#: have.
 RECORDING_SHARE = 3 / 4
 
 #: Log bytes on one address at once, and in each second after, besides those that it
@@ -289,6 +294,7 @@ class ServerLimits:
     @ivar gopRateBytes: L{GOP_RATE_BYTES}
     @ivar connections: L{CONNECTIONS}
     @ivar recordings: L{RECORDINGS}
+    @ivar pipes: L{PIPES}
     @ivar addresses: the bounds of one address.
     @ivar silentSeconds: L{SILENT_SECONDS}
     @ivar stopSeconds: L{STOP_SECONDS}
@@ -315,6 +321,7 @@ class ServerLimits:
     gopRateBytes: int = GOP_RATE_BYTES
     connections: int = CONNECTIONS
     recordings: int = RECORDINGS
+    pipes: int = PIPES
     addresses: AddressLimits = field(default_factory=AddressLimits)
     silentSeconds: float = SILENT_SECONDS
     stopSeconds: float = STOP_SECONDS

@@ -19,7 +19,7 @@ from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.live.pacing import LATENCY_SECONDS
 from twisted_rtmp.live.policy import TakeOver
 from twisted_rtmp.multitrack.offers import OfferFile
-from twisted_rtmp.pipes import parseCommand
+from twisted_rtmp.pipes import Command
 from twisted_rtmp.recording.settings import RecordingSettings
 from twisted_rtmp.relay.origin import IDLE_SECONDS
 from twisted_rtmp.relay.targets import PushTarget
@@ -91,7 +91,7 @@ class ApplicationSettings:
             raise BadField("authorizer", "must not stand beside streamKeys")
         if self.pipe is not None:
             try:
-                parseCommand(self.pipe)
+                Command(self.pipe)
             except ValueError as error:
                 raise BadField("pipe", str(error)) from None
         if not self.grace >= 0:

@@ -7,6 +7,7 @@ Nothing here touches a disk.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from hashlib import sha256
 from string import Formatter
@@ -149,19 +150,6 @@ def _moment(literal: str, moment: datetime) -> str:
     return moment.strftime(literal) if "%" in literal else literal
 
 
-def encodeFolders(application: str, limit: int = _FIELD_BYTES) -> str:
-    """
-    Make folders of an application's name.
-
-    @param limit: bytes each of them may have.
-    @return: names joined by slashes; at least one.
-    """
-    names = [name for name in application.split("/") if name]
-    if len(names) > MAX_FOLDERS:
-        names[MAX_FOLDERS - 1 :] = ["/".join(names[MAX_FOLDERS - 1 :])]
-    return "/".join(encodeName(name, limit) for name in names) or _EMPTY
-
-
 def encodeName(name: str, limit: int = _FIELD_BYTES) -> str:
     """
     Make one plain name of any text; different texts give different names.
@@ -175,20 +163,8 @@ def encodeName(name: str, limit: int = _FIELD_BYTES) -> str:
         return _EMPTY
     if name == _EMPTY:
         return "%5F"
-    pieces = _pieces(name, limit)
-    size = sum(map(len, (piece.encode("utf-8") for piece in pieces)))
-    if size <= limit:
-        return "".join(pieces)
-    digest = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_DIGITS]
-    room = limit - 1 - _HASH_DIGITS
-    kept = []
-    for piece in pieces:
-        room -= len(piece.encode("utf-8"))
-        if room < 0:
-            break
-        kept.append(piece)
     # A ~ is in no name that was not cut.
-    return "".join(kept) + "~" + digest
+    return joinPieces(_pieces(name, limit), name, limit, "~")
 
 
 def _pieces(name: str, limit: int) -> list[str]:
@@ -202,6 +178,45 @@ def _pieces(name: str, limit: int) -> list[str]:
         else:
             pieces.append(_percent(letter))
     return pieces
+
+
+def joinPieces(pieces: Sequence[str], name: str, limit: int, mark: str) -> str:
+    """
+    Join the encoded characters of a name, and cut them if they are too many.
+
+    @param limit: bytes that there may be.
+    @param mark: what stands before the hash of a name that is cut.
+    """
+    size = sum(map(len, (piece.encode("utf-8") for piece in pieces)))
+    if size <= limit:
+        return "".join(pieces)
+    digest = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_DIGITS]
+    room = limit - len(mark) - _HASH_DIGITS
+    kept = []
+    for piece in pieces:
+        room -= len(piece.encode("utf-8"))
+        if room < 0:
+            break
+        kept.append(piece)
+    return "".join(kept) + mark + digest
+
+
+def encodeFolders(
+    application: str,
+    limit: int = _FIELD_BYTES,
+    encode: Callable[[str, int], str] = encodeName,
+) -> str:
+    """
+    Make folders of an application's name.
+
+    @param limit: bytes each of them may have.
+    @param encode: makes one of them.
+    @return: names joined by slashes; at least one.
+    """
+    names = [name for name in application.split("/") if name]
+    if len(names) > MAX_FOLDERS:
+        names[MAX_FOLDERS - 1 :] = ["/".join(names[MAX_FOLDERS - 1 :])]
+    return "/".join(encode(name, limit) for name in names) or _EMPTY
 
 
 def _percent(letter: str) -> str:

@@ -16,8 +16,8 @@ from twisted_rtmp.flv.survey import MediaSurvey
 from twisted_rtmp.flv.tags import encodeTag
 from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.media.payloads import CODED
+from twisted_rtmp.places import Places
 from twisted_rtmp.recording.names import EXTENSION, RecordName
-from twisted_rtmp.recording.places import Places
 from twisted_rtmp.recording.settings import RecordingSettings
 from twisted_rtmp.wire.messages import Message
 

@@ -10,13 +10,20 @@ from zope.interface import implementer
 
 from twisted_rtmp.disk import Disk, IDiskReactor, Pool
 from twisted_rtmp.interfaces import ILiveStream, ISinkFactory
-from twisted_rtmp.limits import STOP_SECONDS
+from twisted_rtmp.limits import RECORDING_SHARE, RECORDINGS, STOP_SECONDS
+from twisted_rtmp.places import Places
 from twisted_rtmp.recording.names import RecordName
 from twisted_rtmp.recording.part import FinishedFile, Shared
-from twisted_rtmp.recording.places import Places
 from twisted_rtmp.recording.recorder import TELL_SECONDS, FLVRecorder
 from twisted_rtmp.recording.settings import RecordingSettings, TrackFiles
 from twisted_rtmp.recording.trackfiles import TrackRecorder
+
+
+def recordingPlaces(
+    limit: int = RECORDINGS, addressShare: float = RECORDING_SHARE
+) -> Places:
+    """Make the places for all recordings of a server."""
+    return Places("unfinished recordings", limit, addressShare)
 
 
 @implementer(ISinkFactory)
@@ -66,7 +73,7 @@ class Recordings:
             disk=self._disk,
             name=RecordName(settings.name),
             now=now or reactor.seconds,
-            places=places or Places(),
+            places=places or recordingPlaces(),
             tellFinished=self._tellFinished,
             tellFailed=self._tellFailed,
             tellRefused=self._tellRefused,

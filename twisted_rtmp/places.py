@@ -1,28 +1,28 @@
-"""Places for recordings: the number of them that may be unfinished."""
+"""Places: how many files, or children, the streams of a server may have at a time."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from twisted_rtmp.limits import RECORDING_SHARE, RECORDINGS
-
 
 class Places:
     """
-    The places that recordings of a server share.
+    The places that the streams of a server share.
 
     @ivar limit: how many there are.
     @ivar limitPerAddress: how many of them one address may have.
     @ivar taken: how many are taken.
     """
 
-    def __init__(
-        self, limit: int = RECORDINGS, addressShare: float = RECORDING_SHARE
-    ) -> None:
-        """@param addressShare: the share of all that one address may have."""
+    def __init__(self, things: str, limit: int, addressShare: float) -> None:
+        """
+        @param things: what there is in a place, in words for the log.
+        @param addressShare: the share of all that one address may have.
+        """
         self.limit = limit
         self.limitPerAddress = max(1, int(limit * addressShare))
         self.taken = 0
+        self._things = things
         self._taken: Counter[str] = Counter()
 
     def take(self, host: str) -> str | None:
@@ -33,9 +33,9 @@ class Places:
         @return: L{None}, or why there is none.
         """
         if self.taken >= self.limit:
-            return f"{self.limit} recordings are unfinished"
+            return f"there are {self.limit} {self._things}"
         if host and self._taken[host] >= self.limitPerAddress:
-            return f"{self.limitPerAddress} recordings of {host} are unfinished"
+            return f"there are {self.limitPerAddress} {self._things} of {host}"
         self.taken += 1
         self._taken[host] += 1
         return None

@@ -1,22 +1,15 @@
-"""Streams into child processes: each stream as FLV on a command's standard input."""
+"""The sink that writes a stream to a child process."""
 
 from __future__ import annotations
 
 import os
-import re
-import shlex
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import (
-    ConnectionAborted,
-    ProcessDone,
-    ProcessExitedAlready,
-    ProcessTerminated,
-)
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProcessTransport,
@@ -24,9 +17,7 @@ from twisted.internet.interfaces import (
     IReactorProcess,
     IReactorTime,
 )
-from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_rtmp.flv import tags as flv
@@ -34,8 +25,11 @@ from twisted_rtmp.flv.muxer import FLVMuxer
 from twisted_rtmp.flv.survey import MediaSurvey
 from twisted_rtmp.interfaces import ILiveStream, IMediaSink, ISinkFactory
 from twisted_rtmp.ledger import MediaCounts
-from twisted_rtmp.names import SHOWN_CHARACTERS, printable
-from twisted_rtmp.recording.names import encodeFolders, encodeName
+from twisted_rtmp.limits import PIPES, RECORDING_SHARE
+from twisted_rtmp.names import printable
+from twisted_rtmp.pipes.child import ChildProtocol
+from twisted_rtmp.pipes.words import Command
+from twisted_rtmp.places import Places
 from twisted_rtmp.states import Stateful
 from twisted_rtmp.wire.limits import MIB
 from twisted_rtmp.wire.messages import Message
@@ -63,17 +57,6 @@ FINISH_SECONDS = 30.0
 #: From SIGTERM to SIGKILL, in seconds.
 TERMINATE_SECONDS = 5.0
 
-#: From a child's end to the end of its output, which its own children may hold, in
-#: seconds.
-OUTPUT_SECONDS = 1.0
-
-#: Characters of one line of a child's output in the log, and lines a second.  ffmpeg
-#: writes one line of 100 characters in half a second.
-LINE_CHARACTERS = 5 * SHOWN_CHARACTERS
-LINES_A_SECOND = 10
-
-_FIELD = re.compile(r"\{(app|stream)\}")
-
 
 class IPipeReactor(IReactorTime, IReactorProcess):
     """The parts of a reactor that L{PipeSinks} needs."""
@@ -99,21 +82,6 @@ class InputTransport(Protocol):
 
     def loseConnection(self) -> None:
         """Close all pipes."""
-
-
-def parseCommand(command: str) -> list[str]:
-    """
-    Split a command as a shell does its words; nothing else of a shell is there.
-
-    @raise ValueError: it is empty, or a quote is not closed; the message is one line.
-    """
-    try:
-        arguments = shlex.split(command)
-    except ValueError as error:
-        raise ValueError(f"command {command!r}: {error}") from None
-    if not arguments:
-        raise ValueError("the command must not be empty")
-    return arguments
 
 
 class _State(Enum):
@@ -160,30 +128,27 @@ class PipeSink(Stateful[_State]):
     def __init__(
         self,
         reactor: IPipeReactor,
-        arguments: Sequence[str],
+        command: Command,
         stream: ILiveStream,
+        places: Places,
         *,
         stallSeconds: float = STALL_SECONDS,
         finishSeconds: float = FINISH_SECONDS,
     ) -> None:
         """
-        @param arguments: the command, its fields not yet replaced.
+        @param places: those of all children.
         @param stallSeconds: see L{STALL_SECONDS}.
         @param finishSeconds: see L{FINISH_SECONDS}.
         """
         self._reactor = reactor
         self._stream = stream
+        self._places = places
+        self._host: str | None = None  # whose place the child has
         self._stallSeconds = stallSeconds
         self._finishSeconds = finishSeconds
         self._written = stream.ledger.writer("pipe")
-        self._fields = {
-            "app": encodeFolders(stream.application),
-            "stream": encodeName(stream.name),
-        }
-        self._arguments = [
-            _FIELD.sub(lambda match: self._fields[match[1]], argument)
-            for argument in arguments
-        ]
+        self._fields = command.fieldsOf(stream.application, stream.name)
+        self._arguments = command.fill(self._fields)
         self.state = _State.IDLE
         self._reason = "pipe closed"
         self._muxer = FLVMuxer()
@@ -244,12 +209,18 @@ class PipeSink(Stateful[_State]):
         """Run the command when the first message has come."""
         if self.state is not _State.IDLE:
             return False
+        host = self._stream.host
+        why = self._places.take(host)
+        if why is not None:
+            self._notStarted(why)
+            return False
+        self._host = host
         environment = {
             **os.environ,
             "RTMP_APP": self._fields["app"],
             "RTMP_STREAM": self._fields["stream"],
         }
-        protocol = _ChildProtocol(
+        protocol = ChildProtocol(
             self._stream.label,
             self._reactor,
             self._inputLost,
@@ -265,15 +236,7 @@ class PipeSink(Stateful[_State]):
                 protocol, self._arguments[0], self._arguments, environment
             )
         except OSError as error:
-            self.log.warn(
-                "{stream}: cannot run {command}: {error}",
-                stream=self._stream.label,
-                command=printable(self._arguments[0]),
-                error=error.strerror or str(error),
-            )
-            self._reason = "pipe not started"
-            self._childHasEnded = True
-            self._enter(_State.CLOSED)
+            self._notStarted(error.strerror or str(error))
             return False
         if not self.running:
             return False  # the log has said how it ended
@@ -287,6 +250,24 @@ class PipeSink(Stateful[_State]):
         assert self._transport is not None
         self._transport.registerProducer(self, False)
         return True
+
+    def _notStarted(self, why: str) -> None:
+        """Go on without a child."""
+        self.log.warn(
+            "{stream}: cannot run {command}: {why}",
+            stream=self._stream.label,
+            command=printable(self._arguments[0]),
+            why=why,
+        )
+        self._reason = "pipe not started"
+        self._leavePlace()
+        self._childHasEnded = True
+        self._enter(_State.CLOSED)
+
+    def _leavePlace(self) -> None:
+        if self._host is not None:
+            self._places.leave(self._host)
+            self._host = None
 
     def _flushNow(self) -> None:
         self._flushCall = None
@@ -439,6 +420,7 @@ class PipeSink(Stateful[_State]):
     def _childEnded(self) -> None:
         """The child has ended, and its output."""
         self._childHasEnded = True
+        self._leavePlace()
         exited, self._exited = self._exited, []
         for each in exited:
             each.callback(None)
@@ -453,91 +435,9 @@ def _header(messages: Sequence[Message]) -> bytes:
     return flv.encodeHeader(*survey.lastingKinds)
 
 
-class _ChildProtocol(ProcessProtocol):
-    """A child process: its output goes to the log, line by line."""
-
-    log = Logger()
-
-    def __init__(
-        self,
-        label: str,
-        reactor: IReactorTime,
-        inputLost: Callable[[], object],
-        exited: Callable[[str, bool], object],
-        ended: Callable[[], object],
-    ) -> None:
-        self._label = label
-        self._reactor = reactor
-        self._inputLost = inputLost
-        self._exited = exited
-        self._ended = ended
-        self._line = {1: b"", 2: b""}
-        self._second = -1
-        self._lines = 0
-        self._suppressed = 0
-        self._closeCall: IDelayedCall | None = None
-
-    def childDataReceived(self, childFD: int, data: bytes) -> None:
-        # ffmpeg ends the lines that it writes again and again with a return.
-        *lines, rest = re.split(rb"[\r\n]+", self._line[childFD] + data)
-        # A line that never ends is cut; four bytes is the longest character.
-        self._line[childFD] = rest[: 4 * LINE_CHARACTERS]
-        for line in lines:
-            self._tell(line)
-
-    def _tell(self, line: bytes) -> None:
-        if not line.strip():
-            return
-        second = int(self._reactor.seconds())
-        if second != self._second:
-            self._second = second
-            self._lines = 0
-        self._lines += 1
-        # A line with a NUL is not text but media, meant for a file.
-        if self._lines > LINES_A_SECOND or b"\0" in line:
-            self._suppressed += 1
-            return
-        text = line.decode("utf-8", "replace")[:LINE_CHARACTERS]
-        self.log.info(
-            "{stream}: {line}{more}",
-            stream=self._label,
-            line="".join(
-                printable(text[start : start + SHOWN_CHARACTERS])
-                for start in range(0, len(text), SHOWN_CHARACTERS)
-            ),
-            more=f" ({self._suppressed} lines left out)" if self._suppressed else "",
-        )
-        self._suppressed = 0
-
-    def inConnectionLost(self) -> None:
-        self._inputLost()
-
-    def processExited(self, reason: Failure) -> None:
-        self._closeCall = self._reactor.callLater(OUTPUT_SECONDS, self._closePipes)
-        error = reason.value
-        if isinstance(error, ProcessDone):
-            self._exited("ended with status 0", True)
-        elif isinstance(error, ProcessTerminated) and error.signal is not None:
-            self._exited(f"was ended by signal {error.signal}", False)
-        else:
-            status = getattr(error, "exitCode", None)
-            self._exited(f"ended with status {status}", False)
-
-    def _closePipes(self) -> None:
-        """Close what the child's own children still hold."""
-        assert self.transport is not None
-        self.transport.loseConnection()
-        # That waits until they have read what was written.
-        standardInput = getattr(self.transport, "pipes", {}).get(0)
-        if standardInput is not None:
-            standardInput.connectionLost(Failure(ConnectionAborted()))
-
-    def processEnded(self, reason: Failure) -> None:
-        for line in self._line.values():
-            self._tell(line)
-        if self._closeCall is not None and self._closeCall.active():
-            self._closeCall.cancel()
-        self._ended()
+def pipePlaces(limit: int = PIPES, addressShare: float = RECORDING_SHARE) -> Places:
+    """Make the places for all children of a server."""
+    return Places("children", limit, addressShare)
 
 
 @implementer(ISinkFactory)
@@ -546,9 +446,9 @@ class PipeSinks:
     Runs a command for each stream, with the stream as FLV on its standard input.
 
     C{{app}} and C{{stream}} in its arguments are replaced, after they were split, by
-    names that are plain as those of recordings are; the child has the same in its
-    environment as C{RTMP_APP} and C{RTMP_STREAM}.  There is no shell; a command that
-    needs one is C{sh -c '... "$RTMP_STREAM" ...'}.
+    the stream's names; the child has the same in its environment as C{RTMP_APP} and
+    C{RTMP_STREAM}.  There is no shell; a command that needs one is
+    C{sh -c '... "$RTMP_STREAM" ...'}.
     """
 
     sinkName = "pipe"
@@ -558,24 +458,28 @@ class PipeSinks:
         reactor: IPipeReactor,
         command: str,
         *,
+        places: Places | None = None,
         stallSeconds: float = STALL_SECONDS,
         finishSeconds: float = FINISH_SECONDS,
     ) -> None:
         """
+        @param places: those of the server; by default as many for this command alone.
         @param stallSeconds: see L{STALL_SECONDS}.
         @param finishSeconds: see L{FINISH_SECONDS}.
-        @raise ValueError: see L{parseCommand}.
+        @raise ValueError: see L{Command}.
         """
         self._reactor = reactor
-        self._arguments = parseCommand(command)
+        self._command = Command(command)
+        self._places = places or pipePlaces()
         self._stallSeconds = stallSeconds
         self._finishSeconds = finishSeconds
 
     def openSink(self, stream: ILiveStream) -> PipeSink:
         return PipeSink(
             self._reactor,
-            self._arguments,
+            self._command,
             stream,
+            self._places,
             stallSeconds=self._stallSeconds,
             finishSeconds=self._finishSeconds,
         )
