@@ -100,9 +100,10 @@ def test_listens() -> None:
     factory = RTMPFactory(reactor)
     reactor.listenTCP(1935, factory)
     assert reactor.tcpServers[0][1] is factory
-    client = publish(factory)
+    client = Client(factory, reactor)
+    client.publish("key")
     assert client.codes()[-1] == START
-    reactor.advance(10)
+    reactor.pump([0.25] * 40)  # it turns all the time, as a reactor does
     client.pump()
     assert client.transport.disconnected
     assert not factory.connections

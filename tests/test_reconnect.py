@@ -1013,6 +1013,7 @@ class Encoder:
 
     peer = "here"
     heard = 0.0
+    unread = False
 
     def __init__(self, factory, reactor):
         self.connection = self

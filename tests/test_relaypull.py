@@ -342,6 +342,7 @@ class LateSubscription:
     """A subscription that the client gives out after the first messages."""
 
     heard = 5.0
+    unread = False
 
     def __init__(self):
         self.paused = False

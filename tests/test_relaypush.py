@@ -537,6 +537,7 @@ class Local:
 
     peer = "the application"
     heard = 0.0
+    unread = False
 
     def __init__(self):
         self.connection = self

@@ -53,6 +53,7 @@ class Publisher:
     peer = "p"
     connection = None
     heard = 0.0
+    unread = False
 
     def pauseProducing(self):
         """Nothing to pause."""

@@ -1,72 +1,257 @@
-"""Turns: nobody's jobs wait for all that somebody else has to do."""
+"""A server's own stalls, and the turns that peers take of it."""
 
 from __future__ import annotations
 
-from twisted_rtmp.disk.turns import Turns
+import socket
+import sys
+from collections.abc import Iterator
+
+import pytest
+from rtmpclient import AVC_FRAME, VIDEO, Client
+from twisted.internet.error import AlreadyCalled, AlreadyCancelled
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+
+from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.limits import HANDSHAKE_SECONDS, SILENT_SECONDS
+from twisted_rtmp.live.registry import Registry
+from twisted_rtmp.live.snapshot import snapshot
+from twisted_rtmp.live.turns import (
+    BEAT_SECONDS,
+    LONG_TURN_LOG_SECONDS,
+    LONG_TURN_SECONDS,
+    AwakeClock,
+    Turns,
+    awakeClock,
+)
 
 
-def taken(turns, count=None):
-    """Take jobs: all of them, or so many."""
-    jobs = []
-    while turns and (count is None or len(jobs) < count):
-        jobs.append(turns.take()[1])
-    return jobs
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
-def test_eachPartysJobsStayInOrder():
-    turns = Turns()
-    for number in range(20):
-        turns.add(number % 3, 1 + number % 2, number)
-    jobs = taken(turns)
-    assert sorted(jobs) == list(range(20))
-    for party in range(3):
-        own = [job for job in jobs if job % 3 == party]
-        assert own == sorted(own)
-    assert not turns
-    assert turns.take() is None
+class Reactor(MemoryReactorClock):
+    """A reactor that turns all the time, but for its stalls."""
+
+    def turn(self, seconds: float) -> None:
+        self.pump([BEAT_SECONDS] * int(seconds / BEAT_SECONDS))
+
+    def stall(self, seconds: float) -> None:
+        self.advance(seconds)
 
 
-def test_aFloodDelaysNobodyElse():
-    turns = Turns()
-    for number in range(10_000):
-        turns.add("flood", 10, number)
-    served = []
-    for number in range(100):
-        turns.add("honest", 1, f"honest{number}")
-        served += taken(turns, 3)
-    assert [job for job in served if isinstance(job, str)] == [
-        f"honest{number}" for number in range(100)
+@pytest.fixture
+def reactor() -> Reactor:
+    return Reactor()
+
+
+@pytest.fixture
+def awake(reactor: Reactor) -> Iterator[AwakeClock]:
+    clock = AwakeClock(reactor)
+    clock.start()
+    yield clock
+    clock.stop()
+    assert not reactor.getDelayedCalls()
+
+
+# A clock that stands still while the reactor does
+
+
+def test_aStallIsNoTime(awake: AwakeClock, reactor: Reactor, lines: list[str]) -> None:
+    reactor.turn(5)
+    assert awake.seconds() == 5
+    reactor.stall(60)
+    assert 5 <= awake.seconds() <= 5 + BEAT_SECONDS
+    reactor.turn(5)
+    assert 10 <= awake.seconds() <= 10 + BEAT_SECONDS
+    [line] = [line for line in lines if "stood still" in line]
+    assert "59.8 s" in line
+
+
+def test_workIsNoStall(awake: AwakeClock, reactor: Reactor) -> None:
+    """A busy server's turns are late all the time."""
+    reactor.pump([BEAT_SECONDS + 0.2] * 20)
+    assert awake.stalled == 0
+
+
+def test_callsWaitOutAStall(awake: AwakeClock, reactor: Reactor) -> None:
+    called: list[float] = []
+    awake.callLater(10, lambda: called.append(awake.seconds()))
+    reactor.turn(4)
+    reactor.stall(100)
+    reactor.turn(5.5)
+    assert called == []
+    reactor.turn(1)
+    [when] = called
+    assert when == pytest.approx(10, abs=BEAT_SECONDS)
+
+
+def test_callsAreThoseOfAnyReactor(awake: AwakeClock, reactor: Reactor) -> None:
+    called: list[object] = []
+    first = awake.callLater(1, called.append, 1)
+    assert first.active()
+    assert first.getTime() == 1
+    first.reset(3)
+    first.delay(1)
+    assert first.getTime() == 4
+    reactor.turn(3.75)
+    assert called == []
+    reactor.turn(0.25)
+    assert called == [1]
+    assert not first.active()
+    with pytest.raises(AlreadyCalled):
+        first.cancel()
+    second = awake.callLater(1, called.append, 2)
+    second.cancel()
+    with pytest.raises(AlreadyCancelled):
+        second.cancel()
+    reactor.turn(2)
+    assert called == [1]
+
+
+def test_clocksThatAreTurnedByHandNeverStall(clock: Clock, reactor: Reactor) -> None:
+    assert awakeClock(clock) is clock
+    assert isinstance(awakeClock(reactor), AwakeClock)
+
+
+# Whose silence it is
+
+
+def test_aStallEndsNoHandshake(reactor: Reactor) -> None:
+    """The peer's bytes may come when the server listens again."""
+    factory = RTMPFactory(reactor)
+    client = Client(factory, reactor)
+    reactor.stall(HANDSHAKE_SECONDS * 3)
+    reactor.turn(HANDSHAKE_SECONDS - 1)
+    assert not client.transport.disconnected
+    reactor.turn(2)
+    client.pump()
+    assert client.transport.disconnected
+    assert not factory.connections
+    assert not reactor.getDelayedCalls()
+
+
+@pytest.mark.parametrize("stalled", [True, False])
+def test_aStallGivesNoNameAway(reactor: Reactor, stalled: bool) -> None:
+    factory = RTMPFactory(reactor)
+    first = Client(factory, reactor)
+    first.publish("key")
+    first.media(VIDEO, AVC_FRAME)
+    (reactor.stall if stalled else reactor.turn)(SILENT_SECONDS + 1)
+    second = Client(factory, reactor)
+    second.publish("key")
+    first.pump()
+    assert first.transport.disconnected == (not stalled)
+    assert factory.counters.takenOver == (0 if stalled else 1)
+    for client in (first, second):
+        client.leave()
+
+
+class SocketClient(Client):
+    """A client whose bytes may wait in the server's socket."""
+
+    def __init__(self, factory: RTMPFactory, clock: Clock) -> None:
+        super().__init__(factory, clock)
+        ours, self.socket = socket.socketpair()
+        self.ours = ours
+        self.transport.fileno = ours.fileno
+
+    def close(self) -> None:
+        self.ours.close()
+        self.socket.close()
+
+
+@pytest.fixture
+def unread(clock: Clock) -> Iterator[SocketClient]:
+    client = SocketClient(RTMPFactory(clock), clock)
+    yield client
+    client.leave()
+    client.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_aNameIsKeptWhileItsBytesWait(unread: SocketClient, clock: Clock) -> None:
+    factory = unread.protocol.factory
+    unread.publish("key")
+    unread.media(VIDEO, AVC_FRAME)
+    clock.advance(SILENT_SECONDS + 1)
+    unread.socket.sendall(b"media that nobody has read yet")
+    second = Client(factory)
+    second.publish("key")
+    assert second.codes()[-1] == "NetStream.Publish.BadName"
+    assert not unread.transport.disconnected
+    unread.ours.recv(1000)
+    third = Client(factory)
+    third.publish("key")
+    assert third.codes()[-1] == "NetStream.Publish.Start"
+    unread.pump()
+    assert unread.transport.disconnected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_bytesThatWaitAreReadBeforeAPeerIsCut(
+    unread: SocketClient, clock: Clock
+) -> None:
+    """One more turn of the reactor, in which it reads them, and no more."""
+    factory = unread.protocol.factory
+    unread.publish("key")
+    unread.media(VIDEO, AVC_FRAME)
+    limit = factory.limits.publisherIdleSeconds
+    clock.advance(limit - 1)
+    unread.socket.sendall(b"media")
+    clock.callLater(1, unread.media, VIDEO, AVC_FRAME)  # in the same turn
+    clock.advance(1)
+    assert not unread.transport.disconnected
+    clock.advance(limit)
+    unread.pump()
+    assert unread.transport.disconnected
+
+
+# How long turns are
+
+
+def test_longTurnsAreKeptAndLogged(clock: Clock, lines: list[str]) -> None:
+    turns = Turns(clock)
+    turns.took(LONG_TURN_SECONDS / 2, "192.0.2.1:5", "reading")
+    assert (turns.longest, turns.cause) == (0.05, "reading for 192.0.2.1:5")
+    assert lines == []
+    turns.took(0.5, "192.0.2.2:5", "writing")
+    for _ in range(3):
+        turns.took(0.3, "", "a timer")
+    assert (turns.longest, turns.cause) == (0.5, "writing for 192.0.2.2:5")
+    assert turns.long == 4
+    clock.advance(LONG_TURN_LOG_SECONDS)
+    turns.took(0.4, "", "a timer")
+    assert [line.partition("all others")[2] for line in lines] == [
+        " waited 0.50 s: writing for 192.0.2.2:5",
+        " waited 0.40 s: a timer (and 3 other long turns since the last line)",
     ]
 
 
-def test_turnsAreByCostAndNotByNumber():
-    turns = Turns()
-    for number in range(1000):
-        turns.add("large", 1000, ("large", number))
-        turns.add("small", 10, ("small", number))
-    parties = [party for party, _ in taken(turns, 505)]
-    assert 4 <= parties.count("large") <= 6
+def test_turnsOfPeersAreMeasured(clock: Clock) -> None:
+    factory = RTMPFactory(clock)
+    client = Client(factory)
+    client.publish("key")
+
+    def slow(message: object) -> None:
+        clock.rightNow += 0.5
+
+    client.protocol.receivers[1].messageReceived = slow
+    client.media(VIDEO, AVC_FRAME)
+    figures = snapshot(factory.registry)["turns"]
+    assert figures["longest"] == 0.5
+    assert figures["long"] == 1
+    assert client.protocol.peer in figures["cause"]
 
 
-def test_oneThatWasIdleHasSavedNothingUp():
-    turns = Turns()
-    turns.add("other", 1, "first")
-    for number in range(1000):
-        turns.add("busy", 1, number)
-    taken(turns, 900)
-    for number in range(200):
-        turns.add("idle", 1, f"idle{number}")
-    served = taken(turns, 100)
-    assert 40 <= sum(isinstance(job, str) for job in served) <= 60
+def test_turnsOfTimersAreMeasured(reactor: Reactor) -> None:
+    registry = Registry(reactor)
 
+    def slow() -> None:
+        reactor.rightNow += 0.2
 
-def test_thoseWhoAreDoneAreForgotten():
-    turns = Turns()
-    for number in range(100):
-        turns.add("flood", 1e9, number)
-    for number in range(10_000):
-        turns.add(f"peer{number}", 1, "job")
-        turns.take()
-    assert len(turns._parties) < 1000
-    assert len(taken(turns)) == 100
-    assert len(turns._parties) == 0
+    registry.clock.callLater(1, slow)
+    reactor.advance(1)
+    assert registry.turns.longest == pytest.approx(0.2)
+    assert "slow" in registry.turns.cause

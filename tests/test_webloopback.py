@@ -23,6 +23,7 @@ class Publisher:
 
     peer = "here"
     heard = 0.0
+    unread = False
 
     def __init__(self, factory):
         self.connection = self

@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from twisted_rtmp.limits import DRAIN_SECONDS, QUEUED_REPLY_BYTES
 from twisted_rtmp.live.pacing import LARGE_READ
+from twisted_rtmp.live.turns import NOTED_SECONDS, Turns
 from twisted_rtmp.names import peerName
 from twisted_rtmp.sockets import (
     DirectSocket,
@@ -30,6 +31,7 @@ from twisted_rtmp.sockets import (
     IStreamTransport,
     directSocket,
     setReadSize,
+    unreadBy,
 )
 from twisted_rtmp.states import Stateful
 from twisted_rtmp.wire.connection import Connection, Role
@@ -63,6 +65,10 @@ READ_SIZE = 1024 * 1024
 #: peers leave the others without service for seconds.
 SMALL_READ_SIZE = 16 * 1024
 SLOW_READ_SECONDS = 0.02
+
+#: How many times as much the next read may take, after one that was full and quick:
+#: three of them lead to the largest.
+READ_STEP = 4
 
 #: How long one peer's messages are dispatched before the others get their turn, in
 #: seconds: a MiB can hold 90,000 commands.  With a dozen such peers an honest one still
@@ -161,6 +167,7 @@ class Link(Stateful[LinkState], Protocol):
         queuedBytes: int = QUEUED_REPLY_BYTES,
         drainSeconds: float = DRAIN_SECONDS,
         pacer: Pacer | None = None,
+        turns: Turns | None = None,
     ) -> None:
         """
         @param role: the end that this is.
@@ -170,6 +177,7 @@ class Link(Stateful[LinkState], Protocol):
             read from it; one read takes no more either.
         @param drainSeconds: how long the peer may take nothing of that.
         @param pacer: is told of each read that brings media.
+        @param turns: is told how long each turn was.
         """
         self.wire = Connection(role, limits)
         self.peer = "?"
@@ -178,6 +186,7 @@ class Link(Stateful[LinkState], Protocol):
         self.congested = False
         self.receivers: dict[int, MediaReceiver] = {}
         self.pacer = pacer
+        self._turns = Turns(clock) if turns is None else turns
         self._clock = clock
         self._address = address
         self._queuedBytes = queuedBytes
@@ -194,6 +203,7 @@ class Link(Stateful[LinkState], Protocol):
         self._hangUp: HangUp | None = None
         self._heard = 0.0
         self._since = 0.0
+        self._lastLook = False
         self._timer: IDelayedCall | None = None
         self._turnCall: IDelayedCall | None = None
 
@@ -234,6 +244,8 @@ class Link(Stateful[LinkState], Protocol):
                 pacer.readDone(self, size, messages, now, seconds, full)
         if full or seconds > SLOW_READ_SECONDS:
             self._fitReads(full, seconds)
+        if seconds > NOTED_SECONDS:
+            self._turns.took(seconds, self.peer, "reading")
 
     def _fitReads(self, full: bool, seconds: float) -> None:
         """
@@ -246,9 +258,8 @@ class Link(Stateful[LinkState], Protocol):
         if seconds > SLOW_READ_SECONDS:
             size = min(SMALL_READ_SIZE, size)
         elif full:
-            # At once, where the largest read would be quick work, too: sizes between
-            # are seldom filled, and would stay.
-            most = min(READ_SIZE, self._queuedBytes)
+            # Step by step: what was quick work may be followed by what is not.
+            most = min(size * READ_STEP, READ_SIZE, self._queuedBytes)
             if seconds * most < SLOW_READ_SECONDS * size:
                 size = most
         if size != self._readSize:
@@ -278,7 +289,11 @@ class Link(Stateful[LinkState], Protocol):
     def resumeProducing(self) -> None:
         """The peer has taken what was queued for it."""
         self.setCongested(False)
+        began = self._clock.seconds()
         self.drained()
+        seconds = self._clock.seconds() - began
+        if seconds > NOTED_SECONDS:
+            self._turns.took(seconds, self.peer, "writing")
         if not self.congested:
             self._drain.stop()
             self.release(Hold.REPLIES)
@@ -433,7 +448,17 @@ class Link(Stateful[LinkState], Protocol):
 
     def _turn(self) -> None:
         self._turnCall = None
+        began = self._clock.seconds()
         self.release(Hold.TURN)
+        seconds = self._clock.seconds() - began
+        if seconds > NOTED_SECONDS:
+            self._turns.took(seconds, self.peer, "reading")
+
+    @property
+    def unread(self) -> bool:
+        """Whether bytes of the peer have come that nobody has looked at yet."""
+        waits = not self._dispatching and self.wire.reader.pending
+        return bool(waits or unreadBy(self.transport))
 
     def handshakeDone(self, event: HandshakeDone) -> None:
         """Chunks may be sent and are read."""
@@ -567,6 +592,7 @@ class Link(Stateful[LinkState], Protocol):
 
     def _timerDue(self) -> None:
         self._timer = None
+        isLastLook, self._lastLook = self._lastLook, False
         now = self._clock.seconds()
         if self.state is LinkState.CLOSING:
             if now < self._since + self._drain.seconds:
@@ -577,6 +603,11 @@ class Link(Stateful[LinkState], Protocol):
             when, why = self.deadline()
             if now < when:
                 self.setTimer()
+            elif not isLastLook and self.unread:
+                # It may have said what is awaited: read that first.
+                self._lastLook = True
+                self._timer = self._clock.callLater(0, self._timerDue)
+                return
             else:
                 self.noteCut(why)
                 self.close()

@@ -56,6 +56,8 @@ class StreamConnection(Protocol):
     @property
     def congested(self) -> bool: ...
     @property
+    def unread(self) -> bool: ...
+    @property
     def wire(self) -> Connection: ...
 
     def streamRequest(self, name: str, query: str) -> StreamRequest: ...
@@ -133,6 +135,11 @@ class NetStream:
     def host(self) -> str:
         """The address that it counts for."""
         return self.protocol.host
+
+    @property
+    def unread(self) -> bool:
+        """Whether bytes of the peer have come that nobody has looked at yet."""
+        return self.protocol.unread
 
     @property
     def connection(self) -> object:

@@ -99,6 +99,7 @@ class RTMPProtocol(Link):
             queuedBytes=limits.queuedReplyBytes,
             drainSeconds=limits.drainSeconds,
             pacer=registry.pacer,
+            turns=registry.turns,
         )
         self.registry = registry
         self.id = connectionId()

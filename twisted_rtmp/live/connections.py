@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted_rtmp.live.addresses import Addresses
 from twisted_rtmp.live.budget import Budget
 from twisted_rtmp.live.counters import Counters
+from twisted_rtmp.live.turns import AwakeClock
 from twisted_rtmp.wire.limits import MIB
 
 #: The least time between two log lines on newcomers turned away, in seconds.
@@ -178,6 +179,8 @@ class Connections:
 
     def opened(self, connection: Connection) -> None:
         """Take a connection that has its transport."""
+        if not self._open and isinstance(self._clock, AwakeClock):
+            self._clock.start()
         self._open[connection] = None
 
     def closed(self, connection: Connection) -> None:
@@ -185,7 +188,11 @@ class Connections:
         if connection in self._open:
             del self._open[connection]
             self.addresses.closed(connection.host)
-        if not self._open and self._allClosed is not None:
+        if self._open:
+            return
+        if isinstance(self._clock, AwakeClock):
+            self._clock.stop()
+        if self._allClosed is not None:
             allClosed, self._allClosed = self._allClosed, None
             allClosed.callback(None)
 

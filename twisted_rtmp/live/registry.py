@@ -32,6 +32,7 @@ from twisted_rtmp.live.paths import ByPath, Key, parentsOf, pathOf
 from twisted_rtmp.live.players import Player
 from twisted_rtmp.live.policy import Policy, TakeOver
 from twisted_rtmp.live.streams import LiveStream, Publisher
+from twisted_rtmp.live.turns import AwakeClock, Turns, awakeClock
 from twisted_rtmp.wire.limits import MIB
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Registry:
     Two of its answers may come from elsewhere, and so later: whether a name may be
     claimed, and where a stream to play is.  A server that is alone has both at once.
 
-    @ivar clock: all deadlines are counted by it.
+    @ivar clock: the clock of all deadlines: with a reactor, its L{AwakeClock}.
+    @ivar turns: how long its peers and timers have held the reactor.
     @ivar policy: the rules of every application that has none of its own.
     @ivar policies: the rules of those that have, by name.
     @ivar guards: deciders that are asked before an application's own.
@@ -82,7 +84,8 @@ class Registry:
         @param latency: how long a message may wait, in seconds, to be handled together
             with others when there is much to do; 0 passes each on at once.
         """
-        self.clock = clock
+        self.clock = clock = awakeClock(clock)
+        self.turns = clock.turns if isinstance(clock, AwakeClock) else Turns(clock)
         self.policy = policy or Policy()
         self.policies: Mapping[str, Policy] = policies or {}
         self.guards: list[IAuthorizer] = []
@@ -310,8 +313,11 @@ class Registry:
         """Decide whether a newcomer may have a live stream's name."""
         takeOver = stream.policy.takeOver
         if takeOver is TakeOver.WHEN_SILENT:
+            # What this server has not come to read is not its publisher's silence.
+            if stream.throttled or publisher.unread:
+                return False
             silent = self.clock.seconds() - publisher.heard
-            return silent >= stream.policy.limits.silentSeconds and not stream.throttled
+            return silent >= stream.policy.limits.silentSeconds
         return takeOver is TakeOver.ALWAYS
 
     def _continue(self, stream: LiveStream, publisher: Publisher) -> None:

@@ -17,6 +17,7 @@ from twisted_rtmp.live.players import Player
 from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.live.streams import LiveStream
 from twisted_rtmp.live.tracks import Track
+from twisted_rtmp.live.turns import AwakeClock
 
 #: Addresses that are listed with the memory they take: those that take the most.
 SHOWN_ADDRESSES = 10
@@ -27,7 +28,8 @@ def snapshot(registry: Registry) -> dict[str, Any]:
     Describe a server at this moment.
 
     @return: C{now} (the clock's seconds, as in all C{since}), C{stopping}, C{counters},
-        C{memory} (what peers make the server keep, in bytes), C{connections} (see
+        C{memory} (what peers make the server keep, in bytes), C{turns} (how long the
+        reactor was held, in seconds), C{connections} (see
         L{Description<twisted_rtmp.live.connections.Description>}), C{streams}, and
         C{waiting}: the streams that players wait for, with their number.
     """
@@ -36,6 +38,7 @@ def snapshot(registry: Registry) -> dict[str, Any]:
         "stopping": registry.stopping,
         "counters": registry.counters.asDict(),
         "memory": _memory(registry.budget),
+        "turns": _turns(registry),
         "connections": [
             asdict(connection.describe()) for connection in registry.connections
         ],
@@ -57,6 +60,16 @@ def _memory(budget: Budget) -> dict[str, Any]:
             {"address": address, "used": used}
             for address, used in budget.addresses(SHOWN_ADDRESSES)
         ],
+    }
+
+
+def _turns(registry: Registry) -> dict[str, Any]:
+    turns, clock = registry.turns, registry.clock
+    return {
+        "longest": turns.longest,
+        "cause": turns.cause,
+        "long": turns.long,
+        "stalled": clock.stalled if isinstance(clock, AwakeClock) else 0.0,
     }
 
 

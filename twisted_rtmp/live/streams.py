@@ -66,7 +66,11 @@ class Publisher(Protocol):
 
     @property
     def heard(self) -> float:
-        """When audio or video came last, in the clock's seconds."""
+        """When audio or video came last, in the seconds of the registry's clock."""
+
+    @property
+    def unread(self) -> bool:
+        """Whether bytes of it have come that nobody has looked at yet."""
 
     @property
     def connection(self) -> object:

@@ -212,10 +212,16 @@ class Pull(Relay):
 
     @property
     def heard(self) -> float:
-        """When audio or video came last, in the clock's seconds."""
+        """When audio or video came last, in the seconds of the registry's clock."""
+        now = self.registry.clock.seconds()
         if self._subscription is None:
-            return self._clock.seconds()
-        return self._subscription.heard
+            return now
+        return now - (self._clock.seconds() - self._subscription.heard)
+
+    @property
+    def unread(self) -> bool:
+        """Whether bytes of the source have come that nobody has looked at yet."""
+        return self._client is not None and self._client.unread
 
     @property
     def connection(self) -> object:

@@ -83,7 +83,7 @@ class HTTPSite(Site):
             self.root,
             parsePOSTFormSubmission=False,
             timeout=registry.limits.requestSeconds,
-            reactor=reactor,
+            reactor=registry.clock,
         )
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override]

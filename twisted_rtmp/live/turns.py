@@ -1,0 +1,223 @@
+"""
+The reactor's turns: the time in which it turned, and those that held it long.
+
+A server that was stopped for a while, by a slow disk or by the system, has heard
+nobody meanwhile.  That is not its peers' silence: by its own clock, that time has not
+passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorCore, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from twisted.internet.base import DelayedCall
+
+#: A turn is worth to be noted from so many seconds on.
+NOTED_SECONDS = 0.01
+
+#: A turn of so many seconds is logged, with whom it was for: at 25 frames a second,
+#: two frames of everybody else have waited.
+LONG_TURN_SECONDS = 0.1
+
+#: The least time between two log lines on long turns, in seconds.
+LONG_TURN_LOG_SECONDS = 5.0
+
+#: How often it is seen that the reactor turns, in seconds, while it has connections.
+BEAT_SECONDS = 0.25
+
+#: A beat that comes so much too late, in seconds, was held up by a stall, and not by
+#: the work of a busy server.
+STALL_SECONDS = 0.5
+
+
+class Turns:
+    """
+    The turns that peers and timers take of the reactor.
+
+    @ivar longest: the longest one, in seconds.
+    @ivar cause: what took it: a few words for people.
+    @ivar long: how many took L{LONG_TURN_SECONDS} or more.
+    """
+
+    log = Logger()
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.longest = 0.0
+        self.cause = ""
+        self.long = 0
+        self._clock = clock
+        self._logged: float | None = None
+        self._unlogged = 0
+
+    def took(self, seconds: float, peer: str, what: str) -> None:
+        """
+        Note how long a turn was.
+
+        @param peer: whom it was for; empty if for nobody in particular.
+        @param what: what was done: C{"reading"}.
+        """
+        isLong = seconds >= LONG_TURN_SECONDS
+        if not isLong and seconds <= self.longest:
+            return
+        cause = f"{what} for {peer}" if peer else what
+        if seconds > self.longest:
+            self.longest = seconds
+            self.cause = cause
+        if isLong:
+            self.long += 1
+            self._logLong(seconds, cause)
+
+    def _logLong(self, seconds: float, cause: str) -> None:
+        now = self._clock.seconds()
+        if self._logged is not None and now - self._logged < LONG_TURN_LOG_SECONDS:
+            self._unlogged += 1
+            return
+        unlogged, self._unlogged = self._unlogged, 0
+        self._logged = now
+        self.log.warn(
+            "all others waited {seconds:.2f} s: {cause}{more}",
+            seconds=seconds,
+            cause=cause,
+            more=f" (and {unlogged} other long turns since the last line)"
+            if unlogged
+            else "",
+        )
+
+
+@implementer(IReactorTime)
+class AwakeClock:
+    """
+    A reactor's clock that stands still while the reactor does.
+
+    All times and deadlines of a server's peers are counted by it.
+
+    @ivar turns: notes how long each call took.
+    @ivar stalled: how long the reactor has stood still, in seconds.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self.turns = Turns(reactor)
+        self.stalled = 0.0
+        self._reactor = reactor
+        self._seconds: Callable[[], float] = reactor.seconds
+        self._beat: IDelayedCall | None = None
+        self._beatDue = 0.0
+
+    def seconds(self) -> float:
+        """Tell the time, in seconds."""
+        return self._seconds() - self.stalled
+
+    def callLater(
+        self,
+        delay: float,
+        callable: Callable[..., object],  # noqa: A002  the interface's name
+        *args: object,
+        **kw: object,
+    ) -> IDelayedCall:
+        """Call something when so much time has passed by this clock."""
+        return _AwakeCall(self, self._reactor, delay, partial(callable, *args, **kw))
+
+    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
+        """List the reactor's calls."""
+        return self._reactor.getDelayedCalls()
+
+    # The beat
+
+    def start(self) -> None:
+        """See from now on whether the reactor turns."""
+        if self._beat is None:
+            self._beatAgain()
+
+    def stop(self) -> None:
+        """Nobody waits for anything: let the reactor do what it likes."""
+        if self._beat is not None:
+            self._beat.cancel()
+            self._beat = None
+
+    def _beatAgain(self) -> None:
+        self._beatDue = self._seconds() + BEAT_SECONDS
+        self._beat = self._reactor.callLater(BEAT_SECONDS, self._beats)
+
+    def _beats(self) -> None:
+        late = self._seconds() - self._beatDue
+        if late >= STALL_SECONDS:
+            self.stalled += late
+            self.log.warn(
+                "the server stood still for {seconds:.1f} s; that counts as nobody's"
+                " silence",
+                seconds=late,
+            )
+        self._beatAgain()
+
+
+@implementer(IDelayedCall)
+class _AwakeCall:
+    """A call that waits for an L{AwakeClock}."""
+
+    __slots__ = ("_call", "_clock", "_due", "_reactor", "_run")
+
+    _call: DelayedCall
+
+    def __init__(
+        self,
+        clock: AwakeClock,
+        reactor: Any,  # noqa: ANN401  IReactorTime, whose calls mypy does not know
+        delay: float,
+        run: partial[object],
+    ) -> None:
+        self._clock = clock
+        self._reactor = reactor
+        self._run = run
+        self._due = clock.seconds() + delay
+        self._call = reactor.callLater(delay, self._isDue)
+
+    def _isDue(self) -> None:
+        now = self._clock.seconds()
+        if now < self._due:
+            self._call = self._reactor.callLater(self._due - now, self._isDue)
+            return
+        run = self._run
+        del self._run
+        try:
+            run()
+        finally:
+            seconds = self._clock.seconds() - now
+            if seconds > NOTED_SECONDS:
+                what = getattr(run.func, "__qualname__", repr(run.func))
+                self._clock.turns.took(seconds, "", f"a timer called {what}")
+
+    def cancel(self) -> None:
+        self._call.cancel()
+        del self._run
+
+    def delay(self, secondsLater: float) -> None:
+        self._due += secondsLater
+        self._call.delay(secondsLater)
+
+    def reset(self, secondsFromNow: float) -> None:
+        self._due = self._clock.seconds() + secondsFromNow
+        self._call.reset(secondsFromNow)
+
+    def active(self) -> bool:
+        return bool(self._call.active())
+
+    def getTime(self) -> float:
+        return self._due
+
+
+def awakeClock(clock: IReactorTime) -> IReactorTime:
+    """
+    Give a clock that stands still while the reactor does.
+
+    @param clock: a reactor; any other clock is turned by hand, and given back.
+    """
+    return AwakeClock(clock) if IReactorCore.providedBy(clock) else clock
