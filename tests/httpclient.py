@@ -172,7 +172,14 @@ class Socket(Connection):
     @ivar answers: whether to answer a close.
     """
 
-    def __init__(self, site: Any, target: str, answers: bool = True, **headers: str):
+    def __init__(
+        self,
+        site: Any,
+        target: str,
+        answers: bool = True,
+        host: str = "localhost",
+        **headers: str,
+    ):
         super().__init__(site)
         self.ws = WSConnection(ConnectionType.CLIENT)
         self.accepted = False
@@ -185,7 +192,7 @@ class Socket(Connection):
         self.answers = answers
         self.flv = FLV()
         extra = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
-        request = Request(host="localhost", target=target, extra_headers=extra)
+        request = Request(host=host, target=target, extra_headers=extra)
         self.sendBytes(self.ws.send(request))
 
     def heard(self, data: bytes) -> None:

@@ -16,8 +16,8 @@ from rtmpclient import (
 from webkit import METADATA, Answers, Publisher, flagsOf
 
 from twisted_rtmp.factory import RTMPFactory
-from twisted_rtmp.flv.kinds import SETTLE_FRAMES
 from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.live.kinds import SETTLE_FRAMES
 from twisted_rtmp.web import HTTPSite
 from twisted_rtmp.web.flv import SETTLE_BYTES, SETTLE_SECONDS
 from twisted_rtmp.wire import amf0

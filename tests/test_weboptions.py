@@ -37,6 +37,16 @@ def test_origins():
     assert settings.http.origins == ("https://a.example", "http://b:8000")
 
 
+def test_hostsAndProxies():
+    settings = parse(
+        *("--http", "0", "--http-origin", "https://a.example"),
+        *("--http-host", "b.example", "--http-host", ".c.example"),
+        *("--http-trusted-proxy", "127.0.0.1", "--http-trusted-proxy", "10.0.0.0/8"),
+    )
+    assert settings.http.hosts == ("b.example", ".c.example")
+    assert settings.http.trustedProxies == ("127.0.0.1", "10.0.0.0/8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -53,6 +63,22 @@ def test_origins():
             "--http-origin: must be like https://example.org, not a.example",
         ),
         (
+            ["--http", "0", "--http-host", "a.example"],
+            "--http-host: must come with origins other than *",
+        ),
+        (
+            ["--http", "0", "--http-origin", "https://a", "--http-host", "a:80"],
+            "--http-host: must be a name such as stream.example.org, or",
+        ),
+        (
+            ["--http-trusted-proxy", "127.0.0.1"],
+            "--http-trusted-proxy: must come with an HTTP endpoint",
+        ),
+        (
+            ["--http", "0", "--http-trusted-proxy", "proxy.example"],
+            "--http-trusted-proxy: must be an address, a network such as 10.0.0.0/8",
+        ),
+        (
             ["--http", "0", "--http-origin", "https://a/"],
             "--http-origin: must be like https://example.org, not https://a/",
         ),
@@ -65,7 +91,8 @@ def test_wrongOptions(arguments, message):
 def test_theServiceListensWithASite():
     server = serverOf(
         *("--no-record", "--http", "0", "--http", "unix:h"),
-        *("--http-origin", "http://a"),
+        *("--http-origin", "http://a", "--http-host", "b"),
+        *("--http-trusted-proxy", "198.51.100.8"),
     )
     rtmp, tcp, unix = server.listeners
     assert rtmp.factory is None
@@ -73,9 +100,17 @@ def test_theServiceListensWithASite():
     assert tcp.factory is unix.factory
     assert isinstance(tcp.factory, HTTPSite)
     assert tcp.factory.registry is server.factory.registry
-    client = Getter(tcp.factory, "/live/key.flv", "HEAD", origin="http://b")
+    for headers, status in (
+        ({"host": "b", "origin": "http://a"}, 404),
+        ({"host": "b", "origin": "http://b"}, 403),
+        ({"host": "c", "origin": "http://a"}, 403),
+    ):
+        client = Getter(tcp.factory, "/live/key.flv", "HEAD", **headers)
+        client.leave()
+        assert client.status == status
+    client = Getter(tcp.factory, "/live/key.flv", host="b", x_forwarded_for="10.0.0.1")
+    assert client.protocol.describe().peer.startswith("10.0.0.1")
     client.leave()
-    assert "access-control-allow-origin" not in client.headers
 
 
 def test_aListenerMayHaveAFactoryOfItsOwn():

@@ -39,7 +39,6 @@ from twisted_rtmp.settings import (
     Settings,
 )
 from twisted_rtmp.web import HTTPSite
-from twisted_rtmp.web.cors import Origins
 
 if TYPE_CHECKING:
     from twisted_rtmp.interfaces import ISinkFactory
@@ -119,7 +118,13 @@ def makeServer(
     )
     if settings.allowed:
         registry.guards.append(AllowList(settings.allowed))
-    site = HTTPSite(reactor, registry, origins=settings.http.origins)
+    site = HTTPSite(
+        reactor,
+        registry,
+        origins=settings.http.origins,
+        hosts=settings.http.hosts,
+        trustedProxies=settings.http.trustedProxies,
+    )
     server = RTMPService(
         reactor,
         RTMPFactory(reactor, registry=registry),
@@ -229,6 +234,6 @@ def _addMultitrack(settings: HTTPSettings, site: HTTPSite, server: RTMPService) 
             server.factory.registry,
             settings.multitrack,
             lambda: server.ingests,
-            Origins(settings.origins),
+            site.origins,
         )
         site.root.putChild(MULTITRACK_PATH, resource)

@@ -44,6 +44,8 @@ class ConnectRequest:
     @ivar kind: the protocol: C{"rtmp"}, C{"rtmps"}, C{"http"}, C{"https"}, C{"ws"} or
         C{"wss"}.
     @ivar connectionId: the connection's identifier, unique in this process.
+    @ivar credentials: over HTTP the headers C{authorization} and C{cookie}, as far as
+        they came, by these names; never to be logged.
     """
 
     application: str
@@ -52,6 +54,7 @@ class ConnectRequest:
     properties: dict[str, Any] = field(repr=False)
     kind: str = "rtmp"
     connectionId: str = ""
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ def peerName(address: object) -> str:
         return printable(os.fsdecode(getattr(address, "name", None) or "local"))
     if ":" in host:
         host = f"[{host}]"
-    return f"{host}:{getattr(address, 'port', 0)}"
+    port = getattr(address, "port", 0)
+    return f"{host}:{port}" if port else str(host)  # some proxies tell no port
 
 
 def splitQuery(text: str) -> tuple[str, str]:

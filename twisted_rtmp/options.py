@@ -361,6 +361,8 @@ OPTIONS_OF_FIELDS = {
     "listen": "listen",
     "http.listen": "http",
     "http.origins": "http-origin",
+    "http.hosts": "http-host",
+    "http.trustedProxies": "http-trusted-proxy",
     "relays.pushes": "push",
     "streamKeys": "stream-key",
 }

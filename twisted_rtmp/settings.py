@@ -7,8 +7,7 @@ when it is made, and its errors name the field, as C{recording.rotateBytes}.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -23,6 +22,8 @@ from twisted_rtmp.pipes import Command
 from twisted_rtmp.recording.settings import RecordingSettings
 from twisted_rtmp.relay.origin import IDLE_SECONDS
 from twisted_rtmp.relay.targets import PushTarget
+from twisted_rtmp.web.cors import parseHost, parseOrigin
+from twisted_rtmp.web.forwarded import parseNetwork
 from twisted_rtmp.wire.constants import MAX_MESSAGE_LENGTH
 from twisted_rtmp.wire.limits import WireLimits
 
@@ -107,11 +108,18 @@ class HTTPSettings:
     @ivar listen: the endpoints to listen on, as Twisted describes them.
     @ivar origins: the origins of web pages that may play, such as
         C{"https://example.org"}; C{"*"}: any.
+    @ivar hosts: the names under which such pages find the server, besides those of the
+        origins; C{".example.org"}: all that end so; C{"*"}: any.
+    @ivar trustedProxies: the addresses and networks of proxies that are believed when
+        they tell whom they speak for, such as C{"10.0.0.0/8"}; C{"unix:"}: all that
+        come over a UNIX socket.
     @ivar multitrack: the offer to encoders of several tracks; L{None}: none.
     """
 
     listen: Sequence[str] = ()
     origins: Sequence[str] = ("*",)
+    hosts: Sequence[str] = ()
+    trustedProxies: Sequence[str] = ()
     multitrack: OfferFile | None = None
 
     def __post_init__(self) -> None:
@@ -121,13 +129,16 @@ class HTTPSettings:
         @raise BadField: one is invalid.
         """
         _checkUnique("http.listen", self.listen)
-        for origin in self.origins:
-            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
-                raise BadField(
-                    "http.origins", f"must be like https://example.org, not {origin}"
-                )
+        for name, parse in (
+            ("origins", parseOrigin),
+            ("hosts", parseHost),
+            ("trustedProxies", parseNetwork),
+        ):
+            _checkEach(f"http.{name}", getattr(self, name), parse)
+        if self.hosts and "*" in self.origins:
+            raise BadField("http.hosts", "must come with origins other than *")
         if not self.listen:
-            for name in ("origins", "multitrack"):
+            for name in ("origins", "trustedProxies", "multitrack"):
                 if getattr(self, name) != getattr(HTTPSettings, name):
                     raise BadField(f"http.{name}", "must come with an HTTP endpoint")
 
@@ -259,6 +270,16 @@ def _checkPositive(name: str, limits: Any) -> None:  # noqa: ANN401  any datacla
             _checkPositive(where, value)
         elif not value > 0:
             raise BadField(where, "must be more than 0")
+
+
+def _checkEach(
+    where: str, values: Iterable[str], parse: Callable[[str], object]
+) -> None:
+    try:
+        for value in values:
+            parse(value)
+    except ValueError as error:
+        raise BadField(where, str(error)) from None
 
 
 def _checkUnique(where: str, values: Sequence[str]) -> None:

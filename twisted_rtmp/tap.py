@@ -52,7 +52,9 @@ _REPEATABLE = frozenset(
     (
         "application",
         "http",
+        "http-host",
         "http-origin",
+        "http-trusted-proxy",
         "listen",
         "pull",
         "push",
@@ -110,6 +112,8 @@ class Options(UsageOptions):
         self._listen: list[str] = []
         self._http: list[str] = []
         self._origins: list[str] = []
+        self._hosts: list[str] = []
+        self._proxies: list[str] = []
         self._pushes: list[PushTarget] = []
         self._pulls: dict[tuple[str, str], RTMPURL] = {}
         self._applications: list[str] = []
@@ -137,6 +141,21 @@ class Options(UsageOptions):
         given several times.
         """
         self._origins.append(origin)
+
+    def opt_http_host(self, name: str) -> None:
+        """
+        With --http-origin: this server is also known by this name, besides those of
+        the origins; .example.org means all that end so.  May be given several times.
+        """
+        self._hosts.append(name)
+
+    def opt_http_trusted_proxy(self, network: str) -> None:
+        """
+        Believe the proxy at this address, such as 127.0.0.1, or in this network, such
+        as 10.0.0.0/8, when it tells with X-Forwarded-For or Forwarded whom it speaks
+        for.  May be given several times.
+        """
+        self._proxies.append(network)
 
     def opt_push(self, target: str) -> None:
         """
@@ -261,7 +280,12 @@ class Options(UsageOptions):
             http["origins"] = tuple(self._origins)
         return Settings(
             listen=tuple(self._listen) or (f"tcp:{self['port']}",),
-            http=HTTPSettings(listen=tuple(self._http), **http),
+            http=HTTPSettings(
+                listen=tuple(self._http),
+                hosts=tuple(self._hosts),
+                trustedProxies=tuple(self._proxies),
+                **http,
+            ),
             relays=RelaySettings(
                 pushes=tuple(self._pushes), pulls=self._pulls, **RELAYS.given(given)
             ),

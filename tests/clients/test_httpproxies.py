@@ -125,9 +125,15 @@ def tagsIn(path: Path) -> int:
 
 
 PROXIES = {
-    "nginx": (nginx, "tcp:0:interface=127.0.0.1"),
-    "haproxy": (haproxy, "haproxy:tcp:0:interface=127.0.0.1"),
+    "nginx": (
+        nginx,
+        ["tcp:0:interface=127.0.0.1", "--http-trusted-proxy", "127.0.0.1"],
+    ),
+    "haproxy": (haproxy, ["haproxy:tcp:0:interface=127.0.0.1"]),
 }
+
+#: The address of a player, which is not that of the proxy's connection.
+PLAYER = "127.0.0.9"
 
 
 class Socket:
@@ -136,8 +142,9 @@ class Socket:
     def __init__(self, port: int, target: str) -> None:
         self.flv = FLV()
         self._ws = WSConnection(ConnectionType.CLIENT)
-        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
-        self.address = "{}:{}".format(*self._socket.getsockname())
+        self._socket = socket.create_connection(
+            ("127.0.0.1", port), PATIENCE, (PLAYER, 0)
+        )
         self._socket.sendall(self._ws.send(Request(host="localhost", target=target)))
 
     def __enter__(self):
@@ -161,11 +168,11 @@ class Socket:
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_throughAProxy(tmp_path: Path, sample: Path, proxy: str) -> None:
     """Each piece comes at once, and the end is one."""
-    runProxy, endpoint = PROXIES[proxy]
+    runProxy, arguments = PROXIES[proxy]
     sent = tags(sample)
     half = len(sent) // 2
     with (
-        capturing(tmp_path, "--http", endpoint) as capture,
+        capturing(tmp_path, "--http", *arguments) as capture,
         socket.create_server(("127.0.0.1", 0)) as listening,
         runProxy(tmp_path, httpPort(capture), listening),
     ):
@@ -176,13 +183,11 @@ def test_throughAProxy(tmp_path: Path, sample: Path, proxy: str) -> None:
             subprocess.Popen([program("curl"), "-sSfN", "-o", str(path), url]) as curl,
             Publisher(capture.port, "show") as publisher,
         ):
-            capture.server.expect("plays live/show by HTTP")
+            capture.server.expect(r"127\.0\.0\.1(:\d+)? plays live/show by HTTP")
             with Socket(port, "/live/show.flv") as client:
                 events = client.events()
                 assert isinstance(next(events), AcceptConnection)
-                playing = capture.server.expect(r"(\S+) plays live/show by WebSocket")
-                if proxy == "haproxy":
-                    assert playing[1] == client.address
+                capture.server.expect(rf"{PLAYER}(:\d+)? plays live/show by WebSocket")
                 # No more is sent before all of this has come.
                 publisher.send(sent[:half])
                 while len(client.flv.tags) < half:
@@ -196,3 +201,39 @@ def test_throughAProxy(tmp_path: Path, sample: Path, proxy: str) -> None:
                 assert len(client.flv.tags) == len(sent)
             assert curl.wait(PATIENCE) == 0
         assertSame(frames(mediaTags(path)), frames(sent))
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (["X-Forwarded-For: 127.0.0.66"], "404"),
+        (["Origin: https://www.example.org"], "404"),
+        (["Origin: https://evil.example"], "403"),
+        (["Host: evil.example"], "403"),
+    ],
+)
+def test_nginxTellsWhoAsks(tmp_path: Path, headers: list[str], status: str) -> None:
+    with (
+        capturing(
+            tmp_path,
+            *("--http", "tcp:0:interface=127.0.0.1"),
+            *("--http-trusted-proxy", "127.0.0.1", "--player-wait", "0.2"),
+            *("--http-origin", "https://www.example.org"),
+        ) as capture,
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        nginx(tmp_path, httpPort(capture), listening),
+    ):
+        result = subprocess.run(
+            [
+                *(program("curl"), "-sS", "-o", str(tmp_path / "answer")),
+                *("-w", "%{http_code}", "--interface", PLAYER),
+                *(word for header in headers for word in ("-H", header)),
+                f"http://127.0.0.1:{listening.getsockname()[1]}/live/show.flv",
+            ],
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=PATIENCE,
+        )
+        assert result.stdout == status.encode()
+        event = "is refused" if status == "403" else "plays live/show"
+        capture.server.expect(rf"{PLAYER}(:\d+)? {event}")

@@ -47,9 +47,10 @@ class TokenBucket:
         return True
 
     def wait(self, burst: float, rate: float, now: float) -> float:
-        """Tell in how many seconds there is a token."""
+        """Tell in how many seconds there is a token; a little later at most."""
         self._refill(burst, rate, now)
-        return max(0.0, (1 - self.tokens) / rate)
+        # Less than that is lost when it is added to the clock's seconds.
+        return max(0.001, (1 - self.tokens) / rate)
 
 
 class _Host:

@@ -49,6 +49,19 @@ def notAllowed(request: Request, allowed: Iterable[bytes]) -> bytes:
     )
 
 
+class Refusal(Resource):
+    """The resource at every address for a page that may not use the server."""
+
+    isLeaf = True
+
+    def __init__(self, text: str) -> None:
+        Resource.__init__(self)
+        self._text = text
+
+    def render(self, request: Request) -> bytes:
+        return answer(request, http.FORBIDDEN, self._text)
+
+
 class NotFound(Resource):
     """The resource at every address that has no other one."""
 

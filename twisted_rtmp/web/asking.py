@@ -8,16 +8,7 @@ from twisted.web.server import Request
 
 from twisted_rtmp.interfaces import ConnectRequest
 from twisted_rtmp.web.channel import channelOf
-
-
-def headerText(request: Request, name: bytes) -> str:
-    """
-    Give a header as text; empty if there is none.
-
-    @param name: in lower case.
-    """
-    # What is not UTF-8 is shown as it is escaped: peers may send any bytes.
-    return (request.getHeader(name) or b"").decode("utf-8", "backslashreplace")
+from twisted_rtmp.web.headers import headerText
 
 
 def connectRequest(
@@ -45,4 +36,16 @@ def connectRequest(
         properties,
         kind=kind + suffix,
         connectionId=channelOf(request).id,
+        credentials=_credentials(request),
     )
+
+
+def _credentials(request: Request) -> dict[str, str]:
+    """Pick the headers by which a peer shows who it is."""
+    credentials = {}
+    for name, separator in ((b"authorization", b", "), (b"cookie", b"; ")):
+        values = request.requestHeaders.getRawHeaders(name)
+        if values:
+            text = separator.join(values).decode("utf-8", "backslashreplace")
+            credentials[name.decode("ascii")] = text
+    return credentials

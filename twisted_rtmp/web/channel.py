@@ -9,11 +9,13 @@ peer that does not take what it asked for is waited for without end: not here.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.interfaces import ISSLTransport, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
+from twisted.web import http
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from twisted_rtmp.live.registry import Registry
     from twisted_rtmp.sockets import IStreamTransport
+    from twisted_rtmp.web.forwarded import TrustedProxies
 
 #: The largest body of a request, in bytes.  A player's request has none; a
 #: configuration that an encoder asks for takes some KiB.
@@ -59,6 +62,10 @@ class ChannelSite(Protocol):
     def registry(self) -> Registry:
         """The live streams, the connections and their limits."""
 
+    @property
+    def proxies(self) -> TrustedProxies:
+        """The proxies that are believed when they tell whom they speak for."""
+
 
 class Answering(Protocol):
     """An answer to a request that takes long."""
@@ -82,7 +89,9 @@ class Channel(HTTPChannel):
     One connection, and its requests one after the other.
 
     @ivar id: the connection's identifier, unique in this process.
-    @ivar host: the address that it counts for; see L{hostOf}.
+    @ivar host: the address that it counts for; see L{hostOf}.  A trusted proxy's counts
+        for that of the present request's client.
+    @ivar peer: the client's address, for log lines.
     @ivar answering: what answers the present request, if that takes long.
     """
 
@@ -106,7 +115,9 @@ class Channel(HTTPChannel):
         self._bodyBytes = 0
         self.id = connectionId()
         self.host = ""
-        self._peer = "?"
+        self.peer = "?"
+        # The scheme by which the present request came, if a proxy has told.
+        self._scheme = ""
         self._openedAt = 0.0
         self._received = 0
         self._sent = 0
@@ -118,7 +129,7 @@ class Channel(HTTPChannel):
             transport.setTcpKeepAlive(True)
         self._direct = directSocket(transport)
         setReadSize(transport, REQUEST_SIZE)
-        self._peer = peerName(transport.getPeer())
+        self.peer = peerName(transport.getPeer())
         self._openedAt = self.site.registry.clock.seconds()
         self.site.registry.connections.opened(self)
 
@@ -157,39 +168,60 @@ class Channel(HTTPChannel):
 
     def _identify(self) -> bool:
         """
-        Learn the peer's address from a proxy in front, which has told it by now.
+        Learn from the proxies in front who sends this request: the PROXY protocol has
+        told it by now, or else the headers do.
 
         @return: whether that address may have one more connection.
         """
-        address = self.transport.getPeer()
-        host = hostOf(address)
-        if host == self.host:
+        request = self.requests[-1]
+        client = self.site.proxies.clientOf(
+            self.transport.getPeer(), request.requestHeaders
+        )
+        request.client = client.address
+        self._scheme = client.scheme
+        self.peer = peerName(client.address)
+        if self._countFor(hostOf(client.address)):
             return True
+        self._refuse(http.SERVICE_UNAVAILABLE)
+        return False
+
+    def _countFor(self, host: str) -> bool:
+        """
+        Have an address for which the connection counts.
+
+        @return: whether it may have one more.
+        """
         before, self.host = self.host, ""
-        self._peer = peerName(address)
-        if not self.site.registry.connections.identified(before, host):
-            self._refused = True
-            self.abort()
+        if host != before and not self.site.registry.connections.identified(
+            before, host
+        ):
             return False
         self.host = host
         return True
 
     def _refuseBody(self) -> None:
         """Take no more of a body that is too large."""
-        self._refused = True
         self.site.registry.counters.violations += 1
         self.log.warn(
             "{peer} is cut: a body of more than {limit} bytes",
-            peer=peerName(self.transport.getPeer()),
+            peer=self.peer,
             limit=MAX_BODY,
         )
+        self._refuse(http.REQUEST_ENTITY_TOO_LARGE)
+
+    def _refuse(self, code: int) -> None:
+        """Answer a request that is not complete, and take no more."""
+        self._refused = True
+        phrase = HTTPStatus(code).phrase.encode("ascii")
         self.transport.write(
-            b"HTTP/1.1 413 Content Too Large\r\nconnection: close\r\n"
-            b"content-length: 0\r\n\r\n"
+            b"HTTP/1.1 %d %b\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            % (code, phrase)
         )
         self.loseConnection()
 
     def allContentReceived(self) -> None:
+        if self._refused:
+            return
         self._complete = True
         self._bodyBytes = 0
         HTTPChannel.allContentReceived(self)
@@ -197,6 +229,8 @@ class Channel(HTTPChannel):
     def requestDone(self, request: Request) -> None:
         self.answering = None
         self._complete = self._begun = False
+        if self.site.proxies.trusts(self.transport.getPeer()):
+            self._countFor("")  # the next request may be anybody's
         HTTPChannel.requestDone(self, request)
         if self._congested and self.persistent:
             # twisted.web does not when it was the answer itself that was too much.
@@ -211,6 +245,12 @@ class Channel(HTTPChannel):
         """The peer has taken what was queued for it."""
         self._congested = False
         HTTPChannel.resumeProducing(self)
+
+    def isSecure(self) -> bool:
+        """Tell whether the client asked by https, of the server or of a proxy."""
+        if self._scheme:
+            return self._scheme == "https"
+        return ISSLTransport.providedBy(self.transport)
 
     def upgrade(self, protocol: Upgraded) -> None:
         """Give all that comes from here on to another protocol."""
@@ -241,11 +281,10 @@ class Channel(HTTPChannel):
 
     def describe(self) -> Description:
         """Say what it is and does."""
-        isTLS = ISSLTransport.providedBy(self.transport)
         description = Description(
             id=self.id,
-            kind="https" if isTLS else "http",
-            peer=self._peer,
+            kind="https" if self.isSecure() else "http",
+            peer=self.peer,
             since=self._openedAt,
             state="between requests",
             bytesReceived=self._received,
@@ -265,7 +304,7 @@ class Channel(HTTPChannel):
             self.site.registry.counters.cut += 1
             self.log.warn(
                 "{peer} is cut: no complete request within {seconds:g} s",
-                peer=peerName(self.transport.getPeer()),
+                peer=self.peer,
                 seconds=self.site.registry.limits.requestSeconds,
             )
         self.loseConnection()
@@ -284,7 +323,7 @@ class Channel(HTTPChannel):
             self.site.registry.counters.cut += 1
             self.log.warn(
                 "{peer} is cut: it takes nothing for {seconds:g} s",
-                peer=self._peer,
+                peer=self.peer,
                 seconds=self.site.registry.limits.drainSeconds,
             )
         self.abort()

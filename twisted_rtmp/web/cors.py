@@ -1,44 +1,219 @@
-"""The web pages of other origins that may read what is answered."""
+"""
+The web pages that may use the server: by their origins, and by the names under which
+they find it.
+
+A browser lets every page send requests to every server.  It says of which origin the
+page is, with C{Origin} or, of those that cannot read the answer, with
+C{Sec-Fetch-Site}; but a page whose own name its owner has made to lead here, known as
+DNS rebinding, is of the same origin.  Only C{Host}, which has that name, tells it.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from ipaddress import ip_address
 
 from twisted.web import http
 from twisted.web.server import Request
+
+from twisted_rtmp.names import printable
+from twisted_rtmp.web.headers import headerText, headerTokens
 
 #: How long a browser may remember what a preflight told it, in seconds.  Browsers cut
 #: it to what they like: Chromium to 2 hours, Firefox to 24.
 PREFLIGHT_SECONDS = 7200
 
+#: Stands for every origin, or every host.
+ANY = "*"
+
+_PORTS = {"http": 80, "https": 443}
+
+#: An origin as people may write it.
+_ORIGIN = re.compile(
+    r"(https?)://(\[[0-9a-f:.]+\]|[0-9a-z_.-]+)(?::(\d{1,5}))?", re.IGNORECASE
+)
+
+#: The value of Host: an address of IPv6, or a name or an address of IPv4, and a port.
+_HOST = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]+))(?::\d*)?")
+
+_NAME = re.compile(r"\*|\.?[0-9a-z_-]+(\.[0-9a-z_-]+)*", re.IGNORECASE)
+
+#: What the page is to the server, as browsers say it, that needs no permission: it is
+#: of the same origin, or there is none, as for an address that a person has entered.
+_NO_PAGE = frozenset(("", "same-origin", "none"))
+
+
+def parseOrigin(text: str) -> str:
+    """
+    Read an origin.
+
+    @return: as browsers send it; or L{ANY}.
+    @raise ValueError: it is none.
+    """
+    if text == ANY:
+        return ANY
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        raise ValueError(f"must be like https://example.org, not {text}")
+    scheme, host, port = match.groups()
+    scheme, host = scheme.lower(), host.lower()
+    if port is None or int(port) == _PORTS[scheme]:
+        return f"{scheme}://{host}"
+    return f"{scheme}://{host}:{int(port)}"
+
+
+def parseHost(text: str) -> str:
+    """
+    Read a name under which the server is known.
+
+    @return: in lower case.
+    @raise ValueError: it is none.
+    """
+    if not _NAME.fullmatch(text):
+        raise ValueError(
+            f"must be a name such as stream.example.org, or .example.org for all that"
+            f" end so, without a port, not {text}"
+        )
+    return text.lower()
+
+
+def _isAddress(text: str) -> bool:
+    """Tell whether a text is an address of the Internet."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _dots(name: str) -> Iterable[int]:
+    """Find the dots in a name."""
+    return (at for at, character in enumerate(name) if character == ".")
+
+
+def _hostOf(origin: str) -> str:
+    """Give the host of an origin; of L{ANY} none."""
+    match = _ORIGIN.fullmatch(origin)
+    return match[2] if match else ""
+
+
+def _originOfURL(url: str) -> str:
+    """Find the origin that an address has; empty if it has none."""
+    parts = url.split("/", 3)
+    return "/".join(parts[:3]) if len(parts) > 2 else ""
+
+
+def _isLink(request: Request) -> bool:
+    """Tell whether a person has followed a link to here, in a window of its own."""
+    return (
+        request.method in (b"GET", b"HEAD")
+        and headerText(request, b"sec-fetch-mode").lower() == "navigate"
+        and headerText(request, b"sec-fetch-dest").lower() == "document"
+    )
+
+
+class Forbidden(Exception):
+    """
+    A request comes from a page that may not use the server.
+
+    @ivar problem: what is wrong, for the log.
+    """
+
+    def __init__(self, message: str, problem: str) -> None:
+        super().__init__(message)
+        self.problem = problem
+
 
 class Origins:
     """
-    The origins whose pages may read what is answered.  Fetch Standard, 3.2.
+    The origins whose pages may play, and read what is answered.  Fetch Standard, 3.2.
 
-    @ivar allowed: such as C{"https://example.org"}; C{"*"} for any.
+    @ivar allowed: such as C{"https://example.org"}; L{ANY} for any.
     """
 
-    def __init__(self, allowed: Iterable[str] = ("*",)) -> None:
-        self.allowed = frozenset(allowed)
+    def __init__(
+        self, allowed: Iterable[str] = (ANY,), hosts: Iterable[str] = ()
+    ) -> None:
+        """
+        @param hosts: names under which the server is known, besides those of the
+            origins; C{".example.org"} for all that end so, L{ANY} for any.
+        @raise ValueError: one of them is invalid.
+        """
+        self.allowed = frozenset(map(parseOrigin, allowed))
+        self._hosts = set(map(parseHost, hosts))
+        self._hosts.update(map(_hostOf, self.allowed))
+
+    @property
+    def open(self) -> bool:
+        """Whether pages of any origin may play."""
+        return ANY in self.allowed
+
+    def check(self, request: Request) -> None:
+        """
+        Check that the page which a request comes from may use the server.
+
+        A request of no page, as other programs send it, or of a link that a person has
+        followed, is let through.
+
+        @raise Forbidden: it may not.
+        """
+        if self.open:
+            return
+        host = headerText(request, b"host")
+        several = len(request.requestHeaders.getRawHeaders(b"host", ())) > 1
+        if several or not self._knows(host):
+            raise Forbidden(
+                "This server is not known by this name.  Its operator can add it.",
+                f"it asks for the host {printable(host)}, which is in neither"
+                " --http-host nor --http-origin",
+            )
+        relation = headerText(request, b"sec-fetch-site").lower()
+        origin = headerText(request, b"origin")
+        if relation == "same-origin" or (not origin and relation in _NO_PAGE):
+            return
+        if not origin:
+            if _isLink(request):
+                return
+            # Browsers send none for an element such as <video>, but this.
+            origin = _originOfURL(headerText(request, b"referer"))
+        if origin not in self.allowed:
+            raise Forbidden(
+                "Pages of this origin may not play here.",
+                f"it comes from a page of {printable(origin) or 'another origin'},"
+                " which is not in --http-origin",
+            )
+
+    def _knows(self, header: str) -> bool:
+        """
+        Decide whether the server is known by a name.
+
+        @param header: C{Host}; HTTP/1.0 has none.
+        """
+        match = _HOST.fullmatch(header)
+        if match is None:
+            return not header
+        literal, name = match.groups()
+        name = (name or "").removesuffix(".").lower()
+        return (
+            ANY in self._hosts
+            or _isAddress(literal or name)
+            or name == "localhost"
+            or name.endswith(".localhost")
+            or name in self._hosts
+            or any(name[at:] in self._hosts for at in _dots(name))
+        )
 
     def mark(self, request: Request) -> None:
         """Tell the browser whether the page may read the answer."""
-        if "*" in self.allowed:
+        if self.open:
             request.setHeader(b"access-control-allow-origin", b"*")
             return
         request.setHeader(b"vary", b"Origin")
-        origin = request.getHeader("origin")
+        origin = headerText(request, b"origin")
         if origin in self.allowed:
-            request.setHeader(b"access-control-allow-origin", origin.encode("utf-8"))
-
-    def permits(self, request: Request) -> bool:
-        """
-        Whether to accept a WebSocket: browsers ask nobody before they open one to
-        another origin.  What has no origin is no browser.
-        """
-        origin = request.getHeader("origin")
-        return origin is None or "*" in self.allowed or origin in self.allowed
+            request.setHeader(b"access-control-allow-origin", origin.encode("ascii"))
+            request.setHeader(b"access-control-allow-credentials", b"true")
 
     def preflight(self, request: Request, methods: Iterable[bytes]) -> bytes:
         """
@@ -50,6 +225,13 @@ class Origins:
         allowed = b", ".join(methods)
         request.setHeader(b"allow", allowed)
         request.setHeader(b"access-control-allow-methods", allowed)
-        request.setHeader(b"access-control-allow-headers", b"*")
+        # "*" does not stand for Authorization, nor for anything beside credentials.
+        headers = [ANY, "Authorization"]
+        if not self.open:
+            headers = headerTokens(request, b"access-control-request-headers")
+        if headers:
+            request.setHeader(
+                b"access-control-allow-headers", ", ".join(headers).encode("ascii")
+            )
         request.setHeader(b"access-control-max-age", b"%d" % PREFLIGHT_SECONDS)
         return b""

@@ -38,10 +38,11 @@ from twisted_rtmp.media.capabilities import UNANNOUNCED
 from twisted_rtmp.names import DEFAULT_INSTANCE, peerName, printable
 from twisted_rtmp.sockets import DrainWatch
 from twisted_rtmp.web.answers import answer, notAllowed
-from twisted_rtmp.web.asking import connectRequest, headerText
+from twisted_rtmp.web.asking import connectRequest
 from twisted_rtmp.web.bodies import Body, ResponseBody, SocketBody, setHeaders
 from twisted_rtmp.web.channel import channelOf
 from twisted_rtmp.web.cors import Origins
+from twisted_rtmp.web.headers import headerText
 from twisted_rtmp.web.websocket import VERSION, BadUpgrade, WebSocket, isUpgrade
 
 if TYPE_CHECKING:
@@ -464,8 +465,6 @@ class FLVResource(Resource):
             return answer(
                 request, http.NOT_FOUND, "A stream is at /APPLICATION/STREAM.flv."
             )
-        if isUpgrade(request) and not self._origins.permits(request):
-            return answer(request, http.FORBIDDEN, "Not from pages of this origin.")
         try:
             play = FLVPlay(self._registry, request, application, name)
         except BadUpgrade as error:

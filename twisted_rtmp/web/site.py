@@ -6,16 +6,18 @@ import io
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from twisted.logger import Logger
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from twisted_rtmp.live.addresses import hostOf
 from twisted_rtmp.live.registry import Registry
-from twisted_rtmp.web.answers import NotFound
-from twisted_rtmp.web.channel import Channel
-from twisted_rtmp.web.cors import Origins
+from twisted_rtmp.web.answers import NotFound, Refusal
+from twisted_rtmp.web.channel import Channel, channelOf
+from twisted_rtmp.web.cors import Forbidden, Origins
 from twisted_rtmp.web.flv import FLVResource
+from twisted_rtmp.web.forwarded import TrustedProxies
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IReactorTime
@@ -55,9 +57,12 @@ class HTTPSite(Site):
     A server's live streams, by HTTP.
 
     @ivar registry: the live streams.
+    @ivar origins: the web pages that may play.
+    @ivar proxies: those that are believed when they tell whom they speak for.
     @ivar root: where other resources can be added.
     """
 
+    logger = Logger()
     noisy = False
     # No HTTP/2: it has no Upgrade, and its requests have no transport of their own.
     protocol = Channel  # type: ignore[assignment]
@@ -68,16 +73,23 @@ class HTTPSite(Site):
         registry: Registry,
         *,
         origins: Iterable[str] = ("*",),
+        hosts: Iterable[str] = (),
+        trustedProxies: Iterable[str] = (),
     ) -> None:
         """
         @param registry: the live streams, with their limits and deciders.
         @param origins: of pages that may play, such as C{"https://example.org"};
             C{"*"} for any.
+        @param hosts: names under which such pages may find the server, besides those
+            of the origins; see L{Origins}.
+        @param trustedProxies: see L{TrustedProxies}.
+        @raise ValueError: one of these is invalid.
         """
-        allowed = Origins(origins)
+        self.origins = Origins(origins, hosts)
+        self.proxies = TrustedProxies(trustedProxies)
         self.registry = registry
-        self.root = Root(NotFound(allowed))
-        self.root.putEnding(b".flv", FLVResource(registry, allowed))
+        self.root = Root(NotFound(self.origins))
+        self.root.putEnding(b".flv", FLVResource(registry, self.origins))
         Site.__init__(
             self,
             self.root,
@@ -87,11 +99,28 @@ class HTTPSite(Site):
         )
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override]
-        admitted = self.registry.connections.admit(hostOf(addr))
+        # A proxy has as many connections as all for whom it speaks.
+        host = "" if self.proxies.trusts(addr) else hostOf(addr)
+        admitted = self.registry.connections.admit(host)
         channel = Site.buildProtocol(self, addr) if admitted else None
         if isinstance(channel, Channel):
-            channel.host = hostOf(addr)
+            channel.host = host
         return channel
+
+    def getResourceFor(self, request: Request) -> Resource:
+        """Find the resource for a request, unless its page may not use the server."""
+        try:
+            self.origins.check(request)
+        except Forbidden as error:
+            self.registry.counters.refused += 1
+            self.logger.warn(
+                "{peer} is refused: {problem}",
+                peer=channelOf(request).peer,
+                problem=error.problem,
+            )
+            return Refusal(str(error))
+        resource: Resource = Site.getResourceFor(self, request)
+        return resource
 
     def acceptableProtocols(self) -> list[bytes]:
         return [b"http/1.1"]

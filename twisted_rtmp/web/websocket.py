@@ -21,7 +21,6 @@ from wsproto.frame_protocol import CloseReason
 from wsproto.handshake import H11Handshake
 from wsproto.utilities import RemoteProtocolError
 
-from twisted_rtmp.names import peerName
 from twisted_rtmp.sockets import DrainWatch
 from twisted_rtmp.web.channel import channelOf
 
@@ -192,7 +191,7 @@ class WebSocket:
         self._channel.site.registry.counters.violations += 1
         self.log.warn(
             "{peer} is cut: more than {limit} WebSocket frames within {seconds:g} s",
-            peer=peerName(self._transport.getPeer()),
+            peer=self._channel.peer,
             limit=MAX_FRAMES,
             seconds=WINDOW_SECONDS,
         )

@@ -1,0 +1,240 @@
+"""
+The headers in which a proxy tells whom it speaks for: X-Forwarded-For with
+X-Forwarded-Proto, and Forwarded (RFC 7239).
+
+Anybody can send them, so only those of trusted proxies count, and of these only what
+the proxies have added themselves: they add at the right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+from typing import NamedTuple
+
+from twisted.internet import address as addresses
+from twisted.internet.interfaces import IAddress
+from twisted.web.http_headers import Headers
+
+#: Stands for every proxy that comes over a UNIX socket, as nginx spells it.
+UNIX = "unix:"
+
+#: A parameter of Forwarded, RFC 7239, 4, with what separates it from the next one.
+_PARAMETER = re.compile(
+    r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=
+        (?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)|"((?:[^"\\]|\\.)*)")[ \t]*([;,]|$)""",
+    re.VERBOSE,
+)
+
+#: An address with an optional port: in brackets, bare, or IPv4.
+_NODE = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::(\d{1,5}))?|([0-9.]+):(\d{1,5})|(.+)")
+
+
+class Client(NamedTuple):
+    """
+    The peer that a request came from, as far as it is known.
+
+    @ivar address: its address; port 0 if that is not known.
+    @ivar scheme: the scheme by which it asked, such as C{"https"}; empty if no proxy
+        has told.
+    """
+
+    address: IAddress
+    scheme: str
+
+
+class _Hop(NamedTuple):
+    """A peer of one of the proxies, as that proxy tells it."""
+
+    node: str
+    scheme: str
+
+
+def parseNetwork(text: str) -> IPv4Network | IPv6Network | str:
+    """
+    Read the address of a proxy, or of a network of proxies.
+
+    @param text: such as C{10.0.0.0/8}, C{::1}, or L{UNIX}.
+    @raise ValueError: it is none of these.
+    """
+    if text == UNIX:
+        return UNIX
+    try:
+        # As nginx does, for what people write: 127.0.0.1/8.
+        return ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(
+            f"must be an address, a network such as 10.0.0.0/8, or {UNIX}, not {text}"
+        ) from None
+
+
+class TrustedProxies:
+    """The proxies that are believed when they tell whom they speak for."""
+
+    def __init__(self, networks: Iterable[str] = ()) -> None:
+        """
+        @param networks: see L{parseNetwork}.
+        @raise ValueError: one of them is invalid.
+        """
+        self._networks = [parseNetwork(each) for each in networks]
+
+    def trusts(self, address: object) -> bool:
+        """
+        Decide whether a peer is a trusted proxy.
+
+        @param address: an L{IAddress}, or L{None}.
+        """
+        if not self._networks:
+            return False
+        host = getattr(address, "host", None)
+        if host is None:
+            return isinstance(address, addresses.UNIXAddress) and (
+                UNIX in self._networks
+            )
+        try:
+            return self._trusted(_parseHost(host))
+        except ValueError:
+            return False
+
+    def _trusted(self, host: IPv4Address | IPv6Address) -> bool:
+        return any(
+            host in network
+            for network in self._networks
+            if not isinstance(network, str)
+        )
+
+    def clientOf(self, address: IAddress, headers: Headers) -> Client:
+        """
+        Find out who sent a request.
+
+        @param address: that of the connection.
+        @param headers: those of the request.
+        @return: the rightmost address that is no trusted proxy's.  Where a proxy's
+            word cannot be read, it is the proxy itself; so it is where both kinds of
+            headers are there and differ, as one of them may be the client's own.
+        """
+        if not self.trusts(address):
+            return Client(address, "")
+        found = [
+            self._follow(address, hops)
+            for hops in (_xForwarded(headers), _forwarded(headers))
+            if hops is not None
+        ]
+        if not found or found[0].address != found[-1].address:
+            return Client(address, "")
+        return found[0]
+
+    def _follow(self, address: IAddress, hops: Iterable[_Hop]) -> Client:
+        """
+        Go from proxy to proxy, as long as they are trusted.
+
+        @param hops: what they tell, from right to left.
+        """
+        client = Client(address, "")
+        for hop in hops:
+            try:
+                host, port = _parseNode(hop.node)
+            except ValueError:
+                break
+            kind = addresses.IPv4Address if host.version == 4 else addresses.IPv6Address
+            client = Client(kind("TCP", str(host), port), hop.scheme or client.scheme)
+            if not self._trusted(host):
+                break
+        return client
+
+
+def _parseHost(text: str) -> IPv4Address | IPv6Address:
+    """
+    Read an address, which may be an IPv4 address within IPv6.
+
+    @raise ValueError: it is no address.
+    """
+    host = ip_address(text.partition("%")[0])
+    mapped = host.ipv4_mapped if isinstance(host, IPv6Address) else None
+    return mapped or host
+
+
+def _parseNode(text: str) -> tuple[IPv4Address | IPv6Address, int]:
+    """
+    Read an address with an optional port.
+
+    @return: both; port 0 if there is none.
+    @raise ValueError: it is no address, such as C{unknown}.
+    """
+    match = _NODE.fullmatch(text)
+    if match is None:
+        raise ValueError("must be an address")
+    bracketed, port6, plain, port4, bare = match.groups()
+    port = int(port6 or port4 or 0)
+    if port > 65_535:
+        raise ValueError("must be a port")
+    return _parseHost(bracketed or plain or bare), port
+
+
+def _lines(headers: Headers, name: bytes) -> list[str] | None:
+    """Give a header's lines, from the last to the first; L{None} if there are none."""
+    values = headers.getRawHeaders(name)
+    if values is None:
+        return None
+    return [value.decode("latin-1") for value in reversed(values)]
+
+
+def _xForwarded(headers: Headers) -> Iterator[_Hop] | None:
+    """Read X-Forwarded-For, with the schemes in X-Forwarded-Proto, from the right."""
+    lines = _lines(headers, b"x-forwarded-for")
+    if lines is None:
+        return None
+    schemes = [
+        scheme.strip().lower()
+        for line in _lines(headers, b"x-forwarded-proto") or ()
+        for scheme in reversed(line.split(","))
+    ]
+    nodes = (node.strip() for line in lines for node in reversed(line.split(",")))
+    # Most proxies replace the scheme, and have one only.
+    return (
+        _Hop(node, schemes[min(index, len(schemes) - 1)] if schemes else "")
+        for index, node in enumerate(nodes)
+    )
+
+
+def _forwarded(headers: Headers) -> Iterator[_Hop] | None:
+    """Read Forwarded, from the right."""
+    lines = _lines(headers, b"forwarded")
+    if lines is None:
+        return None
+    return (hop for line in lines for hop in reversed(_parseForwarded(line)))
+
+
+def _parseForwarded(line: str) -> list[_Hop]:
+    """
+    Read a line of Forwarded.
+
+    @return: what each proxy tells; one that tells nothing if the line is malformed.
+    """
+    hops = []
+    element: dict[str, str] = {}
+    at = 0
+    while True:
+        match = _PARAMETER.match(line, at)
+        if match is None:
+            return [_Hop("", "")]
+        name, token, quoted, separator = match.groups()
+        if name.lower() in element:
+            return [_Hop("", "")]
+        element[name.lower()] = (
+            token if token is not None else re.sub(r"\\(.)", r"\1", quoted)
+        )
+        at = match.end()
+        if separator != ";":
+            hops.append(_Hop(element.get("for", ""), element.get("proto", "").lower()))
+            element = {}
+        if not separator:
+            return hops
