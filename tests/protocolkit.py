@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
-from rtmpclient import COMMAND
+from rtmpclient import COMMAND, Client
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -89,6 +90,20 @@ class Ask:
     def play(self, request):
         self.asked.append(request)
         return self._play() if callable(self._play) else self._play
+
+
+class SocketClient(Client):
+    """A client whose bytes may wait in the server's socket."""
+
+    def __init__(self, factory: Any, clock: Any) -> None:
+        super().__init__(factory, clock)
+        ours, self.socket = socket.socketpair()
+        self.ours = ours
+        self.transport.fileno = ours.fileno
+
+    def close(self) -> None:
+        self.ours.close()
+        self.socket.close()
 
 
 def refuse(why: str = "Not you.") -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from protocolkit import START, Ask, Sink, Sinks, later, refuse, soon
+from protocolkit import START, Ask, Sink, Sinks, SocketClient, later, refuse, soon
 from rtmpclient import AVC_FRAME, AVC_KEY_FRAME, VIDEO, Client
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
@@ -17,6 +19,7 @@ from twisted_rtmp.interfaces import (
     StreamRequest,
 )
 from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.protocol import LEAVE_LOOK_SECONDS
 
 
 def test_questions(clock: Clock) -> None:
@@ -329,3 +332,50 @@ def test_manyDecisionsAtOnce(clock: Clock) -> None:
     assert sinks.labels[-1] == "live/s1999"
     assert len(sinks.all) == 2001
     client.leave()
+
+
+# A peer that does not wait for its decision
+
+
+@pytest.fixture
+def waiting(clock: Clock) -> Iterator[tuple[SocketClient, list[object]]]:
+    """A client whose publish nobody decides, and the end of that."""
+    ends: list[object] = []
+    decision: Deferred[None] = Deferred(ends.append)
+    factory = RTMPFactory(clock, authorizer=Ask(publish=lambda: decision))
+    client = SocketClient(factory, clock)
+    client.publish("key")
+    yield client, ends
+    client.leave()
+    client.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_aDecisionIsCancelledWhenThePeerHasLeft(
+    waiting: tuple[SocketClient, list[object]], clock: Clock
+) -> None:
+    """Nothing is read from it meanwhile, so its end has to be looked for."""
+    client, cancelled = waiting
+    clock.advance(LEAVE_LOOK_SECONDS)
+    assert not cancelled
+    client.socket.close()
+    clock.advance(LEAVE_LOOK_SECONDS)
+    assert cancelled
+    assert client.transport.aborted
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+@pytest.mark.parametrize("where", ["kernel", "accumulator"])
+def test_mediaOfAPeerThatHasLeftAwaitTheDecision(
+    waiting: tuple[SocketClient, list[object]], clock: Clock, where: str
+) -> None:
+    """A short file may have been sent whole before it is decided."""
+    client, cancelled = waiting
+    if where == "kernel":
+        client.socket.sendall(b"media")
+    else:
+        client.protocol.dataReceived(b"media")
+    client.socket.close()
+    clock.advance(LEAVE_LOOK_SECONDS * 3)
+    assert not cancelled
+    assert not client.transport.aborted

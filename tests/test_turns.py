@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Iterator
 
 import pytest
+from protocolkit import SocketClient
 from rtmpclient import AVC_FRAME, VIDEO, Client
 from twisted.internet.error import AlreadyCalled, AlreadyCancelled
 from twisted.internet.task import Clock
@@ -146,20 +146,6 @@ def test_aStallGivesNoNameAway(reactor: Reactor, stalled: bool) -> None:
     assert factory.counters.takenOver == (0 if stalled else 1)
     for client in (first, second):
         client.leave()
-
-
-class SocketClient(Client):
-    """A client whose bytes may wait in the server's socket."""
-
-    def __init__(self, factory: RTMPFactory, clock: Clock) -> None:
-        super().__init__(factory, clock)
-        ours, self.socket = socket.socketpair()
-        self.ours = ours
-        self.transport.fileno = ours.fileno
-
-    def close(self) -> None:
-        self.ours.close()
-        self.socket.close()
 
 
 @pytest.fixture

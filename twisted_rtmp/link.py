@@ -460,6 +460,11 @@ class Link(Stateful[LinkState], Protocol):
         waits = not self._dispatching and self.wire.reader.pending
         return bool(waits or unreadBy(self.transport))
 
+    @property
+    def hasLeft(self) -> bool:
+        """Whether the peer has closed its end, and all that it sent has been read."""
+        return not self.wire.reader.pending and HangUp(self.transport).final
+
     def handshakeDone(self, event: HandshakeDone) -> None:
         """Chunks may be sent and are read."""
         self._enter(LinkState.CONNECTING)

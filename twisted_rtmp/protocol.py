@@ -42,13 +42,17 @@ from twisted_rtmp.wire.errors import (
 from twisted_rtmp.wire.messages import Command, HandshakeDone, Message
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress
+    from twisted.internet.interfaces import IAddress, IDelayedCall
 
 _DATA: int = MessageType.DATA_AMF0
 
 #: The window that is announced to peers, in bytes; nginx-rtmp's, lal's and
 #: node-media-server's.
 WINDOW = 5_000_000
+
+#: How often it is looked, while a decision is awaited and nothing is read, whether the
+#: peer has left, in seconds.
+LEAVE_LOOK_SECONDS = 0.5
 
 #: What is said in reply to C{connect}, as Flash Media Server 3 says it: some
 #: encoders look for it.
@@ -116,6 +120,7 @@ class RTMPProtocol(Link):
         self._netStreams: dict[int, NetStream] = {}
         self._lastStreamId = 0
         self._steps: Deferred[None] | None = None
+        self._lookCall: IDelayedCall | None = None
         self._idleSince = 0.0
         self._unpublished = 0
         now = registry.clock.seconds()
@@ -140,6 +145,7 @@ class RTMPProtocol(Link):
             wasClosing and self._request is not None
         )
         super().connectionLost(reason)
+        self._stopLooking()
         if self._steps is not None:
             self._steps.cancel()
         self._netStreams.clear()
@@ -261,11 +267,30 @@ class RTMPProtocol(Link):
             return
         self._steps = deferred
         self.hold(Hold.DECISION)
+        self._lookLater()
         deferred.addBoth(self._proceeded)
+
+    def _lookLater(self) -> None:
+        """Look in a while whether the peer still waits: it is not read meanwhile."""
+        self._lookCall = self._clock.callLater(LEAVE_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """End the connection if its peer has left, and nothing it sent is left."""
+        self._lookCall = None
+        if self.hasLeft:
+            self.transport.abortConnection()
+        else:
+            self._lookLater()
+
+    def _stopLooking(self) -> None:
+        call, self._lookCall = self._lookCall, None
+        if call is not None:
+            call.cancel()
 
     def _proceeded(self, failure: Failure | None) -> None:
         """Dispatch again: the awaited steps have been taken."""
         self._steps = None
+        self._stopLooking()
         if failure is not None:
             # As where a command is dispatched: a bug ends its own connection only.
             self.log.failure("{peer}: a command failed", failure, peer=self.peer)

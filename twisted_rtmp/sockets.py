@@ -18,6 +18,7 @@ from twisted.internet.interfaces import (
     IDelayedCall,
     IPushProducer,
     IReactorTime,
+    ISSLTransport,
     ITransport,
 )
 from twisted.internet.main import CONNECTION_LOST
@@ -34,6 +35,10 @@ PROGRESS_LOOKS = 10
 
 #: Transports that may lie on each other: TLS, a proxy's headers, and some to spare.
 _MAX_LAYERS = 8
+
+#: The most bytes that TLS 1.2 and 1.3 say goodbye with; a record with a message of RTMP
+#: is longer.
+_CLOSE_NOTIFY = 31
 
 
 class IStreamTransport(ITransport, IConsumer, IPushProducer):
@@ -188,7 +193,8 @@ class HangUp:
     @property
     def final(self) -> bool:
         """Whether it has, and nothing that it sent is left to be read."""
-        return bool(self) and not unreadBy(self._transport)
+        isTLS = ISSLTransport.providedBy(self._transport)
+        return bool(self) and unreadBy(self._transport) <= isTLS * _CLOSE_NOTIFY
 
 
 class DrainWatch:
