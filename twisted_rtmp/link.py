@@ -483,9 +483,8 @@ class Link(Stateful[LinkState], Protocol):
 
     def passedOver(self, event: PassedOver) -> None:
         """A message of a type that means nothing to us, the first of its type."""
-        self.log.info(
+        self.note(
             "{peer} sends messages of type {type}, which are passed over",
-            peer=self.peer,
             type=event.typeId,
         )
 
@@ -495,9 +494,8 @@ class Link(Stateful[LinkState], Protocol):
     def violated(self, error: ProtocolError) -> None:
         """The peer did what is not allowed."""
         rule = f" ({error.section})" if error.section else ""
-        self.log.warn(
+        self.warn(
             "{peer} is cut for a protocol error: {error}{rule}",
-            peer=self.peer,
             error=str(error),
             rule=rule,
         )
@@ -622,9 +620,17 @@ class Link(Stateful[LinkState], Protocol):
         self.noteCut(f"it takes no replies for {self._drain.seconds:g} s")
         self.transport.abortConnection()
 
+    def note(self, format: str, **fields: object) -> None:  # noqa: A002
+        """Log something about the peer, C{peer} in the format."""
+        self.log.info(format, peer=self.peer, **fields)
+
+    def warn(self, format: str, **fields: object) -> None:  # noqa: A002
+        """Log something that the peer has done wrong, or lost."""
+        self.log.warn(format, peer=self.peer, **fields)
+
     def noteCut(self, why: str) -> None:
         """Log and count that the connection is about to be closed for a reason."""
-        self.log.warn("{peer} is cut: {why}", peer=self.peer, why=why)
+        self.warn("{peer} is cut: {why}", why=why)
 
     def close(self) -> None:
         """

@@ -6,7 +6,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
 from twisted_rtmp.link import Hold, LinkState, MediaReceiver
@@ -74,6 +73,8 @@ class StreamConnection(Protocol):
     def watchHangUp(self) -> None: ...
     def setTimer(self) -> None: ...
     def idle(self) -> None: ...
+    def note(self, format: str, **fields: object) -> None: ...  # noqa: A002
+    def warn(self, format: str, **fields: object) -> None: ...  # noqa: A002
     def flush(self) -> None: ...
     def writeMedia(self, data: bytes) -> None: ...
     def close(self) -> None: ...
@@ -98,8 +99,6 @@ class NetStream:
     @ivar writeMedia: the protocol's, for the same reason.
     @ivar congested: as the protocol's, which sets it: asked once a player and write.
     """
-
-    log = Logger()
 
     __slots__ = (
         "congested",
@@ -209,7 +208,7 @@ class NetStream:
             f"{printable(self.name)} is now published.",
             details=self.name,
         )
-        self.log.info("{peer} publishes {stream}", peer=self.peer, stream=live.label)
+        protocol.note("{peer} publishes {stream}", stream=live.label)
 
     def stopPublishing(self) -> None:
         """The peer ends its publication, if there is one, and stays."""
@@ -312,9 +311,8 @@ class NetStream:
             )
         there = registry.play(protocol.application, name, player)
         protocol.setTimer()
-        self.log.info(
+        protocol.note(
             "{peer} plays {application}/{name}{how}",
-            peer=self.peer,
             application=printable(protocol.application),
             name=printable(name),
             how="" if there else ", which is not being published yet",
@@ -326,11 +324,10 @@ class NetStream:
         if player is not None:
             self.protocol.registry.stopPlaying(player)
             if player.dropped or player.refusedTracks:
-                self.log.info(
+                self.protocol.note(
                     "{peer} got {sent} messages of {name}; {dropped} were dropped"
                     " since it did not keep up, and {refused} not sent since it did"
                     " not announce their codecs",
-                    peer=self.peer,
                     sent=player.sent,
                     name=printable(player.name),
                     dropped=player.dropped,
@@ -428,9 +425,8 @@ class NetStream:
         protocol = self.protocol
         protocol.registry.counters.refused += 1
         self._sendStatus(code, why, level="error")
-        self.log.warn(
+        protocol.warn(
             "{peer} is refused a stream of {application}{what}: {why}",
-            peer=self.peer,
             application=printable(protocol.application) or "the empty application",
             what=what,
             why=printable(why),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
@@ -123,6 +123,7 @@ class RTMPProtocol(Link):
         self._lookCall: IDelayedCall | None = None
         self._idleSince = 0.0
         self._unpublished = 0
+        self._paid = 0
         now = registry.clock.seconds()
         self._begun = TokenBucket(limits.streamBurst, now)
         self._gops = TokenBucket(limits.gopBurstBytes, now)
@@ -151,9 +152,8 @@ class RTMPProtocol(Link):
         self._netStreams.clear()
         self.registry.connections.closed(self)
         if connected:
-            self.log.info(
+            self.note(
                 "{peer} disconnected{how}: {received} bytes received, {sent} sent",
-                peer=self.peer,
                 how="" if wasClosing else f" ({_reasonOf(reason)})",
                 received=self.wire.bytesReceived,
                 sent=self.wire.bytesSent,
@@ -244,6 +244,19 @@ class RTMPProtocol(Link):
         self.wire.forget()
         for netStream in self._netStreams.values():
             netStream.withdraw()
+
+    def note(self, format: str, **fields: object) -> None:  # noqa: A002
+        self._emit(LogLevel.info, format, fields)
+
+    def warn(self, format: str, **fields: object) -> None:  # noqa: A002
+        self._emit(LogLevel.warn, format, fields)
+
+    def _emit(self, level: LogLevel, format: str, fields: dict[str, Any]) -> None:  # noqa: A002
+        """Write a log line that the peer's bytes have paid for."""
+        received = self.wire.bytesReceived
+        unpaid, self._paid = received - self._paid, received
+        fields["peer"] = self.peer
+        self.registry.peerLog.emit(self.log, level, format, fields, self.host, unpaid)
 
     # Decisions
 
@@ -348,9 +361,8 @@ class RTMPProtocol(Link):
                 and shown not in self._unknown
             ):
                 self._unknown.add(shown)
-                self.log.info(
+                self.note(
                     "{peer} sent an unknown command, {name}",
-                    peer=self.peer,
                     name=shown,
                 )
             # No error: FMLE and its kin end at one.
@@ -367,9 +379,8 @@ class RTMPProtocol(Link):
                 receiver.messageReceived(message)
                 return
             if not self._unpublished:
-                self.log.warn(
+                self.warn(
                     "{peer} sends media without publishing; they are discarded",
-                    peer=self.peer,
                 )
             self._unpublished += 1
             self.registry.counters.strayMessages += 1
@@ -409,9 +420,8 @@ class RTMPProtocol(Link):
         self.wire.sendCommand("onStatus", 0, None, information)
         self.flush()
         self.registry.counters.reconnectRequests += 1
-        self.log.info(
+        self.note(
             "{peer} is asked to connect anew{where}",
-            peer=self.peer,
             where=f", to {shownURL(tcUrl)}" if tcUrl else "",
         )
         return True
@@ -483,9 +493,8 @@ class RTMPProtocol(Link):
         )
         connection.sendCommand("onBWDone", 0, None)
         agent = agentOf(request.properties)
-        self.log.info(
+        self.note(
             "{peer} connected to {application}{agent}",
-            peer=self.peer,
             application=printable(request.application) or "the empty application",
             agent=f" with {agent}" if agent else "",
         )
@@ -505,9 +514,8 @@ class RTMPProtocol(Link):
             amf3=command.amf3,
         )
         self.registry.counters.refused += 1
-        self.log.warn(
+        self.warn(
             "{peer} is refused the application {application}: {why}",
-            peer=self.peer,
             application=printable(request.application),
             why=printable(refusal.description),
         )

@@ -16,12 +16,14 @@ class Counters:
     @ivar takenOver: publishers closed in favour of a newcomer.
     @ivar continued: publishers that continued a stream within its grace.
     @ivar reconnectRequests: reconnect requests sent.
+    @ivar linesLeftOut: log lines that would have been more than their peers had sent.
     """
 
     __slots__ = (
         "accepted",
         "continued",
         "cut",
+        "linesLeftOut",
         "reconnectRequests",
         "refused",
         "strayMessages",
@@ -40,6 +42,7 @@ class Counters:
         self.takenOver = 0
         self.continued = 0
         self.reconnectRequests = 0
+        self.linesLeftOut = 0
 
     def asDict(self) -> dict[str, int]:
         """Give all totals by name."""

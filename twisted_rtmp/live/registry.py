@@ -29,6 +29,7 @@ from twisted_rtmp.live.decisions import Action, Undecided, checkNames, decide, i
 from twisted_rtmp.live.directory import IDirectory, LocalDirectory
 from twisted_rtmp.live.pacing import LATENCY_SECONDS, Pacer
 from twisted_rtmp.live.paths import ByPath, Key, parentsOf, pathOf
+from twisted_rtmp.live.peerlog import PeerLog
 from twisted_rtmp.live.players import Player
 from twisted_rtmp.live.policy import Policy, TakeOver
 from twisted_rtmp.live.streams import LiveStream, Publisher
@@ -56,6 +57,7 @@ class Registry:
     @ivar guards: deciders that are asked before an application's own.
     @ivar directory: knows the streams of other servers.
     @ivar addresses: what each address has taken of the server.
+    @ivar peerLog: the log of what peers do, bounded for each address.
     @ivar budget: the memory that peers make it keep.
     @ivar connections: the open ones, of every kind.
     @ivar streams: the live ones, by application and name; wherever these are divided,
@@ -93,6 +95,7 @@ class Registry:
         self.counters = Counters()
         limits = self.policy.limits
         self.addresses = Addresses(clock, limits.addresses)
+        self.peerLog = PeerLog(self.addresses, self.counters)
         self.budget = Budget(limits.memory, self._memoryGetsShort)
         self.connections = Connections(
             clock, self.counters, self.addresses, self.budget, limits.connections
