@@ -124,7 +124,9 @@ class Server:
                 return found[times - 1]
             assert self.running or not self._ended(size), f"it ended:\n{self.text}"
             left = until - time.monotonic()
-            assert left > 0, f"it never said {pattern!r} {times} times:\n{self.text}"
+            assert left > 0, (
+                f"it never said {pattern!r} {times} times:\n{self.text[-5000:]}"
+            )
             with self._changed:
                 if len(self.log) == size:
                     self._changed.wait(min(left, 1))

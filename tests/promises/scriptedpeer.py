@@ -92,10 +92,13 @@ class Peer:
     One connection to the server under test.
 
     @ivar chunkSize: of what is sent.
+    @ivar sentBytes: how much has been sent.
     """
 
-    def __init__(self, port, receiveBuffer=None):
+    def __init__(self, port, receiveBuffer=None, host=""):
+        """@param host: the address that the peer comes from."""
         self.socket = socket.socket()
+        self.socket.bind((host, 0))
         if receiveBuffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receiveBuffer)
         self.socket.settimeout(PATIENCE)
@@ -103,6 +106,7 @@ class Peer:
         self.socket.connect(("127.0.0.1", port))
         self.address = "{}:{}".format(*self.socket.getsockname())
         self.chunkSize = 128
+        self.sentBytes = 0
         self.acknowledged = []
         self._data = bytearray()
         self._theirChunkSize = 128
@@ -126,6 +130,7 @@ class Peer:
 
     def send(self, data):
         self.socket.sendall(data)
+        self.sentBytes += len(data)
 
     def trySend(self, data):
         """
@@ -134,7 +139,7 @@ class Peer:
         @return: whether all went out.
         """
         try:
-            self.socket.sendall(data)
+            self.send(data)
         except (ConnectionError, TimeoutError):
             return False
         return True

@@ -8,17 +8,11 @@ import threading
 
 import pytest
 from httpclient import FLV
-from promiseserver import KIB, MIB, Server
-from scriptedpeer import AVC_HEADER, PATIENCE, VIDEO, Peer, numberedFrame
+from promiseserver import MIB, Server
+from scriptedpeer import AVC_HEADER, PATIENCE, VIDEO
+from watching import GOP, RECEIVE_BUFFER, Stream
 
 OPTIONS = ("--http", "tcp:0:interface=127.0.0.1", "--handshake-timeout", "3")
-
-#: What a slow player's kernel keeps for it: as little as it can.
-RECEIVE_BUFFER = 4 * KIB
-
-#: Frames of a GOP, as L{numberedFrame} has it, and bytes of a frame.
-GOP = 25
-FRAME = 40 * KIB
 
 UPGRADE = (
     "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -28,34 +22,6 @@ UPGRADE = (
 
 def httpPort(server):
     return int(server.waitFor(r"Listening on [0-9.]+:(\d+) \(HTTP")[1])
-
-
-class Stream:
-    """A publication that goes on by a GOP when it is told to."""
-
-    def __init__(self, server, name):
-        self.frames = 0
-        self._pings = 0
-        self._peer = Peer(server.port).publishes(name)
-        self._peer.setChunkSize(1 << 20)
-        self._peer.sendMedia(VIDEO, AVC_HEADER)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self._peer.close()
-
-    def go(self, gops=1):
-        """Send whole GOPs; the server has read them afterwards."""
-        for number in range(self.frames, self.frames + GOP * gops):
-            self._peer.sendMedia(VIDEO, numberedFrame(number, FRAME), number * 40)
-        self.frames += GOP * gops
-        self._pings += 1
-        self._peer.ping(self._pings)
-
-    def end(self):
-        self._peer.end()
 
 
 class Viewer:

@@ -1,0 +1,99 @@
+"""P34, P36, P37: what one peer and one address may take of what all need."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from promiseserver import KIB, MIB, Server
+from scriptedpeer import (
+    HonestStream,
+    Peer,
+    setChunkSize,
+)
+from watching import GOP, Stream, Viewer
+
+OPTIONS = ("--http", "tcp:0:interface=127.0.0.1")
+
+#: An address beside that of the honest stream, and another one.
+HOSTILE, OTHER = "127.0.0.2", "127.0.0.3"
+
+
+# P34
+
+
+def test_oneAddressNeverTakesAllPlaces(tmp_path):
+    with Server(tmp_path, "--max-connections=40") as server:
+        with contextlib.ExitStack() as peers:
+            for _ in range(60):
+                peers.enter_context(Peer(server.port, host=HOSTILE))
+            for _ in range(3):
+                peer = peers.enter_context(Peer(server.port, host=OTHER))
+                peer.open()
+            stream = HonestStream(server, "name")
+            stream.compare()
+        server.serves()
+        server.noTraceback()
+        assert server.terminate() == 0
+
+
+# P36
+
+
+def test_formsOfPlayersCostLittle(server):
+    """Each of a hundred players has a message stream id that nobody else has."""
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(Stream(server, "forms", 280 * KIB))
+        stream.go()
+        normal = stack.enter_context(Viewer(server, "forms", 1 * MIB))
+        normal.upTo(stream.frames)
+        before = server.resetPeak()
+        for number in range(100):
+            stack.enter_context(Viewer(server, "forms", streamId=1000 + number))
+        stream.go()
+        normal.upTo(stream.frames)
+        assert server.peak - before <= 64 * MIB
+        assert normal.numbers == list(range(2 * GOP))
+
+
+# P37
+
+#: What the log may say of an address besides what it has paid for, in bytes.
+LOG_BURST = 64 * KIB
+
+#: What it says of a short stream.
+SERVED = 2 * KIB
+
+
+def httpPort(server):
+    return int(server.waitFor(r"Listening on [0-9.]+:(\d+) \(HTTP")[1])
+
+
+def sendsGarbage(peer):
+    peer.trySend(b"\xff")
+    peer.waitForCut()
+
+
+def breaksARule(peer):
+    peer.open()
+    peer.send(setChunkSize(0))
+    peer.waitForCut()
+
+
+def asksBadly(peer):
+    peer.send(b"GET /live/x.flv HTTP/1.1\r\n\xff: \xff\r\nHost: a\r\n\r\n")
+    peer.finishSending()
+    peer.waitForCut()
+
+
+@pytest.mark.parametrize("attack", [sendsGarbage, breaksARule, asksBadly])
+def test_theLogGrowsNoFasterThanWhatIsSent(server, attack):
+    port = httpPort(server) if attack is asksBadly else server.port
+    before, sent = len(server.log), 0
+    for _ in range(100):
+        with Peer(port, host=HOSTILE) as peer, contextlib.suppress(ConnectionError):
+            attack(peer)
+        sent += peer.sentBytes
+        assert len(server.log) - before <= sent + LOG_BURST
+    server.serves()
+    assert len(server.log) - before <= sent + LOG_BURST + SERVED
