@@ -12,7 +12,7 @@ from promiseserver import MIB, Server
 from scriptedpeer import AVC_HEADER, PATIENCE, VIDEO
 from watching import GOP, RECEIVE_BUFFER, Stream
 
-OPTIONS = ("--http", "tcp:0:interface=127.0.0.1", "--handshake-timeout", "3")
+OPTIONS = ("--http", "tcp:0:interface=127.0.0.1", "--request-timeout", "3")
 
 UPGRADE = (
     "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
