@@ -1,14 +1,17 @@
-"""P34, P36, P37: what one peer and one address may take of what all need."""
+"""P30, P34, P36, P37: what one peer and one address may take of what all need."""
 
 from __future__ import annotations
 
 import contextlib
+import signal
+import time
 
 import pytest
 from promiseserver import KIB, MIB, Server
 from scriptedpeer import (
     HonestStream,
     Peer,
+    command,
     setChunkSize,
 )
 from watching import GOP, Stream, Viewer
@@ -17,6 +20,31 @@ OPTIONS = ("--http", "tcp:0:interface=127.0.0.1")
 
 #: An address beside that of the honest stream, and another one.
 HOSTILE, OTHER = "127.0.0.2", "127.0.0.3"
+
+
+# P30
+
+
+def test_aStallOfTheServerIsNobodysSilence(tmp_path):
+    """
+    While the server stands still, longer than any of its limits, a publisher's bytes
+    and an attacker's wait in the kernel: the publisher keeps its name.
+    """
+    limits = "--silent-seconds=1", "--publisher-idle=1", "--idle-timeout=1"
+    with Server(tmp_path, *limits, "--drain-timeout=1") as server:
+        stream = HonestStream(server, "name")
+        with Peer(server.port, host=HOSTILE) as hostile:
+            hostile.open("honest")
+            hostile.createStream()
+            stream.goesOn()
+            server.signal(signal.SIGSTOP)
+            hostile.send(command("publish", 0, None, "name", streamId=1))
+            time.sleep(3)
+            server.signal(signal.SIGCONT)
+            server.waitFor(f"{hostile.address} is refused|{hostile.address} publishes")
+        stream.compare()
+        server.noTraceback()
+        assert server.terminate() == 0
 
 
 # P34
