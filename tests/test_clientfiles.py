@@ -27,7 +27,7 @@ from zope.interface.verify import verifyObject
 
 from twisted_rtmp.client.__main__ import main, parse
 from twisted_rtmp.client.commands import Progress, figures
-from twisted_rtmp.client.publishing import FilePublisher, readMessages
+from twisted_rtmp.client.publishing import KEPT_HEADERS, FilePublisher, readMessages
 from twisted_rtmp.client.storing import (
     WAITING_MESSAGES,
     BlockingOutput,
@@ -112,6 +112,32 @@ def test_inItsOwnTime(tmp_path):
     assert published.publisher.messages == len(tags)
     assert published.publisher.sent == sum(len(tag[2]) for tag in tags)
     assert published.publisher.time == 120
+
+
+def test_fewHeadersAreKept(tmp_path):
+    """A file may have a header for each of 2 ** 24 sets of tracks."""
+    tracks = [
+        b"\x96\x10avc1" + b"".join(bytes((n % 256, 0, 0, 1, 0)) for n in (k, k // 9, 7))
+        for k in range(1000)
+    ]
+    tags = [*stream(), *((VIDEO, 150, header) for header in tracks)]
+    large = b"\x90avc1" + bytes(300_000)
+    tags += [(VIDEO, 150, large), (VIDEO, 160, AVC_KEY_FRAME)]
+    published = Published(writeFile(tmp_path / "a.flv", *tags))
+    later = Published(writeFile(tmp_path / "b.flv"))
+
+    async def move():
+        return later.publication
+
+    for _ in range(15):
+        published.clock.advance(0.01)
+    assert len(published.got()) == len(tags) - 1
+    published.publisher.move = move
+    published.clock.advance(0.01)
+    assert published.done.result is None
+    headers = [payload for _, _, payload in later.got()[:-1]]
+    assert len(headers) == KEPT_HEADERS
+    assert headers[-1] == tracks[-1]
 
 
 @pytest.mark.parametrize("speed", [0.5, 2.0])

@@ -199,6 +199,34 @@ def test_noiseDoesNotDeceive(crashed, tmp_path):
     assert {tag.typeId for tag in tags} == {8, 9, 18}
 
 
+def test_hostileNoiseIsReadOnce(crashed, tmp_path, monkeypatch):
+    """What looks like tags all over, with ends anywhere, costs no reading for each."""
+    chance = random.Random(5)
+    noise = b"".join(
+        b"\x09" + chance.randrange(1_500_000).to_bytes(3, "big") + bytes(7)
+        for _ in range(100_000)
+    )
+    data = crashed.read_bytes()
+    tail = b"".join(
+        flv.encodeTag(m.typeId, m.timestamp + 10_000, m.payload) for m in frames()[3:]
+    )
+    crashed.write_bytes(data + noise + tail)
+    pread = os.pread
+    taken = []
+
+    def counted(fd, size, offset):
+        found = pread(fd, size, offset)
+        taken.append(len(found))
+        return found
+
+    monkeypatch.setattr(os, "pread", counted)
+    repaired = repair(str(crashed), str(tmp_path / "new.flv"))
+    assert repaired.damaged >= len(noise)
+    # Once to look, once to copy, and a back pointer for each candidate.
+    assert sum(taken) < 3 * crashed.stat().st_size
+    assert len(taken) < 1.1 * len(noise) / 11
+
+
 def test_filesOfOtherPrograms(tmp_path):
     path = tmp_path / "other.flv"
     makeFLV(path, seconds=3)

@@ -34,6 +34,14 @@ WRITE_SIZE = 64 * 1024
 #: cut or joined has holes of hours in its time.
 MAX_PAUSE = 10_000
 
+#: Headers that are kept for a server that has not had them, as many as a server keeps
+#: for a player, and the bytes of one: a file may have as many as it likes.
+KEPT_HEADERS = 64
+KEPT_HEADER_BYTES = 256 * 1024
+
+#: Metadata with more bytes than this are sent as they are: no server keeps them.
+READ_METADATA_BYTES = 1024 * 1024
+
 _DATA: int = MessageType.DATA_AMF0
 _VIDEO: int = MessageType.VIDEO
 _SENT = frozenset((int(MessageType.AUDIO), int(MessageType.VIDEO), _DATA))
@@ -43,7 +51,8 @@ def readMessages(file: BinaryIO) -> Iterator[Message]:
     """
     Read the tags of an FLV file.
 
-    Facts about the file are left out of its metadata: duration, index, sizes.
+    Facts about the file are left out of its metadata, unless these are too large to be
+    read: duration, index, sizes.
 
     @raise FLVError: this is not FLV, or it ends within a tag; what came before has been
         given out.
@@ -54,7 +63,8 @@ def readMessages(file: BinaryIO) -> Iterator[Message]:
         while (message := reader.nextTag()) is not NEED_DATA:
             assert isinstance(message, Message)
             if message.typeId in _SENT:
-                message.payload = withoutFileFacts(message)
+                if len(message.payload) <= READ_METADATA_BYTES:
+                    message.payload = withoutFileFacts(message)
                 yield message
     if reader.offset != file.tell():
         raise FLVError("the file ends within a tag", offset=reader.offset)
@@ -159,12 +169,22 @@ class FilePublisher:
         """Keep what decoders need."""
         if message.typeId == _DATA:
             if isMetadata(message):
-                self._headers[_DATA,] = message
+                self._keep((_DATA,), message)
             return
         flags = message.flags
         self._cuts.messagePassed(message)
         if flags & (SEQUENCE_HEADER | METADATA) and not flags & MALFORMED:
-            self._headers[headerKey(message)] = message
+            self._keep(headerKey(message), message)
+
+    def _keep(self, kind: tuple[int, ...], message: Message) -> None:
+        """Keep a header instead of the last one of its kind."""
+        headers = self._headers
+        if len(message.payload) > KEPT_HEADER_BYTES:
+            headers.pop(kind, None)
+            return
+        headers[kind] = message
+        if len(headers) > KEPT_HEADERS:
+            del headers[next(iter(headers))]
 
     async def _wait(self, time: int) -> None:
         """

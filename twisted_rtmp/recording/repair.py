@@ -43,13 +43,14 @@ HEADER_BYTES = 64 * 1024
 _TAG_TYPES = (TagType.AUDIO, TagType.VIDEO, TagType.SCRIPT_DATA)
 _FILTERED = 0x20
 # A type, and a stream id of 0 behind size and time; a candidate may lie in another.
-_ANY_TAG = re.compile(rb"(?=[\x08\x09\x12\x28\x29\x32][\s\S]{7}\0\0\0)")
+_ANY_TAG = re.compile(rb"(?=[\x08\x09\x12\x28\x29\x32]([\s\S]{3})[\s\S]{4}\0\0\0)")
 
 _AUDIO: int = TagType.AUDIO
 _VIDEO: int = TagType.VIDEO
 
 _unpackHeader = struct.Struct(">II3s").unpack
 _unpackPointer = struct.Struct(">I").unpack
+_packPointer = struct.Struct(">I").pack
 
 
 class RepairError(Exception):
@@ -95,6 +96,13 @@ class _Window:
             self._start = offset
             first = 0
         return self._data[first : first + size]
+
+    def peek(self, offset: int, size: int) -> bytes:
+        """Read as L{read}, and stay where the window is."""
+        first = offset - self._start
+        if first >= 0 and first + size <= len(self._data):
+            return self._data[first : first + size]
+        return os.pread(self._fd, size, offset)
 
 
 @dataclass
@@ -229,11 +237,7 @@ def _readTag(window: _Window, position: int, size: int) -> _Header | None:
     @param size: of the file, in bytes.
     @return: L{None} where no whole tag stands.
     """
-    return _parseTag(window.read(position, _PEEK_BYTES), position, size)
-
-
-def _parseTag(data: bytes, position: int, size: int) -> _Header | None:
-    """See L{_readTag}."""
+    data = window.read(position, _PEEK_BYTES)
     if len(data) < flv.TAG_HEADER_SIZE:
         return None
     first, time, streamId = _unpackHeader(data[: flv.TAG_HEADER_SIZE])
@@ -248,7 +252,7 @@ def _parseTag(data: bytes, position: int, size: int) -> _Header | None:
 
 def _pointsBack(window: _Window, header: _Header) -> bool:
     """Tell whether the right back pointer follows a tag."""
-    pointer = window.read(header[1] - flv.PREVIOUS_TAG_SIZE, flv.PREVIOUS_TAG_SIZE)
+    pointer = window.peek(header[1] - flv.PREVIOUS_TAG_SIZE, flv.PREVIOUS_TAG_SIZE)
     size: int = _unpackPointer(pointer)[0]
     return size == header[4] + flv.TAG_HEADER_SIZE
 
@@ -280,15 +284,13 @@ def _resynchronise(window: _Window, position: int, size: int) -> int:
     """
     while position < size:
         data = window.read(position, min(WINDOW_BYTES, size - position))
+        # In the worst case every eleventh byte may begin a tag: 2 us each.
         for match in _ANY_TAG.finditer(data):
-            candidate = position + match.start()
-            header = _parseTag(
-                data[match.start() : match.start() + flv.TAG_HEADER_SIZE],
-                candidate,
-                size,
-            )
-            if header is not None and _pointsBack(window, header):
-                return candidate
+            tagSize = flv.TAG_HEADER_SIZE + int.from_bytes(match[1], "big")
+            end = position + match.start() + tagSize
+            pointer = window.peek(end, flv.PREVIOUS_TAG_SIZE) if end < size else b""
+            if pointer == _packPointer(tagSize):
+                return position + match.start()
         # A header may begin in these bytes and end in the next.
         position += max(len(data) - flv.TAG_HEADER_SIZE + 1, 1)
     return size
