@@ -1,6 +1,7 @@
 """The options of twistd rtmp, and what they build."""
 
 import os
+import re
 
 import pytest
 from serverprocess import selfSigned
@@ -12,16 +13,16 @@ from twisted.python.usage import UsageError
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp.auth import AllowList
-from twisted_rtmp.fields import parseDelay, parseDuration, parseSize
+from twisted_rtmp.fields import BadField, parseDelay, parseDuration, parseSize
 from twisted_rtmp.interfaces import (
     ConnectRequest,
     IAuthorizer,
     Refused,
     StreamRequest,
 )
-from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.limits import AddressLimits, GOPLimits, QueueLimits, ServerLimits
 from twisted_rtmp.live.policy import TakeOver
-from twisted_rtmp.options import LIMITS, WIRE
+from twisted_rtmp.options import HEADINGS, LIMITS, WIRE
 from twisted_rtmp.recording import RecordingSettings
 from twisted_rtmp.service import LISTEN_BACKLOG, endpointFromString
 from twisted_rtmp.settings import ApplicationSettings, Settings
@@ -54,7 +55,9 @@ def test_sizes(text, size):
     assert parseSize(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "M", "5X", "1e9", "0.1", "1 G", "٣"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "M", "5X", "1e9", "0.1", "1 G", "٣", "9" * 400]
+)
 def test_noSizes(text):
     with pytest.raises(ValueError, match="must be a number of bytes"):
         parseSize(text)
@@ -71,15 +74,25 @@ def test_durations(text, seconds):
     assert parseDuration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "h", "1w", "inf", "nan", "1e3"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "h", "1w", "inf", "nan", "1e3", "9" * 400]
+)
 def test_noDurations(text):
     with pytest.raises(ValueError, match="must be a time"):
         parseDuration(text)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("0", 0), ("50ms", 0.05), ("3", 3)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0", 0), ("0s", 0), ("50ms", 0.05), ("3", 3)]
+)
 def test_delays(text, seconds):
     assert parseDelay(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "-1", "0x", "00"])
+def test_noDelays(text):
+    with pytest.raises(ValueError, match="must be 0 or a time"):
+        parseDelay(text)
 
 
 # Wrong options: one line, which names the option
@@ -119,6 +132,13 @@ def test_delays(text, seconds):
         ["--latency", "50"],  # milliseconds were meant
         ["--stream-key", ""],
         ["--stream-key-file", "missing"],
+        ["--application", ""],
+        ["--application", "live", "--application", "live/"],
+        ["--listen", "tcp:"],
+        ["--listen", "haproxy:"],
+        ["--rotate-size", "9" * 400],
+        ["--rotate-seconds", "9" * 400],
+        ["--max-memory", "0"],
         ["--record", "somewhere", "--no-record"],
         ["--record", ""],
         ["--pipe", ""],
@@ -345,6 +365,67 @@ def test_aFileFromWindows(option, tmp_path):
         ]
     else:
         assert settings.default.streamKeys == {"one": "first", "two": "second"}
+
+
+# Limits, which a program may set one by one
+
+
+@pytest.mark.parametrize(
+    ("limits", "where"),
+    [
+        (ServerLimits(connections=0), "limits.connections"),
+        (
+            ServerLimits(addresses=AddressLimits(connectionShare=1.5)),
+            "limits.addresses.connectionShare",
+        ),
+        (
+            ServerLimits(playerQueue=QueueLimits(slowRate=-1)),
+            "limits.playerQueue.slowRate",
+        ),
+        (ServerLimits(gop=GOPLimits(seconds=float("nan"))), "limits.gop.seconds"),
+    ],
+)
+def test_wrongLimits(limits, where):
+    with pytest.raises(BadField) as caught:
+        ApplicationSettings(limits=limits)
+    assert caught.value.where == where
+    assert caught.value.problem.startswith("must be ")
+
+
+def test_aRateOfNone():
+    limits = ServerLimits(playerQueue=QueueLimits(slowRate=0))
+    assert ApplicationSettings(limits=limits).limits is limits
+
+
+# The help
+
+
+def explained():
+    """List the help's explanations: option and text."""
+    text = Options().getUsage().partition("\nTakes streams")[0]
+    parts = re.split(r"^  .{4}--([\w-]+)", text, flags=re.MULTILINE)[1:]
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    return [(name, " ".join(doc.split())) for name, doc in pairs]
+
+
+def test_theHelpExplainsEachOptionOnceUnderAHeading():
+    names = [name for name, _ in explained()]
+    assert sorted(names) == sorted({name.rstrip("=") for name in Options().longOpt})
+    assert set(names) <= {name for group in HEADINGS.values() for name in group}
+
+
+def test_theDefaultsThatTheHelpShowsMayBeGiven():
+    plain = parse()
+    shown = {
+        name: default[1]
+        for name, doc in explained()
+        if (default := re.search(r"\[default: ([^]]*)\]", doc))
+    }
+    assert shown.pop("record-min-free") == "0"  # which is none
+    assert shown.pop("origin-idle") == "10s"  # which needs an origin
+    assert len(shown) > 15
+    for name, value in shown.items():
+        assert parse(f"--{name}", value) == plain, name
 
 
 # The service

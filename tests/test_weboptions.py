@@ -52,7 +52,7 @@ def test_hostsAndProxies():
     [
         (["--http", "70000"], "--http '70000': must be a port"),
         (["--http", "8080", "--http", "8080"], "--http: must not have tcp:8080 twice"),
-        (["--http", "nonsense:1"], "--http: nonsense:1: Unknown endpoint type"),
+        (["--http", "nonsense:1"], "--http: nonsense:1: 'nonsense' is no endpoint"),
         (["--http", "tcp:x"], "--http: tcp:x: "),
         (
             ["--http-origin", "https://a.example"],

@@ -19,6 +19,8 @@ _T = TypeVar("_T")
 _E = TypeVar("_E", bound=Enum)
 
 _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+#: Fifteen digits are 30 million years, or a thousand disks.
+_NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,15})?"
 _TIME_UNITS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -68,7 +70,7 @@ def parseSize(text: str) -> int:
 
     @raise ValueError: it must be another text.
     """
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
+    match = re.fullmatch(rf"({_NUMBER})([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
     size = int(float(match[1]) * _SIZE_UNITS[match[2].upper()]) if match else 0
     if size < 1:
         raise ValueError("must be a number of bytes, such as 500000, 500M or 2G")
@@ -81,10 +83,12 @@ def parseDuration(text: str) -> float:
 
     @raise ValueError: it must be another text; 0 is no duration.
     """
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhd]?)", text)
+    match = re.fullmatch(rf"({_NUMBER})(ms|[smhd]?)", text)
     seconds = float(match[1]) * _TIME_UNITS[match[2]] if match else 0.0
     if not seconds > 0:
-        raise ValueError("must be a time in seconds, or such as 250ms, 30m or 1h")
+        raise ValueError(
+            "must be a time of more than 0 seconds, such as 10, 250ms, 30m or 1h"
+        )
     return seconds
 
 
@@ -94,7 +98,12 @@ def parseDelay(text: str) -> float:
 
     @raise ValueError: it must be another text.
     """
-    return 0.0 if text == "0" else parseDuration(text)
+    try:
+        return parseDuration(text)
+    except ValueError:
+        if re.fullmatch(r"0(ms|[smhd])?", text):
+            return 0.0
+        raise ValueError("must be 0 or a time such as 10, 250ms, 30m or 1h") from None
 
 
 def memberOf(members: type[_E]) -> Callable[[str], _E]:

@@ -17,7 +17,7 @@ from twisted_rtmp.fields import (
     parseDuration,
     parseSize,
 )
-from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.limits import MemoryLimits, ServerLimits
 from twisted_rtmp.live.policy import TakeOver
 from twisted_rtmp.multitrack.offers import OfferFile
 from twisted_rtmp.recording.settings import RecordingSettings, TrackFiles
@@ -28,7 +28,10 @@ from twisted_rtmp.settings import (
     RelaySettings,
     Settings,
 )
-from twisted_rtmp.wire.limits import WireLimits
+from twisted_rtmp.wire.limits import MIB, WireLimits
+
+KIB = MIB // 1024
+GIB = 1024 * MIB
 
 _T = TypeVar("_T")
 
@@ -81,8 +84,20 @@ def parameter(
     def coerce(text: str) -> object:
         return read(name, text, parse)
 
-    shown = default.value if isinstance(default, Enum) else default
-    return [name, short, shown, doc, coerce]
+    return [name, short, _shown(parse, default), doc, coerce]
+
+
+def _shown(parse: Callable[[str], object], default: Any) -> object:  # noqa: ANN401
+    """Write a default value as it may be given."""
+    if isinstance(default, Enum):
+        return default.value
+    if default is not None and parse in (parseDuration, parseDelay):
+        return f"{default:g}s"
+    if default and parse is parseSize:
+        for unit, size in (("G", GIB), ("M", MIB), ("K", KIB)):
+            if default % size == 0:
+                return f"{default // size}{unit}"
+    return default
 
 
 class Option(NamedTuple):
@@ -141,31 +156,31 @@ RECORDING = Group(
     "recording.",
     RecordingSettings("recordings"),
     [
-        Option("record", str, "directory", "Directory for recordings."),
+        Option("record", str, "directory", "Folder for recordings."),
         Option(
             "record-name",
             str,
             "name",
-            "Names of recordings: strftime fields (UTC), {app} and {stream}.",
+            "Names of recordings, with {app}, {stream} and strftime's fields (UTC).",
         ),
         Option(
             "rotate-seconds",
             parseDuration,
             "rotateSeconds",
-            "Begin a new file after this time, at a key frame.",
+            "Begin a new file at the first key frame after this time.",
         ),
         Option(
             "rotate-size",
             parseSize,
             "rotateBytes",
-            "Begin a new file after this size, at a key frame.",
+            "Begin a new file at the first key frame after this size.",
         ),
         Option(
             "record-tracks",
             memberOf(TrackFiles),
             "tracks",
-            "Where the tracks of a stream go: together in its file as they came, or"
-            " separate: each further track in a file beside it.",
+            "The tracks of a stream: together in one file as they came, or separate,"
+            " each further track in a file beside it.",
         ),
         Option(
             "record-min-free",
@@ -177,7 +192,7 @@ RECORDING = Group(
             "record-fsync",
             parseDuration,
             "fsyncSeconds",
-            "Force recordings to the disk this often.",
+            "Wait for the disk itself this often: a power failure loses no more.",
         ),
     ],
 )
@@ -190,20 +205,21 @@ APPLICATION = Group(
             "pipe",
             str,
             "pipe",
-            "Run this for each stream, fed its FLV; {app} and {stream} are replaced.",
+            "Run this command for each stream, with the stream as FLV on its standard"
+            " input; {app} and {stream} are replaced.",
         ),
         Option(
             "takeover",
             memberOf(TakeOver),
             "takeOver",
-            "When a second publisher wants a name: silent (it gets it once the first"
+            "When a second publisher may have a stream's name: silent (once the first"
             " has gone silent), never, or always.",
         ),
         Option(
             "grace",
             parseDelay,
             "grace",
-            "Seconds that a stream, with its players and recording, waits for its"
+            "Time that a stream, with its players and recording, waits for its"
             " publisher to come back.",
         ),
     ],
@@ -217,8 +233,8 @@ SERVER = Group(
             "latency",
             parseDelay,
             "latency",
-            "Seconds that a message may wait to be sent with others when there is much"
-            " to do; 0 sends each at once.",
+            "Time that a message may wait to be sent with others when there is much to"
+            " do; 0 sends each at once.",
         ),
     ],
 )
@@ -237,7 +253,7 @@ RELAYS = Group(
             "origin-idle",
             parseDelay,
             "originIdleSeconds",
-            "Seconds that a stream from the origin is kept without players.",
+            "Time that a stream from the origin is kept without players.",
         ),
     ],
 )
@@ -265,67 +281,67 @@ LIMITS = Group(
             "max-net-streams",
             parseCount,
             "netStreams",
-            "Message streams a connection.",
+            "Message streams of a connection.",
         ),
         Option(
             "max-queued-replies",
             parseSize,
             "queuedReplyBytes",
-            "Bytes queued for a peer that does not read its replies.",
+            "Size of the replies that a peer has not taken.",
         ),
         Option(
             "handshake-timeout",
             parseDuration,
             "handshakeSeconds",
-            "Seconds from accept to the end of the handshake.",
+            "Time from a new connection to the end of its handshake.",
         ),
         Option(
             "request-timeout",
             parseDuration,
             "requestSeconds",
-            "Seconds from accept, or the last answer, to a complete HTTP request.",
+            "Time from a new connection, or the last answer, to a whole HTTP request.",
         ),
         Option(
             "connect-timeout",
             parseDuration,
             "connectSeconds",
-            "Seconds from the handshake to connect.",
+            "Time from the handshake to the connect command.",
         ),
         Option(
             "idle-timeout",
             parseDuration,
             "idleSeconds",
-            "Seconds a connection may neither publish nor play.",
+            "Time that a connection may neither publish nor play.",
         ),
         Option(
             "publisher-idle",
             parseDuration,
             "publisherIdleSeconds",
-            "Seconds a publisher may send no audio or video.",
+            "Time that a publisher may send no audio or video.",
         ),
         Option(
             "player-wait",
             parseDuration,
             "playerWaitSeconds",
-            "Seconds a player may wait for a stream that nobody publishes.",
+            "Time that a player may wait for a stream that nobody publishes.",
         ),
         Option(
             "drain-timeout",
             parseDuration,
             "drainSeconds",
-            "Seconds a peer may leave what is queued for it.",
+            "Time that a peer may take nothing of what is queued for it.",
         ),
         Option(
             "silent-seconds",
             parseDuration,
             "silentSeconds",
-            "Seconds without media after which a publisher's name may be taken over.",
+            "Silence after which another publisher may have a stream's name.",
         ),
         Option(
             "stop-timeout",
             parseDuration,
             "stopSeconds",
-            "Seconds that finishing everything may take.",
+            "Time that finishing everything may take.",
         ),
     ],
 )
@@ -334,23 +350,79 @@ WIRE = Group(
     "limits.wire.",
     WireLimits(),
     [
-        Option("max-message", parseSize, "messageSize", "Bytes of one message."),
+        Option(
+            "max-message",
+            parseSize,
+            "messageSize",
+            "Size of one message; a key frame has to fit.",
+        ),
         Option(
             "max-unfinished",
             parseSize,
             "unfinishedBytes",
-            "Bytes of all unfinished messages of a connection.",
+            "Size of all unfinished messages of a connection.",
         ),
         Option(
             "max-chunk-streams",
             parseCount,
             "chunkStreams",
-            "Chunk streams a connection.",
+            "Chunk streams of a connection.",
         ),
     ],
 )
 
-GROUPS = (RECORDING, APPLICATION, SERVER, RELAYS, HTTP, LIMITS, WIRE)
+MEMORY = Group(
+    "limits.memory.",
+    MemoryLimits(),
+    [
+        Option(
+            "max-memory",
+            parseSize,
+            "serverBytes",
+            "Memory that all peers together may make the server keep.",
+        ),
+    ],
+)
+
+GROUPS = (RECORDING, APPLICATION, SERVER, RELAYS, HTTP, LIMITS, WIRE, MEMORY)
+
+#: The order in which the help explains the options; those of L{LIMITS}, L{WIRE} and
+#: L{MEMORY} come last.
+HEADINGS = {
+    "Listening": (
+        "port",
+        "listen",
+        "http",
+        "http-origin",
+        "http-host",
+        "http-trusted-proxy",
+        "multitrack-config",
+    ),
+    "Publishing and playing": (
+        "application",
+        "stream-key",
+        "stream-key-file",
+        "takeover",
+        "grace",
+        "no-gop-cache",
+        "latency",
+        "once",
+    ),
+    "Recording": ("no-record", *(option.name for option in RECORDING.options), "pipe"),
+    "Other servers": (
+        "push",
+        "push-file",
+        "pull",
+        "pull-file",
+        "origin",
+        "origin-file",
+        "origin-idle",
+    ),
+    "Limits": tuple(
+        option.name for group in (MEMORY, LIMITS, WIRE) for option in group.options
+    ),
+    "Help": ("help", "version"),
+}
 
 #: The option to name where a field is wrong.
 OPTIONS_OF_FIELDS = {

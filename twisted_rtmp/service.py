@@ -108,8 +108,15 @@ def _inWords(error: Exception) -> str:
         return f"there is nothing with that index or name ({text})"
     if isinstance(error, ImportError):
         return f"{text} (TLS: pip install 'twisted-rtmp[tls]')"
-    # Python begins with the name of a function of Twisted's.
-    return re.sub(r"^[\w.]+\(\) ", "", text).rstrip(".") or type(error).__name__
+    if isinstance(error, TypeError):
+        # Python names the parameters of a function of Twisted's.
+        missing = re.findall(r"'(\w+)'", text.partition(" missing ")[2])
+        if missing:
+            return f"must have a {' and a '.join(missing)}"
+    text = re.sub(r"^[\w.]+\(\) ", "", text)
+    text = re.sub(r"^Unknown endpoint type: (.*?)\.?$", r"\1 is no endpoint", text)
+    text = re.sub(r"^invalid literal for int.*: ", "must be a number: ", text)
+    return text.rstrip(".") or type(error).__name__
 
 
 class CannotListen(Exception, SystemExit):

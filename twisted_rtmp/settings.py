@@ -243,13 +243,17 @@ def wireLimits(**given: int) -> WireLimits:
     return WireLimits(**given)
 
 
+#: Limits whose 0 stands for none.
+_MAY_BE_ZERO = frozenset(("slowRate",))
+
+
 def checkLimits(limits: ServerLimits) -> None:
     """
     Check each bound.
 
     @raise BadField: one is invalid.
     """
-    _checkPositive("limits", limits)
+    _checkEachLimit("limits", limits)
     wire = limits.wire
     if wire.messageSize > MAX_MESSAGE_LENGTH:
         raise BadField(
@@ -263,13 +267,17 @@ def checkLimits(limits: ServerLimits) -> None:
         )
 
 
-def _checkPositive(name: str, limits: Any) -> None:  # noqa: ANN401  any dataclass
+def _checkEachLimit(name: str, limits: Any) -> None:  # noqa: ANN401  any dataclass
     for each in fields(limits):
         value, where = getattr(limits, each.name), f"{name}.{each.name}"
         if is_dataclass(value):
-            _checkPositive(where, value)
+            _checkEachLimit(where, value)
+        elif value == 0 and each.name in _MAY_BE_ZERO:
+            continue
         elif not value > 0:
             raise BadField(where, "must be more than 0")
+        elif value > 1 and each.name.endswith("Share"):
+            raise BadField(where, "must be at most 1, which is all")
 
 
 def _checkEach(

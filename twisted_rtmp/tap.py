@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import getopt
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import NoReturn, cast
@@ -21,12 +22,14 @@ from twisted_rtmp import __version__, assembly
 from twisted_rtmp.client.errors import InvalidURL
 from twisted_rtmp.client.url import RTMPURL
 from twisted_rtmp.fields import BadField, parsePort
-from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.limits import MemoryLimits, ServerLimits
 from twisted_rtmp.options import (
     APPLICATION,
     GROUPS,
+    HEADINGS,
     HTTP,
     LIMITS,
+    MEMORY,
     OPTIONS_OF_FIELDS,
     RECORDING,
     RELAYS,
@@ -197,8 +200,16 @@ class Options(UsageOptions):
         self._pulls[application, name] = url
 
     def opt_application(self, application: str) -> None:
-        """Only this application may be published to.  May be given several times."""
-        self._applications.append(application.strip("/"))
+        """
+        Only this application may be published to and played.  May be given several
+        times.
+        """
+        if not application:
+            raise UsageError("--application: must not be empty; / is the empty one.")
+        name = application.strip("/")
+        if name in self._applications:
+            raise UsageError(f"--application {application}: must not be given twice.")
+        self._applications.append(name)
 
     def opt_stream_key(self, key: str) -> None:
         """
@@ -250,8 +261,16 @@ class Options(UsageOptions):
         """
         if self._parsing and "help" not in self._given:
             return "See twistd rtmp --help.\n"
-        usage: str = UsageOptions.getUsage(self, width)
-        return usage
+        return _underHeadings(UsageOptions.getUsage(self, width))
+
+    def parseArgs(self, *arguments: str) -> None:
+        """
+        Refuse words that belong to no option.
+
+        @raise UsageError: there are some.
+        """
+        if arguments:
+            raise UsageError(f"{arguments[0]!r}: must follow an option.")
 
     def postOptions(self) -> None:
         """
@@ -294,7 +313,9 @@ class Options(UsageOptions):
                 recording=self._recording(given),
                 gopCache=not self["no-gop-cache"],
                 limits=ServerLimits(
-                    wire=wireLimits(**WIRE.given(given)), **LIMITS.given(given)
+                    wire=wireLimits(**WIRE.given(given)),
+                    memory=MemoryLimits(**MEMORY.given(given)),
+                    **LIMITS.given(given),
                 ),
                 **APPLICATION.given(given),
             ),
@@ -314,6 +335,17 @@ class Options(UsageOptions):
         # twistd changes its directory before the service starts.
         directory = self["record"] and os.path.abspath(self["record"])
         return RecordingSettings(**{**RECORDING.given(given), "directory": directory})
+
+
+def _underHeadings(usage: str) -> str:
+    """Put the options in Twisted's explanation of them under headings."""
+    start, *explained = re.split(r"^(?=  .{4}--)", usage, flags=re.MULTILINE)
+    explained[-1], _, rest = explained[-1].partition("\n\n")
+    options = {re.findall(r"--([\w-]+)", text)[0]: text for text in explained}
+    lines = [start.replace("Options:\n", "")]
+    for heading, names in HEADINGS.items():
+        lines += [f"\n{heading}:\n", *(options.pop(n, "") for n in names)]
+    return "".join((*lines, *options.values(), "\n\n" + rest))
 
 
 def _readLines(option: str, path: str) -> list[str]:

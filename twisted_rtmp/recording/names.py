@@ -64,20 +64,20 @@ class RecordName:
         self._parts: list[tuple[str, str | None]] = []
         try:
             parts = list(Formatter().parse(template))
-        except ValueError as error:
-            raise ValueError(f"record name {template!r}: {error}") from None
+        except ValueError:
+            raise ValueError(
+                "must have a } for each {, and {{ or }} for a plain one"
+            ) from None
         for literal, field, specification, conversion in parts:
             if field is not None and (
                 field not in _FIELDS or specification or conversion
             ):
                 raise ValueError(
-                    f"record name {template!r}: fields must be {{app}} or {{stream}},"
-                    f" not {{{field}}}"
+                    f"fields must be {{app}} or {{stream}}, not {{{field}}}"
                 )
             if (len(literal) - len(literal.rstrip("%"))) % 2:
                 raise ValueError(
-                    f"record name {template!r}: % must be followed by a letter of"
-                    " strftime, or by another %"
+                    "% must be followed by a letter of strftime, or by another %"
                 )
             self._parts.append((literal, field))
         self._limit = _FIELD_BYTES
@@ -97,30 +97,23 @@ class RecordName:
     def _validate(self, template: str) -> None:
         sample = self._sample()
         if not sample[0]:
-            raise ValueError(
-                f"record name {template!r}: must be a path below the record folder"
-            )
+            raise ValueError("must be a path below the record folder")
         if not sample[-1]:
-            raise ValueError(
-                f"record name {template!r}: must end with a name for the file"
-            )
+            raise ValueError("must end with a name for the file")
         for component in sample:
             if component.startswith("."):
                 raise ValueError(
-                    f"record name {template!r}: {component!r} must not begin with a"
+                    f"{component!r} must not begin with a"
                     " dot, which hides files or leaves the record folder"
                 )
             if any(letter < " " and letter != "\0" for letter in component):
-                raise ValueError(
-                    f"record name {template!r}: must not have control characters"
-                )
+                raise ValueError("must not have control characters")
             fields = component.count("\0")
             size = len(component.encode("utf-8", "surrogateescape")) - fields
             room = NAME_BYTES - _RESERVED_BYTES - fields * self._limit
             if size > room:
                 raise ValueError(
-                    f"record name {template!r}: {component!r} must have at most {room}"
-                    " bytes beside its fields"
+                    f"{component!r} must have at most {room} bytes beside its fields"
                 )
 
     def render(self, application: str, name: str, seconds: float) -> list[str]:
