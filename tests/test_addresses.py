@@ -256,6 +256,23 @@ def test_whoLeavesWaitsNoMore(clock):
     assert clock.getDelayedCalls() == []
 
 
+def test_anyNumberMayWait(clock):
+    """Whoever is allowed at once makes room for the next one, a thousand times over."""
+    addresses = Addresses(clock, AddressLimits(refusalBurst=1, refusalRate=1.0))
+    assert addresses.turnToAsk("a") is None
+    allowed = []
+
+    def allow(_):
+        allowed.append(None)
+        addresses.asked("a", refused=False)
+
+    turns = [addresses.turnToAsk("a").addCallback(allow) for _ in range(2000)]
+    clock.advance(1)
+    assert len(allowed) == len(turns)
+    assert all(turn.called and turn.result is None for turn in turns)
+    assert clock.getDelayedCalls() == []
+
+
 # Log lines
 
 

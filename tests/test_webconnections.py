@@ -7,6 +7,7 @@ from httpclient import Connection, Getter, Socket
 from rtmpclient import AVC_FRAME, AVC_KEY_FRAME, VIDEO, Client, decideBy
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
+from twisted.web.resource import Resource
 from webkit import LARGE_KEY_FRAME, Answers, Authorizer, Publisher
 
 from twisted_rtmp.factory import RTMPFactory
@@ -258,6 +259,7 @@ def test_aConnectionThatDoesNotCloseIsAborted(clock, factory, site):
         b"GET / HTTP/1.1\r\n" + (b"A: " + b"b" * 1000 + b"\r\n") * 20 + b"\r\n",
         b"\x03\x00\x00\x00\r\n\r\n",
         b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: " + b"1" * 5000 + b"\r\n\r\n",
     ],
 )
 def test_badRequestsAreCut(factory, site, request_):
@@ -398,3 +400,38 @@ def test_theServersEndWithoutTheirs(clock, factory, site):
     clock.advance(factory.limits.stopSeconds)
     assert client.transport.aborted
     assert stopped.called
+
+
+HEADER_NAMES = (
+    b"Host Origin Referer User-Agent Cookie Authorization Forwarded X-Forwarded-For"
+    b" X-Forwarded-Proto Sec-Fetch-Site Access-Control-Request-Headers Upgrade X"
+).split()
+
+
+@pytest.mark.parametrize("value", [b"\xff", b"\xc3(", b"\xed\xa0\x80", b"a\r\n \xff"])
+@pytest.mark.parametrize("target", [b"/live/key.flv", b"/text"])
+def test_headersMayHaveAnyBytes(factory, authorizer, target, value, lines):
+    """Also those that an application's own resource reads as text."""
+
+    class Text(Resource):
+        isLeaf = True
+
+        def render(self, request):
+            return "".join(
+                str(request.getHeader(name.decode())) for name in HEADER_NAMES
+            ).encode()
+
+    site = HTTPSite(
+        factory.registry.clock,
+        factory.registry,
+        origins=["https://a.example"],
+        hosts=["*"],
+        trustedProxies=["0.0.0.0/0"],
+    )
+    site.root.putChild(b"text", Text())
+    client = Connection(site)
+    for name in HEADER_NAMES:
+        client.sendBytes(b"HEAD %b HTTP/1.1\r\n%b: %b\r\n\r\n" % (target, name, value))
+    assert client.raw.count(b"HTTP/1.1 ") == len(HEADER_NAMES)
+    assert b"HTTP/1.1 5" not in client.raw
+    assert all(line.isprintable() and line.isascii() for line in lines)

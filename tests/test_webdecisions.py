@@ -112,6 +112,43 @@ def test_aRefusalThatTakesTime(factory, authorizer, site, play):
     assert play.status(client) == 403
 
 
+def test_anAuthorizerThatHangs(clock, factory, authorizer, site, play, lines):
+    """It is named, and it is not what the peer is blamed for."""
+    cancelled = []
+    authorizer.playAnswer = Deferred(cancelled.append)
+    client = play(site)
+    clock.advance(factory.limits.decisionSeconds - 1)
+    client.pump()
+    assert not client.raw
+    clock.advance(1)
+    assert play.status(client) == 503
+    assert len(cancelled) == 1
+    [line] = [line for line in lines if "has not decided within 10 s" in line]
+    assert "webkit.Authorizer" in line
+    assert factory.counters.refused == factory.counters.cut == 0
+    client.leave()
+    assert not factory.connections
+
+
+def test_guessesAreSlowedDown(clock, factory, authorizer, site, play):
+    authorizer.playAnswer = Refused()
+    limits = factory.limits.addresses
+    guesses = [play(site) for _ in range(int(limits.refusalBurst) * 2)]
+
+    def answers():
+        return [play.status(guess) for guess in guesses].count(403)
+
+    assert answers() == limits.refusalBurst
+    clock.pump([1 / limits.refusalRate] * 5)
+    assert abs(answers() - limits.refusalBurst - 5) <= 1
+    # Those who must wait too long, for connect or for play, are told so.
+    more = [play(site) for _ in range(int(limits.refusalRate * 15))]
+    for _ in range(int(2 * factory.limits.decisionSeconds) + 1):
+        clock.advance(1)
+        statuses = {play.status(guess) for guess in more}
+    assert statuses == {403, 503}
+
+
 def test_whoLeavesAmidADecision(factory, authorizer, site, play):
     cancelled = []
     authorizer.connectAnswer = Deferred(cancelled.append)
@@ -125,5 +162,5 @@ def test_whoLeavesAmidADecision(factory, authorizer, site, play):
 def test_anAuthorizerThatFails(factory, authorizer, site, play, loggedFailures):
     authorizer.playAnswer = ZeroDivisionError("oh")
     client = play(site)
-    assert play.status(client) == 500
+    assert play.status(client) == 503
     assert len(loggedFailures.take(ZeroDivisionError)) == 1

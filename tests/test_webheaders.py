@@ -115,6 +115,27 @@ def test_aStreamThatHasShownWhatItHasIsBelieved(factory, site, play):
     assert len(client.tags) == 1 + SETTLE_FRAMES
 
 
+def test_thoseWhoWaitCostNoDecoding(factory, site, play, monkeypatch):
+    """Metadata that promise much are read once, however many wait, whatever comes."""
+    calls = []
+    decode = amf0.decode
+
+    def counted(payload):
+        calls.append(payload)
+        return decode(payload)
+
+    properties = {f"property{number}": 0.0 for number in range(5000)}
+    metadata = amf0.encode("onMetaData", {"videocodecid": 7.0, **properties})
+    publisher = Publisher(factory, headers=False)
+    players = [play(site) for _ in range(20)]
+    monkeypatch.setattr(amf0, "decode", counted)
+    publisher.media(DATA, metadata)
+    for time in range(SETTLE_FRAMES - 1):
+        publisher.media(AUDIO, AAC_HEADER + bytes(10), time)
+    assert not any(player.tags for player in players)
+    assert calls.count(metadata) <= 1
+
+
 def test_whatWaitedForTheHeaderComesBeforeTheEnd(factory, site, play):
     client = play(site)
     publisher = Publisher(factory, headers=False)

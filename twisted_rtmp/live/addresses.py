@@ -59,6 +59,7 @@ class _Host:
     __slots__ = (
         "call",
         "connections",
+        "isGiving",
         "leftOut",
         "lines",
         "plays",
@@ -77,6 +78,8 @@ class _Host:
         # Those that wait for their turn to ask, and the call that gives it to the next.
         self.waiting: deque[Deferred[None]] = deque()
         self.call: IDelayedCall | None = None
+        # Whether they are being given their turns.
+        self.isGiving = False
 
     @property
     def forgettable(self) -> bool:
@@ -231,11 +234,15 @@ class Addresses:
 
     def _next(self, known: _Host) -> None:
         """Give their turn to those that wait, as far as there are tokens."""
+        if known.isGiving:
+            return  # an answer came at once: the loop below sees its token
         limits, now = self.limits, self._clock.seconds()
+        known.isGiving = True
         while known.waiting and known.refusals.take(
             limits.refusalBurst, limits.refusalRate, now
         ):
             known.waiting.popleft().callback(None)
+        known.isGiving = False
         self._schedule(known)
 
     # The log

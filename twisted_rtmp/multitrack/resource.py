@@ -301,7 +301,7 @@ def _peerName(request: Request) -> str:
 
 def _askedHost(request: Request) -> str | None:
     """Find the name by which the server was asked, as a URL spells it."""
-    if request.getHeader("host"):
+    if request.getHeader(b"host"):
         host = hostOf(request.getRequestHostname().decode("ascii", "replace"))
         if host is not None:
             return host

@@ -45,6 +45,10 @@ MAX_BODY = 64 * 1024
 MAX_HEADERS = 100
 
 
+#: The digits of a body's length.  That of the largest body has 5; Python takes no more
+#: than 4300, and raises an error of its own.
+MAX_LENGTH_DIGITS = 20
+
 #: What is read at a time, and queued for a peer before no further request of it is
 #: answered, in bytes.  A browser's request has less than 2 KiB.  The smallest ones,
 #: one behind the other, cost 2 us a byte: in reads of 64 KiB, four peers that send
@@ -158,6 +162,22 @@ class Channel(HTTPChannel):
                 self._refuseBody()
                 return
         HTTPChannel.rawDataReceived(self, data)
+
+    def headerReceived(self, line: bytes) -> bool:
+        """
+        Take a header.
+
+        @return: whether to go on.
+        """
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length" and len(value) > MAX_LENGTH_DIGITS:
+            self._refuse(http.BAD_REQUEST)
+            return False
+        # Resources read headers as text, and that must not fail for any.
+        if not line.isascii():
+            line = line.decode("utf-8", "backslashreplace").encode("utf-8")
+        goOn: bool = HTTPChannel.headerReceived(self, line)
+        return goOn
 
     def allHeadersReceived(self) -> None:
         if self.length is not None and self.length > MAX_BODY:

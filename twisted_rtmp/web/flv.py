@@ -197,7 +197,7 @@ class FLVPlay:
             self._decision = None
             if self._state is not State.OVER:
                 isFault = isinstance(refusal, Undecided)
-                code = http.INTERNAL_SERVER_ERROR if isFault else http.FORBIDDEN
+                code = http.SERVICE_UNAVAILABLE if isFault else http.FORBIDDEN
                 self._answer(code, refusal.description)
             return
         self._decision = None
