@@ -340,7 +340,7 @@ def test_aDeciderThatHangsIsNamedOverHTTPToo(clock, lines):
     client = Getter(HTTPSite(clock, factory.registry), "/live/key.flv")
     clock.advance(factory.limits.decisionSeconds)
     client.pump()
-    assert client.status == 500
+    assert client.status == 503
     assert "in time" in client.body.decode()
     [line] = [line for line in lines if "has not decided" in line]
     assert "Ask" in line

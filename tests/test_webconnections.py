@@ -435,3 +435,35 @@ def test_headersMayHaveAnyBytes(factory, authorizer, target, value, lines):
     assert client.raw.count(b"HTTP/1.1 ") == len(HEADER_NAMES)
     assert b"HTTP/1.1 5" not in client.raw
     assert all(line.isprintable() and line.isascii() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("request_", "closes"),
+    [
+        (b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", False),
+        (b"GET /a.flv HTTP/1.0\r\n\r\n", True),
+    ],
+)
+def test_theLogIsPaidFor(factory, lines, request_, closes):
+    """A peer's lines have no more bytes than it has sent, but for a few."""
+    site = HTTPSite(
+        factory.registry.clock, factory.registry, origins=["https://a.example"]
+    )
+    count = 0
+    client = Connection(site)
+    while not factory.counters.linesLeftOut or count < 1000:
+        client.sendBytes(request_ * (1 if closes else 20))
+        count += 1 if closes else 20
+        if closes:
+            client.leave()
+            client = Connection(site)
+    logged = sum(len(line) for line in lines)
+    assert logged <= count * len(request_) + factory.limits.addresses.logBurst
+    assert factory.counters.linesLeftOut > 0
+
+
+def test_whatIsPipelinedIsCountedOnce(factory, site):
+    client = Connection(site)
+    data = b"HEAD / HTTP/1.1\r\n\r\n" * 50
+    client.sendBytes(data)
+    assert client.protocol.describe().bytesReceived == len(data)

@@ -31,9 +31,10 @@ from twisted_rtmp.multitrack.offers import (
     Unsuitable,
     hostOf,
 )
-from twisted_rtmp.names import parseStreamName, peerName, printable
+from twisted_rtmp.names import parseStreamName, printable
 from twisted_rtmp.web.answers import notAllowed
 from twisted_rtmp.web.asking import connectRequest
+from twisted_rtmp.web.channel import channelOf
 from twisted_rtmp.web.cors import Origins
 
 if TYPE_CHECKING:
@@ -210,9 +211,8 @@ class MultitrackResource(Resource):
         except Unsuitable as error:
             return self._fail(request, error.description)
         name = uuid.uuid4().hex
-        self.log.info(
+        channelOf(request).note(
             "{peer} gets a configuration of {tracks} video tracks, {sizes}: {name}",
-            peer=_peerName(request),
             tracks=len(video),
             sizes=", ".join(f"{each['width']}x{each['height']}" for each in video),
             name=name,
@@ -259,10 +259,8 @@ class MultitrackResource(Resource):
 
     def _fail(self, request: Request, text: str, code: int = http.OK) -> bytes:
         """Answer with the reason for no configuration, which OBS shows."""
-        self.log.warn(
-            "{peer} gets no multitrack configuration: {why}",
-            peer=_peerName(request),
-            why=printable(text),
+        channelOf(request).warn(
+            "{peer} gets no multitrack configuration: {why}", why=printable(text)
         )
         return _written(
             request,
@@ -293,10 +291,6 @@ def _written(request: Request, value: dict[str, Any], code: int = http.OK) -> by
         request.setHeader(b"content-length", b"%d" % len(body))
         return b""
     return body
-
-
-def _peerName(request: Request) -> str:
-    return peerName(request.getClientAddress())
 
 
 def _askedHost(request: Request) -> str | None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import ISSLTransport, ITCPTransport
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.web import http
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
@@ -124,6 +124,8 @@ class Channel(HTTPChannel):
         self._scheme = ""
         self._openedAt = 0.0
         self._received = 0
+        # As much of that as has paid for log lines.
+        self._paid = 0
         self._sent = 0
 
     def connectionMade(self) -> None:
@@ -152,6 +154,11 @@ class Channel(HTTPChannel):
         elif not self._refused:
             self._begun = True
             HTTPChannel.dataReceived(self, data)
+
+    def setLineMode(self, extra: bytes = b"") -> None:
+        """Go on with the next request, some of which has come."""
+        self._received -= len(extra)  # it comes once more
+        HTTPChannel.setLineMode(self, extra)
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._refused:
@@ -222,11 +229,7 @@ class Channel(HTTPChannel):
     def _refuseBody(self) -> None:
         """Take no more of a body that is too large."""
         self.site.registry.counters.violations += 1
-        self.log.warn(
-            "{peer} is cut: a body of more than {limit} bytes",
-            peer=self.peer,
-            limit=MAX_BODY,
-        )
+        self.warn("{peer} is cut: a body of more than {limit} bytes", limit=MAX_BODY)
         self._refuse(http.REQUEST_ENTITY_TOO_LARGE)
 
     def _refuse(self, code: int) -> None:
@@ -313,6 +316,28 @@ class Channel(HTTPChannel):
         answering = self.answering
         return description if answering is None else answering.describe(description)
 
+    # The log
+
+    def note(self, format: str, **fields: object) -> None:  # noqa: A002
+        """Log something about the peer, C{peer} in the format."""
+        self._emit(LogLevel.info, format, fields)
+
+    def warn(self, format: str, **fields: object) -> None:  # noqa: A002
+        """Log something that the peer has done wrong, or lost."""
+        self._emit(LogLevel.warn, format, fields)
+
+    def noteCut(self, why: str) -> None:
+        """Log and count that the connection is about to be closed for a reason."""
+        self.site.registry.counters.cut += 1
+        self.warn("{peer} is cut: {why}", why=why)
+
+    def _emit(self, level: LogLevel, format: str, fields: dict[str, Any]) -> None:  # noqa: A002
+        """Write a log line that the peer's bytes have paid for."""
+        unpaid, self._paid = self._received - self._paid, self._received
+        host = self.host or hostOf(self.transport.getPeer())
+        fields["peer"] = self.peer
+        self.site.registry.peerLog.emit(self.log, level, format, fields, host, unpaid)
+
     # Deadlines and the end
 
     def resetTimeout(self) -> None:
@@ -321,12 +346,8 @@ class Channel(HTTPChannel):
     def timeoutConnection(self) -> None:
         """No request came in time."""
         if self._begun:
-            self.site.registry.counters.cut += 1
-            self.log.warn(
-                "{peer} is cut: no complete request within {seconds:g} s",
-                peer=self.peer,
-                seconds=self.site.registry.limits.requestSeconds,
-            )
+            seconds = self.site.registry.limits.requestSeconds
+            self.noteCut(f"no complete request within {seconds:g} s")
         self.loseConnection()
 
     def loseConnection(self) -> None:
@@ -340,12 +361,8 @@ class Channel(HTTPChannel):
     def cutUndrained(self) -> None:
         """Close at once; the peer is cut if something is still queued for it."""
         if unsentBy(self.transport):
-            self.site.registry.counters.cut += 1
-            self.log.warn(
-                "{peer} is cut: it takes nothing for {seconds:g} s",
-                peer=self.peer,
-                seconds=self.site.registry.limits.drainSeconds,
-            )
+            seconds = self.site.registry.limits.drainSeconds
+            self.noteCut(f"it takes nothing for {seconds:g} s")
         self.abort()
 
     def abort(self) -> None:

@@ -261,9 +261,8 @@ class FLVPlay:
             limits=policy.limits.playerQueue,
         )
         there = self._registry.play(self._application, name, self._player)
-        self.log.info(
+        self._channel.note(
             "{peer} plays {application}/{name} by {how}{waiting}",
-            peer=self.peer,
             application=printable(self._application),
             name=printable(name),
             how="WebSocket" if self._byWebSocket else "HTTP",
@@ -307,9 +306,8 @@ class FLVPlay:
         player, self._player = self._player, None
         if player is not None:
             self._registry.stopPlaying(player)
-            self.log.info(
+            self._channel.note(
                 "{peer} got {sent} messages of {name}, {size} bytes{lost}",
-                peer=self.peer,
                 sent=player.sent,
                 name=self._label,
                 size=player.sentBytes,
@@ -323,9 +321,8 @@ class FLVPlay:
         self._over()
         if code == http.FORBIDDEN:
             self._registry.counters.refused += 1
-            self.log.warn(
+            self._channel.warn(
                 "{peer} is refused {name} to play: {why}",
-                peer=self.peer,
                 name=self._label,
                 why=printable(text),
             )
@@ -408,8 +405,7 @@ class FLVPlay:
 
     def abort(self, why: str) -> None:
         """Close at once, whatever is queued."""
-        self._registry.counters.cut += 1
-        self.log.warn("{peer} is cut: {why}", peer=self.peer, why=why)
+        self._channel.noteCut(why)
         self._channel.abort()
 
     # The transport's producer

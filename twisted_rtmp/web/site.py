@@ -6,7 +6,6 @@ import io
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from twisted.logger import Logger
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
@@ -62,7 +61,6 @@ class HTTPSite(Site):
     @ivar root: where other resources can be added.
     """
 
-    logger = Logger()
     noisy = False
     # No HTTP/2: it has no Upgrade, and its requests have no transport of their own.
     protocol = Channel  # type: ignore[assignment]
@@ -113,10 +111,8 @@ class HTTPSite(Site):
             self.origins.check(request)
         except Forbidden as error:
             self.registry.counters.refused += 1
-            self.logger.warn(
-                "{peer} is refused: {problem}",
-                peer=channelOf(request).peer,
-                problem=error.problem,
+            channelOf(request).warn(
+                "{peer} is refused: {problem}", problem=error.problem
             )
             return Refusal(str(error))
         resource: Resource = Site.getResourceFor(self, request)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from h11 import ProtocolError as HTTPError
-from twisted.logger import Logger
 from twisted.web.server import Request
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import AcceptConnection, CloseConnection, Event, Ping
@@ -76,8 +75,6 @@ def frameHeader(size: int) -> bytes:
 
 class WebSocket:
     """One WebSocket, from the request for it to the end of its connection."""
-
-    log = Logger()
 
     def __init__(
         self,
@@ -189,9 +186,8 @@ class WebSocket:
     def _flooded(self) -> None:
         """The peer sends what no player sends."""
         self._channel.site.registry.counters.violations += 1
-        self.log.warn(
+        self._channel.warn(
             "{peer} is cut: more than {limit} WebSocket frames within {seconds:g} s",
-            peer=self._channel.peer,
             limit=MAX_FRAMES,
             seconds=WINDOW_SECONDS,
         )
