@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_rtmp.limits import DRAIN_SECONDS, QUEUED_REPLY_BYTES
+from twisted_rtmp.live.budget import Account, Share
 from twisted_rtmp.live.pacing import LARGE_READ
 from twisted_rtmp.live.turns import NOTED_SECONDS, Turns
 from twisted_rtmp.names import peerName
@@ -32,6 +33,7 @@ from twisted_rtmp.sockets import (
     directSocket,
     setReadSize,
     unreadBy,
+    waitingIn,
 )
 from twisted_rtmp.states import Stateful
 from twisted_rtmp.wire.connection import Connection, Role
@@ -82,6 +84,10 @@ TURN_MESSAGES = 64
 #: What is gathered for one peer, in bytes, before it is sent.  It is a frame or two;
 #: more of them gain nothing by being sent together.
 GATHERED_BYTES = 64 * 1024
+
+#: Bytes by which what is kept for a peer has to change, before that is charged: seldom
+#: for those that send small messages.
+CHARGED_BYTES = 16 * 1024
 
 
 class LinkState(Enum):
@@ -206,6 +212,10 @@ class Link(Stateful[LinkState], Protocol):
         self._lastLook = False
         self._timer: IDelayedCall | None = None
         self._turnCall: IDelayedCall | None = None
+        self._kept: Share | None = None
+        self._sending: Share | None = None
+        # Whether something may wait in the transport that is not charged.
+        self._unsettled = False
 
     # From the transport
 
@@ -285,6 +295,7 @@ class Link(Stateful[LinkState], Protocol):
         self.hold(Hold.REPLIES)
         if _REPLIES in self._holds:
             self._drain.start(self.transport, self._notDrained)
+            self._settle()
 
     def resumeProducing(self) -> None:
         """The peer has taken what was queued for it."""
@@ -295,6 +306,7 @@ class Link(Stateful[LinkState], Protocol):
         if seconds > NOTED_SECONDS:
             self._turns.took(seconds, self.peer, "writing")
         if not self.congested:
+            self._settle()
             self._drain.stop()
             self.release(Hold.REPLIES)
             self.setTimer()
@@ -439,7 +451,43 @@ class Link(Stateful[LinkState], Protocol):
         finally:
             self._running = False
         self.flush()
+        if self._kept is not None:
+            change = self.wire.reader.unfinished - self._kept.bytes
+            if (
+                self._unsettled
+                or not self._dispatching
+                or not -CHARGED_BYTES < change < CHARGED_BYTES
+            ):
+                self._settle()
         return messages
+
+    # Memory
+
+    def chargeTo(self, account: Account) -> None:
+        """Charge what is kept for the peer to an account, from here on."""
+        self._kept = account.share(forAddress=True)
+        self._sending = account.share()
+
+    @property
+    def sendsMedia(self) -> bool:
+        """Whether more than replies may wait for the peer."""
+        return False
+
+    def _settle(self) -> None:
+        """Charge what is kept: once a read, and when the peer takes no more."""
+        if self._kept is None or self._sending is None:
+            return
+        kept = self.wire.keptBytes
+        direct = self._direct
+        sending = waitingIn(self.transport) if direct is None else direct.waiting
+        self._unsettled = sending > 0
+        if sending and not self.sendsMedia:
+            kept += sending
+            sending = 0
+        if kept != self._kept.bytes:
+            self._kept.set(kept)
+        if sending != self._sending.bytes:
+            self._sending.set(sending)
 
     def _waitForTurn(self) -> None:
         """Go on when the other peers have been heard."""
@@ -508,6 +556,7 @@ class Link(Stateful[LinkState], Protocol):
         data = self.wire.dataToSend()
         if not data or self._hangUp:
             return
+        self._unsettled = True
         if self.receivers or self._gathered:
             self._write(data)
         else:

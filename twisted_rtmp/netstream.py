@@ -75,6 +75,7 @@ class StreamConnection(Protocol):
     def idle(self) -> None: ...
     def note(self, format: str, **fields: object) -> None: ...  # noqa: A002
     def warn(self, format: str, **fields: object) -> None: ...  # noqa: A002
+    def chargeStreams(self) -> None: ...
     def flush(self) -> None: ...
     def writeMedia(self, data: bytes) -> None: ...
     def close(self) -> None: ...
@@ -196,6 +197,7 @@ class NetStream:
         self.heard = registry.clock.seconds()
         self.messageReceived = live.messageReceived
         protocol.setReceiver(self.id, self)
+        protocol.chargeStreams()
         if protocol.state is not LinkState.CONNECTED:
             # Whoever was told of the stream has closed the connection.
             self._unpublish()
@@ -227,6 +229,7 @@ class NetStream:
         if live is not None:
             self.protocol.setReceiver(self.id, None)
             del self.messageReceived
+            self.protocol.chargeStreams()
             self.protocol.registry.unpublish(live, self)
 
     def takenOver(self) -> None:
@@ -310,6 +313,7 @@ class NetStream:
                 csid=STATUS_CHUNK_STREAM,
             )
         there = registry.play(protocol.application, name, player)
+        protocol.chargeStreams()
         protocol.setTimer()
         protocol.note(
             "{peer} plays {application}/{name}{how}",
@@ -323,6 +327,7 @@ class NetStream:
         player, self.player = self.player, None
         if player is not None:
             self.protocol.registry.stopPlaying(player)
+            self.protocol.chargeStreams()
             if player.dropped or player.refusedTracks:
                 self.protocol.note(
                     "{peer} got {sent} messages of {name}; {dropped} were dropped"

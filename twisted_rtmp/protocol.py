@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
 from twisted_rtmp.link import Hold, Link, LinkState, MediaReceiver
 from twisted_rtmp.live.addresses import TokenBucket, hostOf
+from twisted_rtmp.live.budget import PLAY_BYTES
 from twisted_rtmp.live.connections import Description, connectionId
 from twisted_rtmp.live.decisions import Action
 from twisted_rtmp.live.registry import Registry
@@ -134,6 +135,11 @@ class RTMPProtocol(Link):
     def connectionMade(self) -> None:
         super().connectionMade()
         self.registry.connections.opened(self)
+        self._account = self.registry.budget.connection(
+            self, self.host, self._limits.wire.unfinishedBytes
+        )
+        self._streamShare = self._account.share(forAddress=True)
+        self.chargeTo(self._account)
 
     def setCongested(self, congested: bool) -> None:
         super().setCongested(congested)
@@ -150,6 +156,7 @@ class RTMPProtocol(Link):
         if self._steps is not None:
             self._steps.cancel()
         self._netStreams.clear()
+        self._account.close()
         self.registry.connections.closed(self)
         if connected:
             self.note(
@@ -178,6 +185,7 @@ class RTMPProtocol(Link):
         before, self.host = self.host, ""
         self._address = address
         self.peer = peerName(address)
+        self._account.moveTo(host)
         if self.registry.connections.identified(before, host):
             self.host = host
         else:
@@ -655,6 +663,37 @@ class RTMPProtocol(Link):
         assert self._request is not None
         return StreamRequest(
             self.application, name, query, self._address, self._request
+        )
+
+    # Memory
+
+    @property
+    def isPublishing(self) -> bool:
+        """Whether media of it have been taken."""
+        return any(
+            netStream.live is not None and netStream.live.hasMedia
+            for netStream in self._netStreams.values()
+        )
+
+    @property
+    def sendsMedia(self) -> bool:
+        return any(
+            netStream.player is not None and netStream.player.group is not None
+            for netStream in self._netStreams.values()
+        )
+
+    def giveUp(self, why: str) -> None:
+        """Cut the peer: it takes too much memory."""
+        self.expel(why)
+
+    def chargeStreams(self) -> None:
+        """Charge what publications and plays cost by themselves."""
+        self._streamShare.set(
+            PLAY_BYTES
+            * sum(
+                netStream.live is not None or netStream.player is not None
+                for netStream in self._netStreams.values()
+            )
         )
 
     # What others may know and do

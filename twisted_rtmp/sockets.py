@@ -101,6 +101,13 @@ class DirectSocket:
             return data
         return data[sent:] if sent else data
 
+    @property
+    def waiting(self) -> int:
+        """The bytes that wait to be sent."""
+        transport = self._transport
+        waiting: int = transport._tempDataLen
+        return waiting + len(transport.dataBuffer) - int(transport.offset)
+
     def receive(self, most: int) -> bytes | None:
         """
         Receive what has come, C{most} bytes or a read's usual size at most.
@@ -135,6 +142,14 @@ def directSocket(transport: object) -> DirectSocket | None:
     return DirectSocket(transport) if isinstance(transport, FileDescriptor) else None
 
 
+def waitingIn(transport: object) -> int:
+    """Count the bytes that wait in a transport; 0 where it does not tell."""
+    descriptor = _socketTransport(transport)
+    if not isinstance(descriptor, FileDescriptor):
+        return 0
+    return DirectSocket(descriptor).waiting
+
+
 def unsentBy(transport: object) -> int:
     """
     Count the bytes that wait in a transport and in its socket, for the peer to take;
@@ -144,11 +159,8 @@ def unsentBy(transport: object) -> int:
     which may be a megabyte.
     """
     descriptor = _socketTransport(transport)
-    if not isinstance(descriptor, FileDescriptor):
-        return 0
-    waiting: int = descriptor._tempDataLen
-    waiting += len(descriptor.dataBuffer) - descriptor.offset
-    if sys.platform == "linux":
+    waiting = waitingIn(descriptor)
+    if sys.platform == "linux" and isinstance(descriptor, FileDescriptor):
         waiting += _askSocket(descriptor, termios.TIOCOUTQ)
     return waiting
 

@@ -18,6 +18,7 @@ Imports the limits only.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -93,50 +94,86 @@ class Share:
         Charge what is kept now, instead of what was before.
 
         If it is more, the holder, or another one, may have to give up before this
-        returns.
+        returns.  Half a microsecond, since it is done for most reads.
 
         @param size: in bytes.
         """
         grown = size - self.bytes
-        if grown:
-            self.bytes = size
-            self._account.grow(grown, forAddress=self._forAddress)
+        self.bytes = size
+        account = self._account
+        if not account.holds:
+            return
+        account.bytes += grown
+        budget = account.budget
+        budget.used += grown
+        if self._forAddress:
+            account.addressBytes += grown
+            address = account.address
+            address.bytes += grown
+            if address.bytes > address.limit and grown > 0:
+                budget.relieveAddress(address)
+        if grown > 0:
+            if account.bytes > account.limit or budget.used > budget.mark:
+                budget.grown(account)
+        elif budget.used < budget.relaxedAt:
+            budget.relax()
+
+
+class _Address:
+    """
+    What is kept for the connections of one address.
+
+    @ivar host: see L{hostOf<twisted_rtmp.live.addresses.hostOf>}.
+    @ivar limit: its bound, in bytes.
+    @ivar bytes: how much it is.
+    @ivar accounts: how many there are.
+    """
+
+    __slots__ = ("accounts", "bytes", "host", "limit")
+
+    def __init__(self, host: str, limit: float) -> None:
+        self.host = host
+        self.limit = limit
+        self.bytes = 0
+        self.accounts = 0
 
 
 class Account:
     """
     What is kept for one connection or stream.
 
+    @ivar budget: what it is a part of.
     @ivar holder: gives up what is kept.
-    @ivar host: the address that it counts for; empty if for none.
     @ivar limit: its bound, in bytes.
     @ivar base: what the server is charged for it by itself, in bytes.
-    @ivar bytes: all that is charged besides.
+    @ivar address: what it counts for.
+    @ivar bytes: all that is charged besides the base.
     @ivar addressBytes: the part that is charged to the address, too.
+    @ivar holds: for how many it is open.
     """
 
     __slots__ = (
-        "_budget",
-        "_holds",
+        "address",
         "addressBytes",
         "base",
+        "budget",
         "bytes",
         "holder",
-        "host",
+        "holds",
         "limit",
     )
 
     def __init__(
-        self, budget: Budget, holder: Holder, limit: int, host: str, base: int
+        self, budget: Budget, holder: Holder, limit: int, address: _Address, base: int
     ) -> None:
-        self._budget = budget
-        self.base = base
-        self._holds = 1
+        self.budget = budget
         self.holder = holder
-        self.host = host
         self.limit = limit
+        self.base = base
+        self.address = address
         self.bytes = 0
         self.addressBytes = 0
+        self.holds = 1
 
     def share(self, *, forAddress: bool = False) -> Share:
         """
@@ -146,31 +183,22 @@ class Account:
         """
         return Share(self, forAddress=forAddress)
 
-    def grow(self, size: int, *, forAddress: bool) -> None:
-        """Charge more, or less, than before."""
-        if self._holds:
-            self.bytes += size
-            if forAddress:
-                self.addressBytes += size
-            self._budget.grown(self, size, size if forAddress else 0)
-
     def moveTo(self, host: str) -> None:
         """Count for another address, that a proxy has told of."""
-        size = self.addressBytes
-        self._budget.addressGrown(self.host, -size)
-        self.host = host
-        self._budget.addressGrown(host, size)
+        if self.holds:
+            self.budget.leaveAddress(self)
+            self.budget.enterAddress(self, host)
 
     def hold(self) -> None:
         """Keep the account open until one more L{close}."""
-        self._holds += 1
+        self.holds += 1
 
     def close(self) -> None:
         """Charge nothing any more, if nobody else holds the account."""
-        if self._holds:
-            self._holds -= 1
-            if not self._holds:
-                self._budget.closed(self)
+        if self.holds:
+            self.holds -= 1
+            if not self.holds:
+                self.budget.closed(self)
                 self.holder = _NOBODY  # which has this account: no circle is left
 
 
@@ -180,8 +208,9 @@ class Budget:
 
     @ivar limits: the bounds.
     @ivar used: bytes that are charged.
-    @ivar most: the most that has ever been charged, in bytes.
     @ivar gaveUp: how often an account had to give up.
+    @ivar mark: from how many bytes on there is something to do.
+    @ivar relaxedAt: below how many bytes there is nothing to do any more.
     """
 
     def __init__(
@@ -192,12 +221,14 @@ class Budget:
         """@param getsShort: called when little is left, and was not before."""
         self.limits = limits or MemoryLimits()
         self.used = 0
-        self.most = 0
         self.gaveUp = 0
+        self.mark = self.limits.serverBytes * NEARLY
+        self.relaxedAt = -1.0
         self._getsShort = getsShort
-        self._isShort = False
         self._accounts: dict[Account, None] = {}
-        self._addresses: dict[str, int] = {}
+        self._addresses: dict[str, _Address] = {}
+        # Of streams, and of peers without an address.
+        self._nowhere = _Address("", math.inf)
         # How much was used when a search for somebody to give up found nobody.
         self._searchedAt = 0
         self._searching = False
@@ -211,7 +242,7 @@ class Budget:
             a connection's bound, it is the bound.
         """
         limit = max(limit, self.limits.connectionBytes)
-        return self._open(Account(self, holder, limit, host, CONNECTION_BYTES))
+        return self._open(holder, limit, host, CONNECTION_BYTES)
 
     def stream(self, holder: Holder, limit: int = 0) -> Account:
         """
@@ -219,20 +250,44 @@ class Budget:
 
         @param limit: its bound, in bytes; L{MemoryLimits.streamBytes} by default.
         """
-        limit = limit or self.limits.streamBytes
-        return self._open(Account(self, holder, limit, "", 0))
+        return self._open(holder, limit or self.limits.streamBytes, "", 0)
 
-    def _open(self, account: Account) -> Account:
+    def _open(self, holder: Holder, limit: int, host: str, base: int) -> Account:
+        account = Account(self, holder, limit, self._nowhere, base)
         self._accounts[account] = None
-        self._use(account.base)
+        self.enterAddress(account, host)
+        self.used += base
+        if self.used > self.mark:
+            self.grown(account)
         return account
 
     def closed(self, account: Account) -> None:
         """Forget an account, and all that was charged to it."""
         del self._accounts[account]
-        self.addressGrown(account.host, -account.addressBytes)
+        self.leaveAddress(account)
         self.used -= account.bytes + account.base
-        self._relax()
+        self.relax()
+
+    def enterAddress(self, account: Account, host: str) -> None:
+        """Let an account count for an address."""
+        if not host:
+            account.address = self._nowhere
+            return
+        address = self._addresses.get(host)
+        if address is None:
+            address = _Address(host, self.limits.addressBytes)
+            self._addresses[host] = address
+        account.address = address
+        address.accounts += 1
+        address.bytes += account.addressBytes
+
+    def leaveAddress(self, account: Account) -> None:
+        """Let an account count for its address no more."""
+        address = account.address
+        address.accounts -= 1
+        address.bytes -= account.addressBytes
+        if not address.accounts:
+            self._addresses.pop(address.host, None)
 
     @property
     def isFull(self) -> bool:
@@ -241,63 +296,48 @@ class Budget:
 
     def ofAddress(self, host: str) -> int:
         """Tell how much is charged to an address, in bytes."""
-        return self._addresses.get(host, 0)
+        address = self._addresses.get(host)
+        return 0 if address is None else address.bytes
 
     def addresses(self, most: int) -> list[tuple[str, int]]:
         """List the addresses to which the most is charged, with the bytes."""
-        return heapq.nlargest(most, self._addresses.items(), key=lambda item: item[1])
+        largest = heapq.nlargest(
+            most, self._addresses.values(), key=lambda address: address.bytes
+        )
+        return [(address.host, address.bytes) for address in largest if address.bytes]
 
-    # What accounts tell
+    # What shares tell
 
-    def grown(self, account: Account, size: int, addressSize: int) -> None:
-        """An account has grown, or shrunk."""
-        self._use(size)
-        if addressSize:
-            self.addressGrown(account.host, addressSize)
-        if size <= 0:
-            self._relax()
-            return
+    def grown(self, account: Account) -> None:
+        """Look after an account that is past its bound, or one of the server's."""
         if account.bytes > account.limit:
             self._letGiveUp(account, _tooMuch("it takes", account.bytes, account.limit))
-        limits = self.limits
-        if addressSize and self.ofAddress(account.host) > limits.addressBytes:
-            self._relieveAddress(account.host)
-        if self.used > limits.serverBytes * SHORT:
+        serverBytes = self.limits.serverBytes
+        if self.relaxedAt < 0 and self.used > serverBytes * NEARLY:
+            self.relaxedAt = serverBytes * (NEARLY - SLACK)
+            self._getsShort()
+        if self.used > serverBytes * SHORT:
             self._relieve()
 
-    def addressGrown(self, host: str, size: int) -> None:
-        """What is charged to an address has grown, or shrunk."""
-        if host and size:
-            now = self._addresses.get(host, 0) + size
-            if now:
-                self._addresses[host] = now
-            else:
-                self._addresses.pop(host, None)
-
-    def _use(self, size: int) -> None:
-        self.used += size
-        if self.used > self.most:
-            self.most = self.used
-        if not self._isShort and self.used > self.limits.serverBytes * NEARLY:
-            self._isShort = True
-            self._getsShort()
-
-    def _relax(self) -> None:
-        """Note that there is more room again."""
+    def relax(self) -> None:
+        """Note that there may be more room again."""
         self._searchedAt = min(self._searchedAt, self.used)
-        if self._isShort and self.used < self.limits.serverBytes * (NEARLY - SLACK):
-            self._isShort = False
+        if self.used < self.relaxedAt:
+            self.relaxedAt = -1.0
 
     # Who gives up
 
-    def _relieveAddress(self, host: str) -> None:
+    def relieveAddress(self, address: _Address) -> None:
         """Let the largest accounts of an address give up."""
-        limit = self.limits.addressBytes
-        why = _tooMuch("its address takes", self.ofAddress(host), limit)
-        accounts = [a for a in self._accounts if a.host == host and a.addressBytes]
-        accounts.sort(key=lambda a: (a.holder.isPublishing, -a.addressBytes))
+        why = _tooMuch("its address takes", address.bytes, address.limit)
+        accounts = [
+            each
+            for each in self._accounts
+            if each.address is address and each.addressBytes
+        ]
+        accounts.sort(key=lambda each: (each.holder.isPublishing, -each.addressBytes))
         for account in accounts:
-            if self.ofAddress(host) <= limit * (1 - SLACK):
+            if address.bytes <= address.limit * (1 - SLACK):
                 break
             self._letGiveUp(account, why)
 
@@ -340,6 +380,6 @@ class Budget:
             account.holder.giveUp(why)
 
 
-def _tooMuch(what: str, size: int, limit: int) -> str:
+def _tooMuch(what: str, size: int, limit: float) -> str:
     """Say that a bound is passed, or almost."""
     return f"{what} {size / MIB:.1f} of {limit / MIB:g} MiB of memory"

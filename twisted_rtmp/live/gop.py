@@ -10,7 +10,7 @@ from twisted_rtmp.live.selection import ChosenPart, Selection
 from twisted_rtmp.wire.messages import Message
 
 #: How many further bytes and messages are charged at a time.
-CHARGED_BYTES = 64 * 1024
+CHARGED_BYTES = 256 * 1024
 CHARGED_MESSAGES = 256
 
 

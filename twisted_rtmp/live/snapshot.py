@@ -53,7 +53,6 @@ def snapshot(registry: Registry) -> dict[str, Any]:
 def _memory(budget: Budget) -> dict[str, Any]:
     return {
         "used": budget.used,
-        "most": budget.most,
         "limit": budget.limits.serverBytes,
         "gaveUp": budget.gaveUp,
         "addresses": [

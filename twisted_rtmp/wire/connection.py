@@ -139,6 +139,7 @@ class Connection:
         self._acknowledgeAt = NEVER
         self._announcedWindow = 0
         self._aggregate: Iterator[Message] | None = None
+        self._aggregateBytes = 0
         self._error: ProtocolError | None = None
         self._outgoing: list[bytes] = []
 
@@ -190,6 +191,13 @@ class Connection:
             self._error = copy(error)
             self.forget()
             raise
+
+    @property
+    def keptBytes(self) -> int:
+        """The bytes that have come and were not returned: not read, or unfinished."""
+        reader = self.reader
+        kept = reader.unfinished + reader.pending
+        return kept if self._aggregate is None else kept + self._aggregateBytes
 
     def forget(self) -> None:
         """Free what has come and was not returned: nothing more is read."""
@@ -245,6 +253,7 @@ class Connection:
             return self._command(payload, message.streamId, amf3=True)
         if typeId == MessageType.AGGREGATE:
             self._aggregate = splitAggregate(message)
+            self._aggregateBytes = len(payload)
             return None
         if typeId == MessageType.USER_CONTROL:
             return self._userControl(payload)
