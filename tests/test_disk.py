@@ -16,7 +16,9 @@ from zope.interface.verify import verifyObject
 from twisted_rtmp import disk
 from twisted_rtmp.disk import Disk, DiskFile, FileWriter
 from twisted_rtmp.disk.file import IOV_MAX
+from twisted_rtmp.disk.writer import ALL_HIGH_WATER, LEAST_HIGH_WATER
 from twisted_rtmp.wire.errors import UsageError
+from twisted_rtmp.wire.limits import MIB
 
 
 class Producer:
@@ -125,6 +127,40 @@ def test_aSlowDiskPausesTheProducer(tmp_path):
     writing.clock.advance(10)
     assert writing.clock.getDelayedCalls() == []
     assert writing.errors == []
+
+
+def test_allFilesTogetherHaveABound(tmp_path):
+    """The fuller it gets, the less each may leave waiting; little is always taken."""
+    writing = Writing(tmp_path)
+    writing.pool.hung = True
+    floods = []
+    for number in range(400):
+        file = DiskFile(str(tmp_path), [f"flood{number}"])
+        writer = FileWriter(writing.disk, file, pytest.fail)
+        producer = Producer()
+        writer.registerProducer(producer, True)
+        floods.append(producer)
+        while not producer.events:
+            writer.send([b""], MIB // 4)
+        assert producer.events == ["pause"]
+    assert writing.disk.waiting <= ALL_HIGH_WATER + 400 * LEAST_HIGH_WATER
+    honest = Producer()
+    writing.writer.registerProducer(honest, True)
+    writing.writer.send([b"x"], LEAST_HIGH_WATER - 1)
+    assert honest.events == []
+    writing.pool.work()
+    assert {tuple(producer.events) for producer in floods} == {("pause", "resume")}
+    assert writing.disk.waiting == 0
+
+
+def test_whatWaitsIsTold(tmp_path):
+    kept = []
+    writing = Writing(tmp_path, kept=kept.append)
+    writing.pool.hung = True
+    writing.writer.send([b"x" * 100], 100)
+    writing.writer.send([b"x" * 50], 50)
+    writing.pool.work()
+    assert kept == [100, 150, 50, 0]
 
 
 def test_aHungDiskIsGivenUp(tmp_path):

@@ -389,6 +389,7 @@ def test_aSlowChildSlowsTheEncoder(world):
         sent += 1
         assert sent < 100
     assert HIGH_WATER <= sent * 200_100 < HIGH_WATER + MIB
+    assert stream.keptBytes >= HIGH_WATER, "it is charged for what waits"
     (child,) = world.children
     child.read()
     assert not stream.publisher.paused

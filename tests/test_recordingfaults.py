@@ -209,6 +209,7 @@ def test_aDiskThatHangs(tmp_path, lines):
         world.tick(0.05)
         assert sent < 100
     assert sent * 300_000 < 10 * MIB
+    assert stream.keptBytes > 0.8 * sent * 300_000, "it is charged for what waits"
     world.tick(9.8)
     assert stream.publisher.paused
     world.tick(0.3)
@@ -228,6 +229,7 @@ def test_aDiskThatHangs(tmp_path, lines):
     stream.end()
     assert len(world.finished) == 2
     assert len(readTags(world.finished[0].path)) == 1 + 20 + sent
+    assert stream.keptBytes < MIB
 
 
 def test_stop(world):

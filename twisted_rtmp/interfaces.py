@@ -134,6 +134,13 @@ class TrackFacts(Protocol):
         """Bytes of payload."""
 
 
+class Share(Protocol):
+    """The memory that one sink keeps for a stream."""
+
+    def set(self, size: int) -> None:
+        """Charge the stream for this many bytes, instead of those before."""
+
+
 class ILiveStream(Interface):
     """A live stream, as far as its sinks may use it."""
 
@@ -165,6 +172,9 @@ class ILiveStream(Interface):
 
     def throttle() -> IPushProducer:
         """Make a producer by which one sink can slow the encoder down."""
+
+    def share() -> Share:
+        """Make an account of what one sink keeps, which the stream is charged for."""
 
 
 class IMediaSink(Interface):

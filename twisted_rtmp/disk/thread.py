@@ -98,6 +98,7 @@ class Disk:
     One thread for the writes of many files, and one tick.
 
     @ivar handOvers: how often work was handed to the thread.
+    @ivar waiting: bytes of all files that have not been stored yet.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Disk:
         """
         self.reactor = reactor
         self.handOvers = 0
+        self.waiting = 0
         self._pool: Pool = _DiskPool() if pool is None else pool
         self._flushSeconds = flushSeconds
         self._started = False

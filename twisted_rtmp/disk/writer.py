@@ -25,6 +25,11 @@ BATCH_BYTES = 1 * MIB
 HIGH_WATER = 8 * MIB
 LOW_WATER = 4 * MIB
 
+#: The same of all files together, in bytes.  As it fills up, each file is paused
+#: earlier, at a quarter of what is left: those with little to write never are.
+ALL_HIGH_WATER = 256 * MIB
+LEAST_HIGH_WATER = 256 * 1024
+
 #: From the pause of a producer until its file is given up, in seconds, if the disk
 #: finishes nothing meanwhile: an encoder that cannot send gives up its connection.
 STALL_SECONDS = 10.0
@@ -67,6 +72,7 @@ class FileWriter:
         highWater: int = HIGH_WATER,
         lowWater: int = LOW_WATER,
         party: Hashable = None,
+        kept: Callable[[int], object] = lambda size: None,
     ) -> None:
         """
         @param failed: called at most once, with C{error}.
@@ -75,6 +81,7 @@ class FileWriter:
         @param stallSeconds: see L{STALL_SECONDS}.
         @param highWater: see L{HIGH_WATER}, in bytes.
         @param lowWater: see L{LOW_WATER}, in bytes.
+        @param kept: called with C{waiting} each time that changes.
         @param party: takes turns with those of other files; by default the file itself.
         """
         self.file = file
@@ -87,6 +94,7 @@ class FileWriter:
         self._stallSeconds = stallSeconds
         self._highWater = highWater
         self._lowWater = lowWater
+        self._kept = kept
         self._party: Hashable = self if party is None else party
         self._producer: Any = None
         self._paused = False
@@ -158,7 +166,7 @@ class FileWriter:
         check = now - self._lastCheck >= CHECK_SECONDS
         if check:
             self._lastCheck = now
-        self.waiting += size
+        self._changeWaiting(size)
         file = self.file
         sent = self._disk.run(
             lambda: file.append(buffers, checkpoint, hole=hole, sync=sync, check=check),
@@ -172,7 +180,7 @@ class FileWriter:
         return sent
 
     def _taken(self, result: OSError | Failure | None, size: int) -> Failure | None:
-        self.waiting -= size
+        self._changeWaiting(-size)
         if isinstance(result, Failure):
             if isinstance(result.value, OSError):
                 self._fail(result.value)
@@ -183,6 +191,11 @@ class FileWriter:
             self._stall.reset(self._stallSeconds)
         self._checkWater()
         return None
+
+    def _changeWaiting(self, size: int) -> None:
+        self.waiting += size
+        self._disk.waiting += size
+        self._kept(self.waiting)
 
     def _mayRest(self) -> None:
         """Let the file rest, unless something has been written to it lately."""
@@ -236,10 +249,12 @@ class FileWriter:
 
     def _checkWater(self) -> None:
         """Pause or resume the producer, since something has been taken or stored."""
+        room = (ALL_HIGH_WATER - self._disk.waiting) // 4
+        high = min(self._highWater, max(room, LEAST_HIGH_WATER))
         if self._paused:
-            if self.waiting <= self._lowWater:
+            if self.waiting <= min(self._lowWater, high // 2):
                 self._resume()
-        elif self.waiting >= self._highWater and self._producer is not None:
+        elif self.waiting >= high and self._producer is not None:
             self._paused = True
             self._stall = self._reactor.callLater(self._stallSeconds, self._stalled)
             self._producer.pauseProducing()

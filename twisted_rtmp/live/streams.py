@@ -17,7 +17,7 @@ from zope.interface import implementer
 from twisted_rtmp.flv.metadata import withoutFileFacts
 from twisted_rtmp.interfaces import ILiveStream, IMediaSink
 from twisted_rtmp.ledger import Ledger
-from twisted_rtmp.live.budget import Budget
+from twisted_rtmp.live.budget import Budget, Share
 from twisted_rtmp.live.headers import HEADER, Headers
 from twisted_rtmp.live.pacing import Pacer
 from twisted_rtmp.live.players import PlayerGroup
@@ -456,6 +456,10 @@ class LiveStream:
         return bool(self._received.video or self._received.audio)
 
     # Memory
+
+    def share(self) -> Share:
+        """Make an account of what one sink keeps."""
+        return self._account.share()
 
     @property
     def keptBytes(self) -> int:

@@ -158,6 +158,7 @@ class PipeSink(Stateful[_State]):
         self._pendingBytes = 0
         self._batches: deque[_Batch] = deque()
         self._waiting = 0  # bytes in the batches
+        self._kept = stream.share()
         self._sending: _Batch | None = None
         self._sentAt = 0.0
         self._transport: InputTransport | None = None
@@ -291,6 +292,7 @@ class PipeSink(Stateful[_State]):
             buffers.insert(0, _header(messages))
         size = muxer.position - before
         self._waiting += size
+        self._kept.set(self._waiting)
         self._batches.append(_Batch(buffers, size, counts))
         if self._sending is None:
             self._send()
@@ -317,6 +319,7 @@ class PipeSink(Stateful[_State]):
         if batch is not None:
             self._written.add(batch.counts)
             self._waiting -= batch.size
+            self._kept.set(self._waiting)
             if self._waiting <= LOW_WATER:
                 self._release()
         self._send()
@@ -363,6 +366,7 @@ class PipeSink(Stateful[_State]):
         self._sending = None
         self._pending = []
         self._waiting = 0
+        self._kept.set(0)
         for call in (self._flushCall, self._stallCall):
             if call is not None and call.active():
                 call.cancel()

@@ -14,6 +14,7 @@ from twisted_rtmp.flv.head import FLAGS_OFFSET, HEAD_SIZE, encodeFlags
 from twisted_rtmp.flv.muxer import FLVMuxer
 from twisted_rtmp.flv.survey import MediaSurvey
 from twisted_rtmp.flv.tags import encodeTag
+from twisted_rtmp.interfaces import Share
 from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.media.payloads import CODED
 from twisted_rtmp.places import Places
@@ -57,6 +58,9 @@ class Source(Protocol):
 
     def throttle(self) -> IPushProducer:
         """Make a producer by which the publisher is slowed down."""
+
+    def share(self) -> Share:
+        """Make an account of what waits for the disk."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,7 @@ class RecordedFile:
             syncSeconds=shared.settings.fsyncSeconds,
             stallSeconds=shared.settings.stallSeconds,
             party=stream.connection,
+            kept=stream.share().set,
         )
         self._writer.registerProducer(stream.throttle(), True)
 

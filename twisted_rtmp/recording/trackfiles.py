@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.interfaces import IMediaSink, Share
 from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.media import payloads as media
 from twisted_rtmp.media.metadata import propertiesOf
@@ -174,6 +174,10 @@ class _TrackSource:
     def throttle(self) -> IPushProducer:
         """Make a producer by which the publisher is slowed down."""
         return self._stream.throttle()
+
+    def share(self) -> Share:
+        """Make an account of what waits for the disk."""
+        return self._stream.share()
 
     def headers(self) -> list[Message]:
         """List what the newest metadata and sequence headers have of the part."""
