@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from OpenSSL import SSL
 from protocolkit import SMALL, Ask, Sink, Sinks, refuse
-from rtmpclient import AAC_FRAME, AUDIO, DATA, Client
+from rtmpclient import AAC_FRAME, AUDIO, AVC_KEY_FRAME, DATA, VIDEO, Client
 from serverprocess import selfSigned
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
@@ -123,6 +123,26 @@ def test_repliesNotTaken(clock: Clock) -> None:
     assert factory.counters.cut == 1
     assert not factory.connections
     assert clock.getDelayedCalls() == []
+
+
+def test_aPeerThatDoesNotTakeItsMediaIsReadOn(clock: Clock) -> None:
+    """It may be busy with sending its own, and wait for us in turn."""
+    sinks = Sinks()
+    factory = RTMPFactory(clock, sinkFactories=[sinks], limits=SMALL)
+    client = Client(factory)
+    client.publish("a")
+    client.command("play", 0, None, "a", streamId=2)
+    client.transport.taking = False
+    frame = AVC_KEY_FRAME + bytes(20_000)
+    for time in range(20):
+        client.media(VIDEO, frame, time)
+    assert client.protocol.congested
+    assert len(sinks[0].messages) == 20
+    assert client.transport.reading
+    client.transport.taking = True
+    client.pump()
+    assert not client.protocol.congested
+    client.leave()
 
 
 def test_repliesTakenAfterAll(clock: Clock) -> None:

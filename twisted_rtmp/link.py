@@ -190,6 +190,8 @@ class Link(Stateful[LinkState], Protocol):
         self.state = LinkState.HANDSHAKE
         self.openedAt = 0.0
         self.congested = False
+        # Bytes of replies that were written since the peer took no more.
+        self._untaken = 0
         self.receivers: dict[int, MediaReceiver] = {}
         self.pacer = pacer
         self._turns = Turns(clock) if turns is None else turns
@@ -290,11 +292,16 @@ class Link(Stateful[LinkState], Protocol):
     # The transport's producer: it has more to send than it likes to keep
 
     def pauseProducing(self) -> None:
-        """The peer does not take its replies: read no more from it."""
+        """
+        The peer does not take what is sent: write no more media.
+
+        It is read on, until it has caused too many replies: each end of a connection
+        would else wait for the other one where both send media.
+        """
         self.setCongested(True)
-        self.hold(Hold.REPLIES)
-        if _REPLIES in self._holds:
-            self._drain.start(self.transport, self._notDrained)
+        self._untaken = 0
+        if self.state not in (LinkState.CLOSING, LinkState.CLOSED):
+            self._drain.start(self.transport, self.notDrained)
             self._settle()
 
     def resumeProducing(self) -> None:
@@ -557,6 +564,10 @@ class Link(Stateful[LinkState], Protocol):
         if not data or self._hangUp:
             return
         self._unsettled = True
+        if self.congested:
+            self._untaken += len(data)
+            if self._untaken > self._queuedBytes:
+                self.hold(Hold.REPLIES)
         if self.receivers or self._gathered:
             self._write(data)
         else:
@@ -664,9 +675,9 @@ class Link(Stateful[LinkState], Protocol):
                 self.noteCut(why)
                 self.close()
 
-    def _notDrained(self) -> None:
-        """The peer has taken nothing for too long."""
-        self.noteCut(f"it takes no replies for {self._drain.seconds:g} s")
+    def notDrained(self) -> None:
+        """Cut the peer, which has taken nothing for too long."""
+        self.noteCut(f"it takes nothing for {self._drain.seconds:g} s")
         self.transport.abortConnection()
 
     def note(self, format: str, **fields: object) -> None:  # noqa: A002

@@ -314,7 +314,7 @@ def test_floodByAPeerThatNeverReads(server, honest, flood):
             raise AssertionError("200 MB of it were answered")
         assert server.peak - before <= 16 * MIB
         peer.waitForCut()
-    said = "cut: it takes no replies for 1 s"
+    said = "cut: it takes nothing for 1 s"
     if flood == "publish":  # of which one connection may begin few, read or not
         said = "cut: it has begun more than 64 streams and more than 2 a second"
     server.waitFor(f"{peer.address} is {said}")

@@ -324,6 +324,7 @@ class RTMPClient(Link):
                 transport.unregisterProducer()
                 if self.congested:
                     self.congested = False
+                    self._drain.stop()
                     self.release(Hold.REPLIES)
                 cast("ITCPTransport", transport).loseWriteConnection()
         elif self.state in (LinkState.HANDSHAKE, LinkState.CONNECTING):
@@ -613,14 +614,17 @@ class RTMPClient(Link):
         return when, why, seconds
 
     def noteCut(self, why: str) -> None:
-        if (Hold.REPLIES, None) in self._holds:
-            seconds = self._drain.seconds
-            text = f"The server takes nothing for {seconds:g} s."
-        else:
-            _, awaited, seconds = self._limit()
-            text = f"Waited {seconds:g} s for {awaited}."
+        _, awaited, seconds = self._limit()
         if not self._wanted:
+            text = f"Waited {seconds:g} s for {awaited}."
             self._failWith(TimeLimitPassed(text, seconds=seconds))
+
+    def notDrained(self) -> None:
+        seconds = self._drain.seconds
+        if not self._wanted:
+            text = f"The server takes nothing for {seconds:g} s."
+            self._failWith(TimeLimitPassed(text, seconds=seconds))
+        self.transport.abortConnection()
 
     def release(self, reason: Hold, holder: object = None) -> None:
         super().release(reason, holder)
