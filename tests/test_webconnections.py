@@ -11,9 +11,20 @@ from twisted.web.resource import Resource
 from webkit import LARGE_KEY_FRAME, Answers, Authorizer, Publisher
 
 from twisted_rtmp.factory import RTMPFactory
-from twisted_rtmp.limits import PLAYER_QUEUE_BYTES, AddressLimits, ServerLimits
+from twisted_rtmp.limits import (
+    PLAYER_QUEUE_BYTES,
+    AddressLimits,
+    MemoryLimits,
+    ServerLimits,
+)
 from twisted_rtmp.web import HTTPSite
-from twisted_rtmp.web.channel import MAX_BODY, MAX_HEADERS, MEDIA_SIZE, REQUEST_SIZE
+from twisted_rtmp.web.channel import (
+    EARLY_BYTES,
+    MAX_BODY,
+    MAX_HEADERS,
+    MEDIA_SIZE,
+    REQUEST_SIZE,
+)
 
 
 @pytest.fixture
@@ -286,7 +297,7 @@ def test_largeBodiesAreRefused(factory, site, head, lines):
     assert client.raw.startswith(b"HTTP/1.1 413 ")
     assert client.transport.disconnected
     assert factory.counters.violations == 1
-    assert any("is cut: a body of more than 65536 bytes" in line for line in lines)
+    assert any("is cut: a body of more than 16384 bytes" in line for line in lines)
 
 
 def test_smallBodiesAreRead(site):
@@ -311,6 +322,80 @@ def test_requestsAreReadInSmallPieces(factory, site):
     client.pump()
     assert client.transport.reading
     assert client.raw.count(b"HTTP/1.1 404 ") == REQUEST_SIZE // 19
+
+
+def test_requestsThatComeEarlyAreBounded(factory, authorizer, site):
+    """While one waits for its decision, the next ones wait; each is answered."""
+    authorizer.playAnswer = Deferred()
+    client = Connection(site)
+    head = b"HEAD /live/key.flv HTTP/1.1\r\n\r\n"
+    client.sendBytes(head * 2)
+    for byte in head:
+        client.sendBytes(bytes([byte]))
+    count = 3
+    while client.transport.reading:
+        client.sendBytes(head)
+        count += 1
+    assert EARLY_BYTES < (count - 1) * len(head) < EARLY_BYTES + REQUEST_SIZE
+    authorizer.playAnswer, waiting = None, authorizer.playAnswer
+    assert not client.raw
+    waiting.callback(None)
+    client.pump()
+    assert client.transport.reading
+    assert client.raw.count(b"HTTP/1.1 404 ") == len(authorizer.plays) == count
+
+
+def test_nothingIsKeptThatComesWhileItPlays(factory, site):
+    """Nobody asks for more on such a connection; that it is closed is seen at once."""
+    publisher = Publisher(factory)
+    client = Getter(site, "/live/key.flv")
+    for _ in range(20):
+        client.sendBytes(bytes(10_000))
+    assert client.transport.reading
+    assert factory.registry.budget.ofAddress("198.51.100.8") < 1000
+    client.leave()
+    assert factory.players("live", "key") == []
+    publisher.leave()
+
+
+def test_requestsAreChargedUntilTheyAreAnswered(factory, authorizer, site):
+    authorizer.playAnswer = Deferred()
+    budget = factory.registry.budget
+    before = budget.used
+    client = Connection(site)
+    head = b"HEAD /live/key.flv HTTP/1.1\r\n"
+    client.sendBytes(head)
+    assert budget.ofAddress("198.51.100.8") == len(head)
+    client.sendBytes(b"\r\n" + head)
+    assert budget.ofAddress("198.51.100.8") == 2 * len(head) + 2
+    authorizer.playAnswer.callback(None)
+    assert budget.ofAddress("198.51.100.8") == len(head)
+    client.leave()
+    assert budget.ofAddress("198.51.100.8") == 0
+    assert budget.used == before
+
+
+def test_thoseThatTakeTooMuchMemoryAreCut(clock, lines):
+    factory = RTMPFactory(
+        clock,
+        limits=ServerLimits(memory=MemoryLimits(addressBytes=100_000)),
+    )
+    site = HTTPSite(clock, factory.registry)
+    data = b"POST / HTTP/1.1\r\nContent-Length: 16000\r\n\r\n" + bytes(15_000)
+    clients = [Connection(site) for _ in range(10)]
+    for client in clients:
+        client.sendBytes(data)
+    assert any(client.transport.aborted for client in clients)
+    assert factory.registry.budget.ofAddress("198.51.100.8") <= 100_000
+    assert any("is cut: its address takes 0.1 of " in line for line in lines)
+
+
+def test_aRefusedRequestIsNotCutForItsSilence(clock, factory, site):
+    client = Connection(site)
+    client.transport.taking = False
+    client.sendBytes(b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n")
+    clock.advance(factory.limits.requestSeconds)
+    assert factory.counters.cut == 0
 
 
 def test_whoReadsNoAnswersIsBoundedAndCut(clock, factory, site):

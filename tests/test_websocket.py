@@ -5,8 +5,9 @@ from __future__ import annotations
 import h11
 import pytest
 from httpclient import Connection, Getter, Socket
-from rtmpclient import AVC_KEY_FRAME, VIDEO
-from webkit import Publisher
+from rtmpclient import AVC_KEY_FRAME, VIDEO, decideBy
+from twisted.internet.defer import Deferred
+from webkit import Authorizer, Publisher
 from wsproto.events import CloseConnection
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
@@ -42,6 +43,37 @@ def test_pingsAreAnswered(factory, site):
     client = Socket(site, "/live/key.flv")
     client.ping(b"are you there")
     assert client.pongs == [b"are you there"]
+
+
+@pytest.mark.parametrize("decided", [True, False])
+@pytest.mark.parametrize(
+    ("frame", "answer"),
+    [
+        (b"\x89\x81\0\0\0\0x", b"\x8a\x01x"),
+        (b"\x88\x82\0\0\0\0\x03\xe8", b"\x88\x02\x03\xe8"),
+    ],
+)
+def test_framesBehindTheRequest(factory, site, decided, frame, answer):
+    """They are read behind the answer to it, which may take a while."""
+    authorizer = decideBy(factory, Authorizer())
+    Publisher(factory)
+    authorizer.playAnswer = None if decided else Deferred()
+    request = b"GET /live/key.flv HTTP/1.1\r\n"
+    for name, value in UPGRADE.items():
+        request += f"{name}: {value}\r\n".encode()
+    client = Connection(site)
+    client.sendBytes(request + b"\r\n" + frame)
+    if not decided:
+        assert not client.raw
+        authorizer.playAnswer.callback(None)
+    client.pump()
+    head, _, frames = client.raw.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 ")
+    assert answer in frames
+    ended = frame.startswith(b"\x88")
+    assert client.transport.disconnected == ended
+    assert bool(factory.players("live", "key")) != ended
+    assert not factory.counters.violations
 
 
 def test_whatAPlayerSaysIsThrownAway(clock, factory, site):

@@ -21,29 +21,36 @@ from twisted.web.server import Request
 
 from twisted_rtmp.live.addresses import hostOf
 from twisted_rtmp.live.connections import Description, connectionId
+from twisted_rtmp.live.turns import NOTED_SECONDS
 from twisted_rtmp.names import peerName
 from twisted_rtmp.sockets import (
     DirectSocket,
     DrainWatch,
     directSocket,
     setReadSize,
+    unreadBy,
     unsentBy,
 )
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
+    from twisted_rtmp.live.budget import Account, Share
     from twisted_rtmp.live.registry import Registry
     from twisted_rtmp.sockets import IStreamTransport
     from twisted_rtmp.web.forwarded import TrustedProxies
 
 #: The largest body of a request, in bytes.  A player's request has none; a
 #: configuration that an encoder asks for takes some KiB.
-MAX_BODY = 64 * 1024
+MAX_BODY = 16 * 1024
 
 #: Headers of a request.  Browsers send about 15, proxies add 5; Apache allows 100.
 MAX_HEADERS = 100
 
+
+#: What is kept of requests that come while one is being answered, in bytes, before no
+#: more is read.  Those who wait for a stream ask for nothing else meanwhile.
+EARLY_BYTES = 16 * 1024
 
 #: The digits of a body's length.  That of the largest body has 5; Python takes no more
 #: than 4300, and raises an error of its own.
@@ -116,7 +123,15 @@ class Channel(HTTPChannel):
         self._complete = False
         self._refused = False
         self._congested = False
+        # Whether it is looked once more for what the peer has sent in time.
+        self._lastLook = False
         self._bodyBytes = 0
+        # What has come of later requests while one is being answered.
+        self._early = bytearray()
+        # What has come of the present request and of later ones.
+        self._requestBytes = 0
+        self._account: Account | None = None
+        self._kept: Share | None = None
         self.id = connectionId()
         self.host = ""
         self.peer = "?"
@@ -136,39 +151,77 @@ class Channel(HTTPChannel):
         self._direct = directSocket(transport)
         setReadSize(transport, REQUEST_SIZE)
         self.peer = peerName(transport.getPeer())
-        self._openedAt = self.site.registry.clock.seconds()
-        self.site.registry.connections.opened(self)
+        registry = self.site.registry
+        self._openedAt = registry.clock.seconds()
+        self._account = registry.budget.connection(self, self.host)
+        self._kept = self._account.share(forAddress=True)
+        registry.connections.opened(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._drain is not None:
             self._drain.stop()
         HTTPChannel.connectionLost(self, reason)
         self.site.registry.connections.closed(self)
+        if self._account is not None:
+            self._account.close()
 
     # What comes
 
     def dataReceived(self, data: bytes) -> None:
+        clock = self.site.registry.clock
+        began = clock.seconds()
         self._received += len(data)
         if self._upgraded is not None:
             self._upgraded.dataReceived(data)
-        elif not self._refused:
+        elif not (self._refused or self._isLast):
             self._begun = True
+            self._requestBytes += len(data)
             HTTPChannel.dataReceived(self, data)
+            self._charge()
+        seconds = clock.seconds() - began
+        if seconds > NOTED_SECONDS:
+            self.site.registry.turns.took(seconds, self.peer, "reading")
+
+    @property
+    def _isLast(self) -> bool:
+        """Whether the request that is being answered is the connection's last one."""
+        return self._complete and not self.persistent
+
+    def _charge(self) -> None:
+        """Charge what is kept of requests."""
+        if self._kept is not None and self._kept.bytes != self._requestBytes:
+            self._kept.set(self._requestBytes)
 
     def setLineMode(self, extra: bytes = b"") -> None:
         """Go on with the next request, some of which has come."""
+        extra += self._early
+        self._early.clear()
         self._received -= len(extra)  # it comes once more
         HTTPChannel.setLineMode(self, extra)
 
     def rawDataReceived(self, data: bytes) -> None:
-        if self._refused:
-            return
-        if not self._complete:
+        if self._upgraded is not None:
+            self._upgraded.dataReceived(data)  # it has come with the request
+        elif self._complete:
+            self._keepEarly(data)
+        elif not self._refused:
             self._bodyBytes += len(data)
             if self._bodyBytes > MAX_BODY:
                 self._refuseBody()
-                return
-        HTTPChannel.rawDataReceived(self, data)
+            else:
+                HTTPChannel.rawDataReceived(self, data)
+
+    def _keepEarly(self, data: bytes) -> None:
+        """
+        Keep what comes before the last request has been answered.
+
+        In C{twisted.web} each byte that comes alone costs the more, the more of them
+        are kept: ten peers with 16 KiB each took all of the server's time.
+        """
+        if self.persistent and not self._refused:
+            self._early += data
+            if len(self._early) > EARLY_BYTES:
+                self.transport.pauseProducing()
 
     def headerReceived(self, line: bytes) -> bool:
         """
@@ -224,6 +277,8 @@ class Channel(HTTPChannel):
         ):
             return False
         self.host = host
+        if host != before and self._account is not None:
+            self._account.moveTo(host)
         return True
 
     def _refuseBody(self) -> None:
@@ -251,13 +306,15 @@ class Channel(HTTPChannel):
 
     def requestDone(self, request: Request) -> None:
         self.answering = None
-        self._complete = self._begun = False
+        self._complete = self._begun = self._lastLook = False
+        self._requestBytes = 0
         if self.site.proxies.trusts(self.transport.getPeer()):
             self._countFor("")  # the next request may be anybody's
         HTTPChannel.requestDone(self, request)
         if self._congested and self.persistent:
             # twisted.web does not when it was the answer itself that was too much.
             self.transport.pauseProducing()
+        self._charge()
 
     def pauseProducing(self) -> None:
         """The peer does not take its answers: read no more from it."""
@@ -276,8 +333,24 @@ class Channel(HTTPChannel):
         return ISSLTransport.providedBy(self.transport)
 
     def upgrade(self, protocol: Upgraded) -> None:
-        """Give all that comes from here on to another protocol."""
+        """Give all that comes behind the present request to another protocol."""
         self._upgraded = protocol
+        early = bytes(self._early)
+        self._early.clear()
+        if early:
+            protocol.dataReceived(early)
+
+    # Memory
+
+    @property
+    def isPublishing(self) -> bool:
+        """Nobody publishes over HTTP."""
+        return False
+
+    def giveUp(self, why: str) -> None:
+        """Cut the peer: it takes too much memory."""
+        self.noteCut(why)
+        self.abort()
 
     # What is sent
 
@@ -344,8 +417,13 @@ class Channel(HTTPChannel):
         """A byte puts nothing off: a whole request has to come in time."""
 
     def timeoutConnection(self) -> None:
-        """No request came in time."""
-        if self._begun:
+        """No request came in time, or only a part of one."""
+        if not self._lastLook and unreadBy(self.transport):
+            # It may have come in time: read that first.
+            self._lastLook = True
+            HTTPChannel.setTimeout(self, 0)
+            return
+        if self._begun and not self.transport.disconnecting:
             seconds = self.site.registry.limits.requestSeconds
             self.noteCut(f"no complete request within {seconds:g} s")
         self.loseConnection()

@@ -245,6 +245,8 @@ class FLVPlay:
         """Play, or wait for the stream."""
         self._request.registerProducer(self, True)
         self._body.accept()
+        if self._state is State.OVER:
+            return  # the peer has closed its WebSocket already
         policy = self._policy
         options = playOptions(
             queryOf(self._request),

@@ -122,9 +122,9 @@ class WebSocket:
     def accept(self) -> None:
         """Begin: what comes on the connection are frames from here on."""
         self._request.notifyFinish().addErrback(lambda _: self._lost())
-        self._channel.upgrade(self)
         self._channel.beginMedia()
         self._transport.write(self._accepted)
+        self._channel.upgrade(self)
 
     def sendBytes(self, data: bytes) -> None:
         """Send a binary message."""
