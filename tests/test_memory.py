@@ -17,7 +17,13 @@ from twisted_rtmp.limits import (
     QueueLimits,
     ServerLimits,
 )
-from twisted_rtmp.live.budget import CONNECTION_BYTES, Account, Budget, Share
+from twisted_rtmp.live.budget import (
+    CONNECTION_BYTES,
+    PLAY_BYTES,
+    Account,
+    Budget,
+    Share,
+)
 from twisted_rtmp.live.registry import MEMORY_LOG_SECONDS
 from twisted_rtmp.live.snapshot import snapshot
 from twisted_rtmp.settings import wireLimits
@@ -450,10 +456,11 @@ def host(factory: RTMPFactory, address: str = "198.51.100.7") -> int:
 def test_unfinishedMessagesAreCharged(factory: RTMPFactory) -> None:
     client = Client(factory)
     client.connect()
+    before = host(factory)
     unfinished(client, 5 * MIB)
-    assert 0 <= 5 * MIB - host(factory) < 4096
+    assert host(factory) == before + 5 * MIB
     client.sendBytes(bytes(1))
-    assert host(factory) == 0
+    assert host(factory) == before
     unfinished(client, 100_000)
     client.leave()
     assert host(factory) == factory.registry.budget.used == 0
@@ -540,3 +547,23 @@ def test_manyPlayersOfOneAddress(clock: Clock) -> None:
     assert all(viewer.open for viewer in viewers)
     assert streamBytes(factory) < 8 * MIB
     assert host(factory) < MIB
+
+
+def test_whatIsKeptOfConnectIsCharged(factory: RTMPFactory) -> None:
+    client = Client(factory)
+    client.connect(flashVer="x" * 1000 + "\N{PILE OF POO}", numbers=[1.0] * 100)
+    assert 7500 < host(factory) < 12_000
+    client.leave()
+    assert host(factory) == 0
+
+
+def test_playsThatWaitAreCharged(factory: RTMPFactory) -> None:
+    client = Client(factory)
+    client.connect()
+    before = host(factory)
+    for streamId in range(1, 11):
+        client.command("play", 0, None, f"missing{streamId}", streamId=streamId)
+    assert host(factory) == before + 10 * PLAY_BYTES
+    for streamId in range(1, 11):
+        client.command("closeStream", 0, None, streamId=streamId)
+    assert host(factory) == before

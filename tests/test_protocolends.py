@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 from OpenSSL import SSL
 from protocolkit import SMALL, Ask, Sink, Sinks, refuse
-from rtmpclient import AAC_FRAME, AUDIO, AVC_KEY_FRAME, DATA, VIDEO, Client
+from rtmpclient import (
+    AAC_FRAME,
+    AAC_HEADER,
+    AUDIO,
+    AVC_KEY_FRAME,
+    DATA,
+    VIDEO,
+    Client,
+)
 from serverprocess import selfSigned
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
@@ -102,6 +110,82 @@ def test_idleAfterPublication(clock: Clock) -> None:
     clock.advance(0.2)
     assert not client.open
     client.pump()
+
+
+@pytest.mark.parametrize(
+    "payload", [b"\x09\x00", b"", AAC_HEADER], ids=["malformed", "empty", "header"]
+)
+def test_whatIsNoFrameKeepsNoPublisher(clock: Clock, payload: bytes) -> None:
+    """Frames that the stream takes do, and nothing else."""
+    client = Client(RTMPFactory(clock))
+    client.publish()
+    client.media(AUDIO, AAC_FRAME)
+    for _ in range(2):
+        clock.advance(4.9)
+        client.media(VIDEO if payload[:1] == b"\x09" else AUDIO, payload)
+        assert client.open
+    clock.advance(0.3)
+    assert not client.open
+    client.pump()
+
+
+def useless(client: Client, clock: Clock, command: str, step: float) -> float:
+    """Do something again and again until the server has enough of it."""
+    client.connect()
+    seconds = 0.0
+    while client.open:
+        client.command(command, 0, None, f"missing{seconds}", streamId=1)
+        clock.advance(step)
+        seconds += step
+    client.pump()
+    return seconds
+
+
+@pytest.mark.parametrize("command", ["play", "publish"])
+@pytest.mark.parametrize("step", [1, 7])
+def test_commandsWithoutMediaKeepNoConnection(
+    clock: Clock, lines: list[str], command: str, step: int
+) -> None:
+    """Neither plays of missing names, one after the other, nor publishes."""
+    seconds = useless(Client(RTMPFactory(clock)), clock, command, step)
+    assert 40 <= seconds <= 45
+    assert any("no media, sent or played, for 40 s" in line for line in lines)
+    assert clock.getDelayedCalls() == []
+
+
+def test_slowDecisionsKeepNoConnectionEither(clock: Clock) -> None:
+    """Of the time they take, no more counts as the server's than one may take."""
+
+    def decide() -> Deferred[None]:
+        answer: Deferred[None] = Deferred()
+        clock.callLater(3, answer.callback, None)
+        return answer
+
+    factory = RTMPFactory(clock, authorizer=Ask(play=decide))
+    seconds = useless(Client(factory), clock, "play", 4)
+    assert 40 <= seconds <= 56
+
+
+def test_aStreamThatWasPlayedMakesAConnectionUseful(clock: Clock) -> None:
+    """It may wait as long as at first for the next one."""
+    factory = RTMPFactory(clock)
+    viewer = Client(factory)
+    viewer.connect()
+    viewer.command("play", 0, None, "key", streamId=1)
+    clock.advance(25)
+    source = Client(factory)
+    source.publish()
+    for _ in range(100):
+        source.media(AUDIO, AAC_FRAME)
+        viewer.take()
+        clock.advance(1)
+    source.leave()
+    viewer.take()
+    clock.advance(29)
+    assert viewer.open
+    clock.advance(2)
+    assert not viewer.open
+    viewer.pump()
 
 
 def test_repliesNotTaken(clock: Clock) -> None:

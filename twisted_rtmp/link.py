@@ -140,6 +140,13 @@ class MediaReceiver(typing.Protocol):
     def messageReceived(self, message: Message) -> None:
         """Take an audio, video or data message."""
 
+    def noteHeard(self, now: float) -> None:
+        """
+        Note that media may have come: once a read.
+
+        @param now: the clock's time when they did.
+        """
+
 
 @implementer(IPushProducer)
 class Link(Stateful[LinkState], Protocol):
@@ -440,7 +447,6 @@ class Link(Stateful[LinkState], Protocol):
                         if receiver is None:
                             self.strayMessage(event)
                         elif event.typeId != _DATA:
-                            receiver.heard = self._heard
                             receiver.messageReceived(event)
                         else:
                             receiver.messageReceived(event)
@@ -457,6 +463,9 @@ class Link(Stateful[LinkState], Protocol):
             self.violated(error)
         finally:
             self._running = False
+        if messages:
+            for receiver in list(receivers.values()):
+                receiver.noteHeard(self._heard)
         self.flush()
         if self._kept is not None:
             change = self.wire.reader.unfinished - self._kept.bytes

@@ -73,6 +73,7 @@ class StreamConnection(Protocol):
     def watchHangUp(self) -> None: ...
     def setTimer(self) -> None: ...
     def idle(self) -> None: ...
+    def useful(self, now: float) -> None: ...
     def note(self, format: str, **fields: object) -> None: ...  # noqa: A002
     def warn(self, format: str, **fields: object) -> None: ...  # noqa: A002
     def chargeStreams(self) -> None: ...
@@ -94,7 +95,7 @@ class NetStream:
     @ivar name: the name of the live stream as the peer calls it.
     @ivar live: the live stream that is published on it, or L{None}.
     @ivar player: what plays on it, or L{None}.
-    @ivar heard: when audio or video came last, in the clock's seconds.
+    @ivar heard: when frames of audio or video came last, in the clock's seconds.
     @ivar messageReceived: the live stream's, and only there while there is one: an
         attribute, since a method would be one call more for each message.
     @ivar writeMedia: the protocol's, for the same reason.
@@ -102,6 +103,7 @@ class NetStream:
     """
 
     __slots__ = (
+        "_frames",
         "congested",
         "heard",
         "id",
@@ -123,6 +125,7 @@ class NetStream:
         self.live: LiveStream | None = None
         self.player: Player | None = None
         self.heard = 0.0
+        self._frames = 0
         self.congested = protocol.congested
         self.writeMedia = protocol.writeMedia
 
@@ -194,6 +197,7 @@ class NetStream:
             )
             return
         self.live = live
+        self._frames = live.frames
         self.heard = registry.clock.seconds()
         self.messageReceived = live.messageReceived
         protocol.setReceiver(self.id, self)
@@ -211,6 +215,14 @@ class NetStream:
             details=self.name,
         )
         protocol.note("{peer} publishes {stream}", stream=live.label)
+
+    def noteHeard(self, now: float) -> None:
+        """Note whether frames came: what is malformed keeps no connection open."""
+        live = self.live
+        if live is not None and live.frames != self._frames:
+            self._frames = live.frames
+            self.heard = now
+            self.protocol.useful(now)
 
     def stopPublishing(self) -> None:
         """The peer ends its publication, if there is one, and stays."""
@@ -326,6 +338,8 @@ class NetStream:
         """Take the player off."""
         player, self.player = self.player, None
         if player is not None:
+            if player.group is not None:
+                self._beUseful()
             self.protocol.registry.stopPlaying(player)
             self.protocol.chargeStreams()
             if player.dropped or player.refusedTracks:
@@ -375,6 +389,7 @@ class NetStream:
 
     def streamStarted(self, player: Player, stream: PlayedStream, again: bool) -> None:
         """Tell the peer that a stream it waits for is published."""
+        self._beUseful()
         if again:
             self.protocol.wire.sendUserControl(UserControlType.STREAM_BEGIN, self.id)
             self._sendStatus(
@@ -389,6 +404,7 @@ class NetStream:
         Tell the peer that there is nothing more to come: players leave at this,
         and hang without it.
         """
+        self._beUseful()
         name = printable(player.name)
         self._sendStatus(
             "NetStream.Play.UnpublishNotify",
@@ -401,6 +417,10 @@ class NetStream:
         )
         self.protocol.flush()
         self.protocol.setTimer()
+
+    def _beUseful(self) -> None:
+        """There is a stream for the player: its connection is of use."""
+        self.protocol.useful(self.protocol.registry.clock.seconds())
 
     def abort(self, why: str) -> None:
         """The player is too far behind: close at once, whatever is queued."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -65,6 +66,9 @@ SERVER_PROPERTIES = {"fmsVer": "FMS/3,0,1,123", "capabilities": 31.0, "mode": 1.
 KEPT_CHARACTERS = 16_384
 KEPT_VALUES = 200
 
+#: Unknown commands that are logged of one connection.  Encoders have two or three.
+TOLD_COMMANDS = 32
+
 #: How ffmpeg's flashVer ends when it plays, behind the name of a system.
 FFMPEG_PLAYER = " 9,0,124,2"
 
@@ -123,12 +127,18 @@ class RTMPProtocol(Link):
         self._steps: Deferred[None] | None = None
         self._lookCall: IDelayedCall | None = None
         self._idleSince = 0.0
+        # When media were sent or played last; and how much of the time that decisions
+        # take is not yet counted as the server's.
+        self._usefulAt = 0.0
+        self._patience = 0.0
+        self._askedAt = 0.0
         self._unpublished = 0
         self._paid = 0
         now = registry.clock.seconds()
         self._begun = TokenBucket(limits.streamBurst, now)
         self._gops = TokenBucket(limits.gopBurstBytes, now)
-        self._unknown: set[str] = set()
+        # The hashes of the unknown commands that have been logged.
+        self._unknown: set[int] = set()
 
     # From the transport
 
@@ -208,6 +218,11 @@ class RTMPProtocol(Link):
                 self._since + limits.connectSeconds,
                 f"not connected within {limits.connectSeconds:g} s",
             )
+        return min(self._presentDeadline(), self._lastDeadline())
+
+    def _presentDeadline(self) -> tuple[float, str]:
+        """Find the deadline of what the connection does at present."""
+        limits = self._limits
         seconds = 0.0
         if self.receivers:
             now = self._clock.seconds()
@@ -235,6 +250,22 @@ class RTMPProtocol(Link):
             f"neither publishes nor plays for {limits.idleSeconds:g} s",
         )
 
+    def _lastDeadline(self) -> tuple[float, str]:
+        """
+        Find the deadline that no command puts off: publishing again without media, or
+        playing one missing stream after the other.
+        """
+        for netStream in self._netStreams.values():
+            live, player = netStream.live, netStream.player
+            if (live is not None and live.throttled) or (
+                player is not None and player.group is not None
+            ):
+                return math.inf, ""
+        limits = self._limits
+        waiting = max(limits.publisherIdleSeconds, limits.playerWaitSeconds)
+        seconds = limits.idleSeconds + waiting
+        return self._usefulAt + seconds, f"no media, sent or played, for {seconds:g} s"
+
     def noteCut(self, why: str) -> None:
         self.registry.counters.cut += 1
         super().noteCut(why)
@@ -247,6 +278,15 @@ class RTMPProtocol(Link):
         """What was done on a message stream has ended: from now on it is idle."""
         self._idleSince = self._clock.seconds()
         self.setTimer()
+
+    def useful(self, now: float) -> None:
+        """
+        Take note of media that the peer has sent or is sent.
+
+        @param now: the clock's time.
+        """
+        self._usefulAt = now
+        self._patience = self._limits.decisionSeconds
 
     def ending(self) -> None:
         self.wire.forget()
@@ -287,6 +327,7 @@ class RTMPProtocol(Link):
                 failure.raiseException()
             return
         self._steps = deferred
+        self._askedAt = self._clock.seconds()
         self.hold(Hold.DECISION)
         self._lookLater()
         deferred.addBoth(self._proceeded)
@@ -320,6 +361,9 @@ class RTMPProtocol(Link):
         if self.state is LinkState.CONNECTED:
             # The peer could not go on: it has not been idle.
             self.idle()
+            seconds = min(self._clock.seconds() - self._askedAt, self._patience)
+            self._patience -= seconds
+            self._usefulAt += seconds
         self.flush()
         self.release(Hold.DECISION)
 
@@ -363,15 +407,12 @@ class RTMPProtocol(Link):
             if netStream is not None:
                 STREAM_COMMANDS[name](netStream, command)
         elif name not in REPLIES:
-            shown = printable(name)
-            if (
-                len(self._unknown) < self._limits.netStreams
-                and shown not in self._unknown
-            ):
-                self._unknown.add(shown)
+            key = hash(name)
+            if len(self._unknown) < TOLD_COMMANDS and key not in self._unknown:
+                self._unknown.add(key)
                 self.note(
                     "{peer} sent an unknown command, {name}",
-                    name=shown,
+                    name=printable(name),
                 )
             # No error: FMLE and its kin end at one.
             self._reply(command, None)
@@ -382,8 +423,6 @@ class RTMPProtocol(Link):
             if len(self.receivers) == 1:
                 # node-media-server's client sends media on message stream 0.
                 [receiver] = self.receivers.values()
-                if message.typeId != _DATA:
-                    receiver.heard = self._heard
                 receiver.messageReceived(message)
                 return
             if not self._unpublished:
@@ -466,12 +505,14 @@ class RTMPProtocol(Link):
         if len(kept) < len(request.properties):
             request = replace(request, properties=kept)
         self._request = request
+        self._account.share(forAddress=True).set(_bytesOf(request.properties))
         self.application = request.application
         self.policy = self.registry.policyOf(request.application)
         self._limits = self.policy.limits
         self.capabilities = Capabilities.fromProperties(request.properties)
         self.wantsSampleAccess = not _isFFmpeg(request.properties)
         self._enter(LinkState.CONNECTED)
+        self.useful(self._clock.seconds())
         self.idle()
         connection = self.wire
         # In this order: peers size their buffers before they read on, and
@@ -671,7 +712,7 @@ class RTMPProtocol(Link):
     def isPublishing(self) -> bool:
         """Whether media of it have been taken."""
         return any(
-            netStream.live is not None and netStream.live.hasMedia
+            netStream.live is not None and netStream.live.frames
             for netStream in self._netStreams.values()
         )
 
@@ -771,6 +812,16 @@ def _sizeOf(value: object) -> tuple[int, int]:
         characters + sum(size[0] for size in sizes),
         1 + sum(size[1] for size in sizes),
     )
+
+
+def _bytesOf(value: object) -> int:
+    """Measure the memory of what came in a command, nested or not."""
+    size = sys.getsizeof(value)
+    if isinstance(value, dict):
+        size += sum(map(sys.getsizeof, value)) + sum(map(_bytesOf, value.values()))
+    elif isinstance(value, list):
+        size += sum(map(_bytesOf, value))
+    return size
 
 
 def _isStreamId(value: object) -> TypeGuard[float]:

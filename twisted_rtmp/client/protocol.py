@@ -568,7 +568,6 @@ class RTMPClient(Link):
         # ffmpeg as a server sends its media on message stream 0.
         if len(self.receivers) == 1:
             [receiver] = self.receivers.values()
-            receiver.heard = self._heard
             receiver.messageReceived(message)
 
     def drained(self) -> None:

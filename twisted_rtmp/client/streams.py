@@ -324,6 +324,8 @@ class Subscription(ClientStream):
         super().__init__(client, streamId, name)
         self.code = ""
         self.messages = 0
+        self._data = 0
+        self._media = 0
         self._sink = sink
 
     # For the connection
@@ -335,12 +337,22 @@ class Subscription(ClientStream):
             self.start()
         if self.state is not StreamState.ACTIVE:
             return
-        if message.typeId == _DATA and message.payload.startswith(_OF_THE_PLAYING):
-            if message.payload.startswith(_PLAY_STATUS):
-                self.client.playStatus(self, message.payload)
-            return
+        if message.typeId == _DATA:
+            self._data += 1
+            if message.payload.startswith(_OF_THE_PLAYING):
+                self._data -= 1
+                if message.payload.startswith(_PLAY_STATUS):
+                    self.client.playStatus(self, message.payload)
+                return
         self.messages += 1
         self._sink.mediaReceived(message)
+
+    def noteHeard(self, now: float) -> None:
+        """Note when audio or video came."""
+        media = self.messages - self._data
+        if media != self._media:
+            self._media = media
+            self.heard = now
 
     def _finish(self) -> None:
         self.client.release(Hold.SINK, self)

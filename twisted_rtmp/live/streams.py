@@ -450,11 +450,6 @@ class LiveStream:
         waiting = DeferredList([_after(ended) for ended in self._ending])
         return waiting.addCallback(lambda _: None)
 
-    @property
-    def hasMedia(self) -> bool:
-        """Whether any frame of audio or video has come."""
-        return bool(self._received.video or self._received.audio)
-
     # Memory
 
     def share(self) -> Share:
