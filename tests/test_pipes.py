@@ -39,7 +39,7 @@ from twisted_rtmp.flv.metadata import withoutFileFacts
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
 from twisted_rtmp.pipes import Command, PipeSinks, pipePlaces
 from twisted_rtmp.pipes.sink import BATCH_BYTES, HIGH_WATER
-from twisted_rtmp.pipes.words import WORD_BYTES, encodeWord
+from twisted_rtmp.spelling import SPELT_BYTES, encodeWord
 from twisted_rtmp.wire.constants import NEED_DATA
 
 MIB = 1024 * 1024
@@ -262,6 +262,7 @@ WORDS = {
     "放x": "_+E6+94+BEx",
     "a\0b": "a+00b",
     "\udcff": "_+ED+B3+BF",
+    "\udcc3\udca9": "_+ED+B3+83+ED+B2+A9",
     "$(id)`id`": "_+24+28id+29+60id+60",
     "a=b,c;d&e": "a+3Db+2Cc+3Bd+26e",
 }
@@ -291,7 +292,7 @@ def test_noTwoNamesMakeOneWord():
     assert len(set(words)) == len(words)
     for word in words:
         assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9+._-]*", word)
-        assert len(word) <= WORD_BYTES
+        assert len(word) <= SPELT_BYTES
 
 
 def test_childrenAreBounded(world, lines):

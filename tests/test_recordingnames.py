@@ -9,7 +9,7 @@ import pytest
 from recordingkit import NOW, World, audio
 
 from twisted_rtmp.recording import RecordName
-from twisted_rtmp.recording.names import encodeFolders, encodeName
+from twisted_rtmp.spelling import encodeFolders, encodeName
 
 #: Bytes of a path that may not be on the disk.
 CONTROL = [chr(n) for n in range(32)] + ["\x7f"]

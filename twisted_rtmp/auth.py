@@ -1,8 +1,4 @@
-"""
-Ready-made answers to who may publish.
-
-Imports C{twisted_rtmp.interfaces} only.
-"""
+"""A ready-made decider: lists of applications and of stream keys."""
 
 from __future__ import annotations
 
@@ -17,13 +13,13 @@ from twisted_rtmp.interfaces import (
     Refused,
     StreamRequest,
 )
-from twisted_rtmp.live.paths import parentsOf
+from twisted_rtmp.names import parentsOf
 
 
 @implementer(IAuthorizer)
 class AllowList:
     """
-    Lets only listed applications and stream keys publish.
+    Lets only listed applications be connected to, and only listed keys publish.
 
     Playing is not decided here.
 

@@ -141,8 +141,8 @@ class Share(Protocol):
         """Charge the stream for this many bytes, instead of those before."""
 
 
-class ILiveStream(Interface):
-    """A live stream, as far as its sinks may use it."""
+class IStreamPart(Interface):
+    """A live stream, or one of its tracks, as far as it can be stored by itself."""
 
     application = Attribute("""The application's name; may be empty.""")
     name = Attribute("""The stream's own name; may be empty.""")
@@ -156,13 +156,6 @@ class ILiveStream(Interface):
         has none."""
     )
     ledger: Ledger = Attribute("""What came, what was stored and what was lost.""")
-    tracks: Sequence[TrackFacts] = Attribute("""What has come of each track so far.""")
-    metadata: Message | None = Attribute(
-        """The newest C{onMetaData} message, or L{None}."""
-    )
-    properties: Mapping[str, Any] = Attribute(
-        """The properties of the newest metadata, decoded; empty if there are none."""
-    )
 
     def headers() -> list[Message]:
         """
@@ -175,6 +168,18 @@ class ILiveStream(Interface):
 
     def share() -> Share:
         """Make an account of what one sink keeps, which the stream is charged for."""
+
+
+class ILiveStream(IStreamPart):
+    """A live stream, as far as its sinks may use it."""
+
+    tracks: Sequence[TrackFacts] = Attribute("""What has come of each track so far.""")
+    metadata: Message | None = Attribute(
+        """The newest C{onMetaData} message, or L{None}."""
+    )
+    properties: Mapping[str, Any] = Attribute(
+        """The properties of the newest metadata, decoded; empty if there are none."""
+    )
 
 
 class IMediaSink(Interface):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 #: Characters of a peer's text that one log line shows.
@@ -90,3 +91,17 @@ def parseStreamName(argument: object) -> tuple[str, str]:
         return "", ""
     name, query = splitQuery(argument)
     return name.strip().strip("/"), query
+
+
+def pathOf(application: str, name: str) -> str:
+    """Join an application and a stream's name."""
+    return f"{application}/{name}" if application else name
+
+
+def parentsOf(path: str) -> Iterator[str]:
+    """Give a path, what it is in, what that is in, and so on; no part is empty."""
+    part = path
+    while part:
+        yield path
+        path, _, part = path.rpartition("/")
+        part = path if part else ""

@@ -11,24 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from typing import TypeVar
 
+from twisted_rtmp.names import pathOf
+
 #: An application and a stream's name, as some peer divides a path.
 Key = tuple[str, str]
 
 _V = TypeVar("_V")
-
-
-def pathOf(application: str, name: str) -> str:
-    """Join an application and a stream's name."""
-    return f"{application}/{name}" if application else name
-
-
-def parentsOf(path: str) -> Iterator[str]:
-    """Give a path, what it is in, what that is in, and so on; no part is empty."""
-    part = path
-    while part:
-        yield path
-        path, _, part = path.rpartition("/")
-        part = path if part else ""
 
 
 class ByPath(MutableMapping[Key, _V]):

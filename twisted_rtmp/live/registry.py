@@ -28,12 +28,13 @@ from twisted_rtmp.live.counters import Counters
 from twisted_rtmp.live.decisions import Action, Undecided, checkNames, decide, inTime
 from twisted_rtmp.live.directory import IDirectory, LocalDirectory
 from twisted_rtmp.live.pacing import LATENCY_SECONDS, Pacer
-from twisted_rtmp.live.paths import ByPath, Key, parentsOf, pathOf
+from twisted_rtmp.live.paths import ByPath, Key
 from twisted_rtmp.live.peerlog import PeerLog
 from twisted_rtmp.live.players import Player
 from twisted_rtmp.live.policy import Policy, TakeOver
 from twisted_rtmp.live.streams import LiveStream, Publisher
 from twisted_rtmp.live.turns import AwakeClock, Turns, awakeClock
+from twisted_rtmp.names import parentsOf, pathOf
 from twisted_rtmp.wire.limits import MIB
 
 if TYPE_CHECKING:

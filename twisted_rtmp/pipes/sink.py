@@ -28,7 +28,7 @@ from twisted_rtmp.ledger import MediaCounts
 from twisted_rtmp.limits import PIPES, RECORDING_SHARE
 from twisted_rtmp.names import printable
 from twisted_rtmp.pipes.child import ChildProtocol
-from twisted_rtmp.pipes.words import Command
+from twisted_rtmp.pipes.command import Command
 from twisted_rtmp.places import Places
 from twisted_rtmp.states import Stateful
 from twisted_rtmp.wire.limits import MIB

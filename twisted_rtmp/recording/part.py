@@ -4,63 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
 
 from twisted_rtmp.disk import Disk, DiskFile, FileWriter
 from twisted_rtmp.flv.head import FLAGS_OFFSET, HEAD_SIZE, encodeFlags
 from twisted_rtmp.flv.muxer import FLVMuxer
 from twisted_rtmp.flv.survey import MediaSurvey
 from twisted_rtmp.flv.tags import encodeTag
-from twisted_rtmp.interfaces import Share
-from twisted_rtmp.ledger import Ledger, MediaCounts
+from twisted_rtmp.interfaces import IStreamPart
+from twisted_rtmp.ledger import MediaCounts
 from twisted_rtmp.media.payloads import CODED
 from twisted_rtmp.places import Places
 from twisted_rtmp.recording.names import EXTENSION, RecordName
 from twisted_rtmp.recording.settings import RecordingSettings
 from twisted_rtmp.wire.messages import Message
-
-
-class Source(Protocol):
-    """
-    A stream that is recorded: a L{LiveStream<twisted_rtmp.live.streams.LiveStream>}, or
-    a part of one.
-    """
-
-    @property
-    def application(self) -> str:
-        """The application's name."""
-
-    @property
-    def name(self) -> str:
-        """The stream's own name."""
-
-    @property
-    def label(self) -> str:
-        """Both, for log lines."""
-
-    @property
-    def host(self) -> str:
-        """The address that its publisher counts for; empty for none."""
-
-    @property
-    def connection(self) -> object:
-        """What its publisher shares with the others of its connection."""
-
-    @property
-    def ledger(self) -> Ledger:
-        """The figures of what was stored, and of what was lost."""
-
-    def headers(self) -> list[Message]:
-        """List the newest metadata and sequence headers."""
-
-    def throttle(self) -> IPushProducer:
-        """Make a producer by which the publisher is slowed down."""
-
-    def share(self) -> Share:
-        """Make an account of what waits for the disk."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +93,7 @@ class RecordedFile:
     def __init__(
         self,
         shared: Shared,
-        stream: Source,
+        stream: IStreamPart,
         headers: Sequence[Message],
         failed: Callable[[RecordedFile, OSError], object],
         track: str = "",

@@ -17,12 +17,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_rtmp.disk import BATCH_BYTES, DiskStalled, FileRemoved, LowSpace
-from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.interfaces import IMediaSink, IStreamPart
 from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.media.cuts import Cuts
 from twisted_rtmp.media.metadata import isMetadata
 from twisted_rtmp.media.payloads import CODED, MULTITRACK
-from twisted_rtmp.recording.part import FinishedFile, RecordedFile, Shared, Source
+from twisted_rtmp.recording.part import FinishedFile, RecordedFile, Shared
 from twisted_rtmp.states import Stateful
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.messages import Message
@@ -128,7 +128,7 @@ class FLVRecorder(Stateful[_State]):
     def __init__(
         self,
         shared: Shared,
-        stream: Source,
+        stream: IStreamPart,
         done: Callable[[FLVRecorder], object],
         *,
         track: str = "",

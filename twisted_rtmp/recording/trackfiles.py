@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from twisted_rtmp.interfaces import IMediaSink, Share
+from twisted_rtmp.interfaces import ILiveStream, IMediaSink, IStreamPart, Share
 from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.media import payloads as media
 from twisted_rtmp.media.metadata import propertiesOf
@@ -29,9 +28,6 @@ from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.messages import Message
-
-if TYPE_CHECKING:
-    from twisted_rtmp.interfaces import ILiveStream
 
 #: Files of one stream beside its own: as many tracks as a stream keeps headers of, 16
 #: of each kind.  OBS sends up to 5.  A hostile encoder could have 510, of 73 kB each.
@@ -136,6 +132,7 @@ class _PartAccount(Account):
         super().lost(reason, whole, others)
 
 
+@implementer(IStreamPart)
 class _TrackSource:
     """
     The part of a stream that one file has: track 0 of both kinds, or another track.
