@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from httpclient import Getter
 from protocolkit import BAD_NAME, START, Ask, Sinks, refuse
+from recordingkit import DiskClock, StepPool
 from relaykit import Studio
 from rtmpclient import AVC_HEADER, AVC_KEY_FRAME, VIDEO, Client
 from twisted.internet.defer import Deferred
@@ -24,6 +25,7 @@ from twisted_rtmp.live.directory import IDirectory, LocalDirectory, NameTaken
 from twisted_rtmp.live.policy import Policy, TakeOver
 from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.live.snapshot import snapshot
+from twisted_rtmp.recording import Recordings
 from twisted_rtmp.relay import PullRelay
 from twisted_rtmp.web import HTTPSite
 
@@ -435,3 +437,32 @@ def test_aSnapshotHasEverythingAsPlainValues(clock):
     assert played["peer"] == seen["connections"][1]["peer"]
     assert played["sent"] >= 2
     assert seen["waiting"] == [{"application": "live", "name": "none", "players": 1}]
+    assert stream["sinks"] == ["players", Sinks.sinkName]
+    assert seen["sinks"] == [{"name": Sinks.sinkName}]
+
+
+def test_aSnapshotHasRecordingsAndRelays(clock, tmp_path):
+    recordings = Recordings(DiskClock(), str(tmp_path), pool=StepPool())
+    factory = RTMPFactory(clock, sinkFactories=[recordings])
+    pull = PullRelay(
+        clock,
+        factory.registry,
+        "live",
+        "cam",
+        "rtmp://127.0.0.1/live/a",
+        connect=lambda *arguments, **options: Deferred(),
+    )
+    pull.startService()
+    seen = json.loads(json.dumps(snapshot(factory.registry)))
+    assert seen["sinks"] == [
+        {
+            "name": "recording",
+            "directory": str(tmp_path),
+            "recorders": 0,
+            "files": 0,
+            "failures": 0,
+            "refused": 0,
+        }
+    ]
+    [relay] = seen["connections"]
+    assert (relay["kind"], relay["application"]) == ("pull", "live")

@@ -9,7 +9,7 @@ to people escapes them; C{label} is printable already.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.live.budget import Budget
@@ -23,6 +23,14 @@ from twisted_rtmp.live.turns import AwakeClock
 SHOWN_ADDRESSES = 10
 
 
+@runtime_checkable
+class Described(Protocol):
+    """A sink factory that can say what it has done so far, as recordings can."""
+
+    def describe(self) -> dict[str, Any]:
+        """Give its figures, as plain values."""
+
+
 def snapshot(registry: Registry) -> dict[str, Any]:
     """
     Describe a server at this moment.
@@ -30,8 +38,9 @@ def snapshot(registry: Registry) -> dict[str, Any]:
     @return: C{now} (the clock's seconds, as in all C{since}), C{stopping}, C{counters},
         C{memory} (what peers make the server keep, in bytes), C{turns} (how long the
         reactor was held, in seconds), C{connections} (see
-        L{Description<twisted_rtmp.live.connections.Description>}), C{streams}, and
-        C{waiting}: the streams that players wait for, with their number.
+        L{Description<twisted_rtmp.live.connections.Description>}; relays are among
+        them), C{streams}, C{waiting} (the streams that players wait for, with their
+        number), and C{sinks}: what streams go into besides, such as recordings.
     """
     return {
         "now": registry.clock.seconds(),
@@ -47,7 +56,22 @@ def snapshot(registry: Registry) -> dict[str, Any]:
             {"application": application, "name": name, "players": players}
             for application, name, players in registry.waiting()
         ],
+        "sinks": _sinks(registry),
     }
+
+
+def _sinks(registry: Registry) -> list[dict[str, Any]]:
+    policies = [registry.policy, *registry.policies.values()]
+    factories = {
+        id(factory): factory for policy in policies for factory in policy.sinkFactories
+    }
+    return [
+        {
+            "name": factory.sinkName,
+            **(factory.describe() if isinstance(factory, Described) else {}),
+        }
+        for factory in factories.values()
+    ]
 
 
 def _memory(budget: Budget) -> dict[str, Any]:
@@ -85,6 +109,7 @@ def _stream(stream: LiveStream) -> dict[str, Any]:
         "keptBytes": stream.keptBytes,
         "tracks": [_track(track) for track in stream.tracks],
         "media": _ledger(stream.ledger),
+        "sinks": stream.sinkNames,
         "players": [_player(player) for player in stream.players.everyone()],
     }
 
@@ -97,6 +122,7 @@ def _track(track: Track) -> dict[str, Any]:
         "frames": track.frames,
         "headers": track.headers,
         "bytes": track.size,
+        "ended": track.ended,
     }
 
 
@@ -120,6 +146,7 @@ def _ledger(ledger: Ledger) -> dict[str, Any]:
         "discarded": dict(ledger.discarded),
         "gaps": ledger.gaps,
         "backwardSteps": ledger.backwardSteps,
+        "clockBreaks": ledger.clockBreaks,
     }
 
 

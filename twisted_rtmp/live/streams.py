@@ -408,6 +408,11 @@ class LiveStream:
         if self._over:
             self.removeSink(sink)
 
+    @property
+    def sinkNames(self) -> list[str]:
+        """The words for what its messages are passed on to, in that order."""
+        return [self._sinkNames[sink] for sink in self._sinks]
+
     def removeSink(self, sink: IMediaSink) -> Deferred[None]:
         """
         Take a sink off and end it.

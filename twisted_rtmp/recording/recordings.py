@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
@@ -88,6 +89,16 @@ class Recordings:
         recorder = FLVRecorder(self._shared, stream, self.recorders.discard)
         self.recorders.add(recorder)
         return recorder
+
+    def describe(self) -> dict[str, Any]:
+        """Give its figures, as plain values."""
+        return {
+            "directory": self._shared.settings.directory,
+            "recorders": len(self.recorders),
+            "files": self.files,
+            "failures": self.failures,
+            "refused": self.refused,
+        }
 
     def _tellFinished(self, file: FinishedFile) -> None:
         self.files += 1

@@ -303,6 +303,7 @@ class FLVPlay:
         self._stopTimer()
         self._drain.stop()
         self._held = None
+        self._kinds = None
         if self._decision is not None:
             self._decision.cancel()
         player, self._player = self._player, None
