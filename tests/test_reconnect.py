@@ -289,7 +289,7 @@ def test_clientAnnouncesIt(clock):
     announced = Capabilities.fromProperties(server.of("connect").argument(0))
     assert announced.reconnect
     assert announced.multitrack
-    assert announced.timestampNanoOffset
+    assert announced.modEx
     assert announced.takesVideo("vvc1")
     assert announced.takesAudio("Opus")
 

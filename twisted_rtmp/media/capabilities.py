@@ -168,19 +168,6 @@ class Capabilities:
         """Whether it reads past ModEx; who knows nanoseconds must."""
         return self._has(CapsEx.MOD_EX | CapsEx.TIMESTAMP_NANO_OFFSET)
 
-    @property
-    def timestampNanoOffset(self) -> bool:
-        """Whether it adds nanoseconds to timestamps."""
-        return self._has(CapsEx.TIMESTAMP_NANO_OFFSET)
-
-    @property
-    def videoMetadata(self) -> bool:
-        """Whether it reads Metadata in video messages; HDR implies that it does."""
-        return bool(
-            self.videoFunction
-            & (VideoFunction.PACKET_TYPE_METADATA | VideoFunction.CLIENT_HDR)
-        )
-
     def canDecodeVideo(self, fourCC: str) -> bool:
         """Whether it announced that it decodes a codec, or passes it on."""
         return self._names(self.videoFourCcInfoMap, fourCC)

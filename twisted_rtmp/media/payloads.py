@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 from twisted_rtmp.media.audio import (
     AUDIO_CODECS,
     EX_HEADER,
-    AudioChannelOrder,
     AudioHeader,
     AudioPacketType,
     MultichannelConfig,
@@ -33,7 +32,6 @@ from twisted_rtmp.media.exheader import (
     FOUR_CCS,
     MAX_MOD_EX,
     MAX_TRACKS,
-    TIMESTAMP_OFFSET_NANO,
     MultitrackType,
     Track,
 )
@@ -52,7 +50,6 @@ from twisted_rtmp.media.flags import (
     SEQUENCE_END,
     SEQUENCE_HEADER,
 )
-from twisted_rtmp.media.parametersets import MAX_PARAMETER_SET
 from twisted_rtmp.media.video import (
     VIDEO_CODECS,
     FrameType,
@@ -78,7 +75,6 @@ __all__ = [
     "KEY_FRAME",
     "MALFORMED",
     "MAX_MOD_EX",
-    "MAX_PARAMETER_SET",
     "MAX_TRACKS",
     "METADATA",
     "MOD_EX",
@@ -86,9 +82,7 @@ __all__ = [
     "MULTITRACK",
     "SEQUENCE_END",
     "SEQUENCE_HEADER",
-    "TIMESTAMP_OFFSET_NANO",
     "VIDEO_CODECS",
-    "AudioChannelOrder",
     "AudioHeader",
     "AudioPacketType",
     "FrameType",
