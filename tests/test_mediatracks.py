@@ -21,10 +21,11 @@ from mediavectors import (
 
 from twisted_rtmp.media.parts import (
     PlainTrack,
+    onlyCodecs,
+    partOf,
     splitTracks,
     toLegacy,
     withoutModEx,
-    wrapTrack,
 )
 from twisted_rtmp.media.payloads import (
     CODED,
@@ -33,7 +34,6 @@ from twisted_rtmp.media.payloads import (
     KEY_FRAME,
     MALFORMED,
     MAX_TRACKS,
-    METADATA,
     MOD_EX,
     MULTITRACK,
     SEQUENCE_END,
@@ -45,6 +45,7 @@ from twisted_rtmp.media.payloads import (
     videoFlags,
 )
 from twisted_rtmp.wire.errors import MessageError, UsageError
+from twisted_rtmp.wire.messages import Message
 
 BODY = b"a frame of some length"
 CONFIGURATION = bytes.fromhex("0142c00dffe100046742c00d01000368ce3c")
@@ -74,7 +75,7 @@ class TestSplit:
             assert found == [PlainTrack(0, codec, vector.payload, vector.flags)]
         assert count > 1000
 
-    def test_numberedOnesAreTakenApartAndWrappedAgain(self):
+    def test_numberedOnesAreTakenApart(self):
         count = 0
         for vector in everything():
             if not vector.flags & MULTITRACK:
@@ -89,31 +90,7 @@ class TestSplit:
                 plain = plainOf(vector, track.codec, time)
                 assert track.payload == plain.payload, vector.name
                 assert track.flags == plain.flags, vector.name
-                wrapped = wrapTrack(typeId, track.payload, track.trackId)
-                one = oneTrack(
-                    typeId,
-                    track.codec,
-                    facts["packetType"],
-                    track.trackId,
-                    facts["modEx"],
-                    time,
-                )
-                assert wrapped == one.payload, vector.name
-                assert splitTracks(typeId, wrapped) == [track]
-            if facts["multitrackType"] == 0:
-                assert wrapped == vector.payload
         assert count > 1000
-
-    def test_everyPlainOneCanBeWrapped(self):
-        for vector in everything():
-            if vector.flags & (MULTITRACK | MOD_EX) or not vector.facts["codec"]:
-                continue
-            for trackId in (0, 1, 255):
-                wrapped = wrapTrack(vector.typeId, vector.payload, trackId)
-                assert flagsOf(vector.typeId, wrapped) == vector.flags | MULTITRACK
-                (track,) = splitTracks(vector.typeId, wrapped)
-                codec = vector.facts["codec"]
-                assert track == (trackId, codec, vector.payload, vector.flags)
 
     def test_frameTypes(self):
         for frameType in (0, 1, 2, 3, 4, 6, 7):
@@ -189,47 +166,56 @@ class TestSplit:
                 else:
                     splitTracks(vector.typeId, piece)
 
-
-class TestWrap:
-    @pytest.mark.parametrize(
-        ("typeId", "payload"),
-        [
-            (VIDEO, b"\x17\x01\0\0\0" + BODY),
-            (VIDEO, b"\xd0\x01"),
-            (VIDEO, b"\x96\x01hvc1\x01\0\0\0" + BODY),
-            (VIDEO, b"\x96\x23hvc1\x01\0\0\x01B"),
-            (VIDEO, b""),
-            (AUDIO, b"\xaf\x01" + BODY),
-            (AUDIO, b"\x95\x01Opus\x01" + BODY),
-            (AUDIO, b""),
-            (18, b"\x02\0\x0aonMetaData"),
-        ],
-    )
-    def test_whatCannotBe(self, typeId, payload):
-        with pytest.raises(UsageError):
-            wrapTrack(typeId, payload, 1)
-
-    @pytest.mark.parametrize("trackId", [-1, 256])
-    def test_noSuchTrack(self, trackId):
-        with pytest.raises(UsageError):
-            wrapTrack(VIDEO, b"\x91av01" + BODY, trackId)
-
-    def test_metadataOfACommandFrame(self):
-        """Before Multitrack the frame type would not be ignored."""
-        for chain in ((), ((0, b"\0\0\1"),)):
-            metadata = plainVector(VIDEO, "hvc1", 4, 5, chain)
-            wrapped = wrapTrack(VIDEO, metadata.payload, 2)
-            assert wrapped == oneTrack(VIDEO, "hvc1", 4, 2, chain).payload
-            assert videoFlags(wrapped) == metadata.flags | MULTITRACK
-
-    def test_malformed(self):
-        with pytest.raises(MessageError):
-            wrapTrack(VIDEO, b"\x91av0", 1)
-
     def test_otherMessagesHaveNoTracks(self):
         for function in (splitTracks, toLegacy, withoutModEx):
             with pytest.raises(UsageError):
                 function(18, b"\x91av01" + BODY)
+
+
+class TestChoice:
+    """Without taking all of a message apart; with the same result."""
+
+    def test_oneTrack(self):
+        count = 0
+        for vector in everything():
+            if not vector.flags & MULTITRACK:
+                continue
+            whole = splitTracks(vector.typeId, vector.payload)
+            message = Message(vector.typeId, 0, 1, vector.payload, vector.flags)
+            for trackId in (0, 1, 2, 255):
+                found = partOf(message, trackId)
+                assert found == [t for t in whole if t.trackId == trackId], vector.name
+                count += len(found)
+        assert count > 1000
+
+    def test_someCodecs(self):
+        count = 0
+        for vector in everything():
+            if not vector.flags & MULTITRACK:
+                continue
+            typeId, payload = vector.typeId, vector.payload
+            whole = splitTracks(typeId, payload)
+            for codec in {track.codec for track in whole}:
+                taken = [track for track in whole if track.codec != codec]
+                found, flags, missing = onlyCodecs(
+                    typeId, payload, vector.flags, lambda each, no=codec: each != no
+                )
+                assert missing == len(whole) - len(taken)
+                assert (found == b"") == (not taken)
+                if taken:
+                    count += 1
+                    assert splitTracks(typeId, found) == taken, vector.name
+                    assert flags == flagsOf(typeId, found), vector.name
+            everyOne = onlyCodecs(typeId, payload, vector.flags, lambda each: True)
+            assert everyOne == (payload, vector.flags, 0)
+        assert count > 100
+
+    def test_unknownLayouts(self):
+        payload = b"\x96\x31hvc1" + BODY
+        message = Message(VIDEO, 0, 1, payload, videoFlags(payload))
+        assert partOf(message, 0) is None
+        found = onlyCodecs(VIDEO, payload, message.flags, lambda each: False)
+        assert found == (payload, message.flags, 0)
 
 
 class TestWithoutModEx:
@@ -435,14 +421,6 @@ def test_anyBytes(seed):
         for track in splitTracks(typeId, payload):
             assert not track.flags & (MALFORMED | MULTITRACK)
             assert track.flags == flagsOf(typeId, track.payload)
-            if track.flags & ENHANCED and track.codec:
-                wrapped = wrapTrack(typeId, track.payload, track.trackId)
-                (again,) = splitTracks(typeId, wrapped)
-                # But for the frame type of Metadata, which is ignored.
-                metadata = typeId == VIDEO and track.flags & METADATA
-                same = again._replace(payload=track.payload) if metadata else again
-                assert same == track
-                assert again.payload[1:] == track.payload[1:]
             legacy = toLegacy(typeId, track.payload)
             if legacy:
                 assert not flagsOf(typeId, legacy) & (MALFORMED | ENHANCED)

@@ -9,6 +9,7 @@ from twisted_rtmp.flv.tags import encodeTag
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.limits import PLAYER_QUEUE_MESSAGES, GOPLimits, QueueLimits
 from twisted_rtmp.live import queue as queueModule
+from twisted_rtmp.live.budget import MESSAGE_BYTES
 from twisted_rtmp.live.pacing import Pacer
 from twisted_rtmp.live.packaging import FLVPackaging, RTMPPackaging
 from twisted_rtmp.live.players import Player
@@ -668,3 +669,20 @@ def test_everyTracksHeaderIsKept(stream, group):
     send(stream, key(0))
     _, peer = join(group)
     assert peer.messages()[:-1] == headers
+
+
+def test_aGOPIsPaidForByItsMessages(stream, group):
+    """Thousands of small ones are as much work as some large ones."""
+    begin(stream)
+    messages = [key(0), *(inter(n, 0) for n in range(1, 50))]
+    send(stream, *messages)
+    costs = []
+    player = Player(
+        Outlet(),
+        FLVPackaging(),
+        "s",
+        0.0,
+        mayBeginWith=lambda cost: costs.append(cost) or True,
+    )
+    group.add(player)
+    assert costs[0] > MESSAGE_BYTES * len(messages)

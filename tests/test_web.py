@@ -23,7 +23,6 @@ from zope.interface.verify import verifyClass
 
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.limits import ServerLimits
-from twisted_rtmp.media.parts import wrapTrack
 from twisted_rtmp.web import HTTPSite
 from twisted_rtmp.web.flv import FLVPlay, playOptions, streamOfPath
 from twisted_rtmp.wire import amf0
@@ -176,8 +175,8 @@ def test_joinsWithTheNextKeyFrameIfAskedTo(factory, site, play):
 def test_theFirstOfSeveralTracks(factory, site, play):
     """As a plain stream, unless others are asked for: mpegts.js ends at others."""
     record, unit = AVC_HEADER[5:], AVC_KEY_FRAME[5:]
-    header = wrapTrack(VIDEO, b"\x90avc1" + record, 1)
-    frame = wrapTrack(VIDEO, b"\x91avc1\0\0\0" + unit, 1)
+    header = b"\x96\x00avc1\x01" + record
+    frame = b"\x96\x01avc1\x01\0\0\0" + unit
     publisher = Publisher(factory, headers=False)
     sent = [AVC_HEADER, header, AVC_KEY_FRAME, frame]
     publisher.media(DATA, METADATA)

@@ -12,8 +12,8 @@ import pytest
 from capture import needed
 
 from twisted_rtmp.flv import tags as flv
-from twisted_rtmp.media.parts import splitTracks, toLegacy, wrapTrack
-from twisted_rtmp.media.payloads import MULTITRACK, audioFacts, flagsOf, videoFacts
+from twisted_rtmp.media.parts import splitTracks, toLegacy
+from twisted_rtmp.media.payloads import audioFacts, videoFacts
 from twisted_rtmp.wire.constants import MessageType, NeedData
 
 try:
@@ -165,18 +165,6 @@ def test_oneTrackIsWhatItWasAmongOthers(muxed, kind, trackId, name):
         assert demuxed(file(kind, written)) == [expected]
     else:
         assert written == []
-
-
-def test_wrappedAgain(muxed):
-    """Every numbered message of FFmpeg's comes out as it was."""
-    numbered = 0
-    for message in messages(muxed):
-        kind, payload = message.typeId, message.payload
-        if flagsOf(kind, payload) & MULTITRACK:
-            numbered += 1
-            (track,) = splitTracks(kind, payload)
-            assert wrapTrack(kind, track.payload, track.trackId) == payload
-    assert numbered > 100
 
 
 def test_facts(muxed):

@@ -47,6 +47,11 @@ class GOPCache:
         self._chosenBytes = 0
         self._refused = 0
 
+    @property
+    def cost(self) -> int:
+        """The bytes of it, and of what each message costs whoever begins with it."""
+        return self.bytes + MESSAGE_BYTES * len(self.messages)
+
     def start(self, headers: list[Message], keyFrame: Message) -> None:
         """Begin with a key frame, instead of what was there."""
         self._forgetChosen()

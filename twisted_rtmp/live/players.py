@@ -181,8 +181,8 @@ class Player:
 
         @param since: the clock's time, in seconds.
         @param limits: the bounds of what may wait for the peer.
-        @param mayBeginWith: decides whether a cached GOP of so many bytes is sent to
-            the peer; all are by default.
+        @param mayBeginWith: decides whether a cached GOP that costs so many bytes is
+            sent to the peer; all are by default.
         """
         self.packaging = packaging
         self.name = name
@@ -668,7 +668,7 @@ class PlayerGroup:
             whole = self._beginnings.of(whole, ended)
             if not any(isVideoFrame(message) for message in whole):
                 whole = []  # it would begin with sound of long ago
-        if not whole or not player.mayBeginWith(gop.bytes):
+        if not whole or not player.mayBeginWith(gop.cost):
             headers = stream.headers()
             if ended:
                 headers = self._beginnings.of(headers, ended)

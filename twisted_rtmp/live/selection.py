@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TypeAlias
 from weakref import WeakValueDictionary
 
 from twisted_rtmp.media.capabilities import ANY_CODEC, UNANNOUNCED, Capabilities
@@ -24,11 +25,11 @@ from twisted_rtmp.media.flags import (
 )
 from twisted_rtmp.media.parts import (
     PlainTrack,
+    onlyCodecs,
+    partOf,
     partsOf,
-    splitTracks,
     toLegacy,
     withoutModEx,
-    wrapTrack,
 )
 from twisted_rtmp.media.payloads import flagsOf
 from twisted_rtmp.wire.constants import MessageType
@@ -39,6 +40,9 @@ _VIDEO = MessageType.VIDEO.value
 
 #: Codecs whose frames have a legacy form; and commands, which have no codec.
 _LEGACY = ("", "avc1", "mp4a", ".mp3")
+
+#: What a player gets of a message: a payload, and its flags.
+Part: TypeAlias = tuple[bytes, int]
 
 
 @dataclass(frozen=True)
@@ -88,15 +92,14 @@ class Selection:
         wanted = self.videoTrack if typeId == _VIDEO else self.audioTrack
         return wanted is None and self._all and self._takes(typeId, codec)
 
-    def select(self, message: Message) -> tuple[list[bytes], int]:
+    def select(self, message: Message) -> tuple[list[Part], int]:
         """
         Choose what the player gets of a message.
 
         @param message: one that is not malformed, whose flags are set; of other kinds
             than audio and video everything passes.
-        @return: the payloads, which are none for a track that the player did not ask
-            for, and seldom several; and how many tracks it would have got, but cannot
-            read.
+        @return: the parts, which are none for a track that the player did not ask for,
+            and seldom several; and how many tracks it would have got, but cannot read.
         """
         typeId, payload, flags = message.typeId, message.payload, message.flags
         if typeId == _VIDEO:
@@ -104,9 +107,9 @@ class Selection:
         elif typeId == _AUDIO:
             wanted = self.audioTrack
         else:
-            return [payload], 0
+            return [(payload, flags)], 0
         if not flags & ENHANCED:  # what has no number is track 0
-            return ([] if wanted else [payload]), 0
+            return ([] if wanted else [(payload, flags)]), 0
         everyTrack = wanted is None and self._all
         if flags & FOREIGN and not everyTrack:
             return [], 0
@@ -114,12 +117,10 @@ class Selection:
             return self._unnumbered(message, wanted or 0)
         if everyTrack:
             return self._allOf(message)
-        tracks = partsOf(message)
-        if not tracks:
+        tracks = partOf(message, wanted or 0)
+        if tracks is None:
             return [], 1  # a layout that is not known
-        return self._plain(
-            typeId, [track for track in tracks if track.trackId == (wanted or 0)]
-        )
+        return self._plain(typeId, tracks)
 
     @cached_property
     def _all(self) -> bool:
@@ -135,7 +136,7 @@ class Selection:
             return self.capabilities.takesVideo(codec)
         return self.capabilities.takesAudio(codec)
 
-    def _unnumbered(self, message: Message, wanted: int) -> tuple[list[bytes], int]:
+    def _unnumbered(self, message: Message, wanted: int) -> tuple[list[Part], int]:
         """Choose what is track 0, in the form in which most players know it."""
         if wanted:
             return [], 0
@@ -144,55 +145,52 @@ class Selection:
             if not self.capabilities.namesCodecs or self._takes(
                 typeId, payload[1:5].decode("latin-1")
             ):
-                return [payload], 0
+                return [(payload, flags)], 0
         elif not self.capabilities.namesCodecs:
-            return [payload if self._modEx else withoutModEx(typeId, payload)], 0
+            return [self._withModEx(typeId, payload, flags)], 0
         return self._plain(typeId, partsOf(message))
 
     def _plain(
         self, typeId: int, tracks: Sequence[PlainTrack]
-    ) -> tuple[list[bytes], int]:
+    ) -> tuple[list[Part], int]:
         """Write tracks, each as a message of its own that the player reads."""
-        payloads = []
+        parts = []
         refused = 0
         for track in tracks:
-            payload = self._form(typeId, track)
-            if payload is not None:
-                payloads.append(payload)
+            part = self._form(typeId, track)
+            if part is not None:
+                parts.append(part)
             elif track.codec not in _LEGACY:
                 refused += 1
             # Else it is metadata or the like, and the player gets the frames.
-        return payloads, refused
+        return parts, refused
 
-    def _form(self, typeId: int, track: PlainTrack) -> bytes | None:
-        codec = track.codec
+    def _form(self, typeId: int, track: PlainTrack) -> Part | None:
+        codec, payload, flags = track.codec, track.payload, track.flags
         # An enhanced form of what has a legacy one only for who said that it reads it.
         named = not codec or self._takes(typeId, codec)
         if named and (self.capabilities.announced or self.allTracks):
-            return self._withModEx(typeId, track)
+            return self._withModEx(typeId, payload, flags)
         if codec in _LEGACY:
-            return toLegacy(typeId, track.payload)
-        return self._withModEx(typeId, track) if named else None
+            legacy = toLegacy(typeId, payload)
+            return None if legacy is None else (legacy, flagsOf(typeId, legacy))
+        return self._withModEx(typeId, payload, flags) if named else None
 
-    def _withModEx(self, typeId: int, track: PlainTrack) -> bytes:
-        if track.flags & MOD_EX and not self._modEx:
-            return withoutModEx(typeId, track.payload)
-        return track.payload
+    def _withModEx(self, typeId: int, payload: bytes, flags: int) -> Part:
+        if flags & MOD_EX and not self._modEx:
+            return withoutModEx(typeId, payload), flags & ~MOD_EX
+        return payload, flags
 
-    def _allOf(self, message: Message) -> tuple[list[bytes], int]:
+    def _allOf(self, message: Message) -> tuple[list[Part], int]:
         """Choose every track that the player takes, numbered as they came."""
-        typeId, payload = message.typeId, message.payload
-        takeOff = message.flags & MOD_EX and not self._modEx
-        if takeOff:
-            payload = withoutModEx(typeId, payload)
-        if self._takes(typeId, ANY_CODEC):
-            return [payload], 0
-        tracks = splitTracks(typeId, payload) if takeOff else partsOf(message)
-        taken = [track for track in tracks if self._takes(typeId, track.codec)]
-        if len(taken) == len(tracks):
-            return [payload], 0
-        wrapped = [wrapTrack(typeId, track.payload, track.trackId) for track in taken]
-        return wrapped, len(tracks) - len(taken)
+        typeId = message.typeId
+        payload, flags = self._withModEx(typeId, message.payload, message.flags)
+        missing = 0
+        if not self._takes(typeId, ANY_CODEC):
+            payload, flags, missing = onlyCodecs(
+                typeId, payload, flags, partial(self._takes, typeId)
+            )
+        return ([(payload, flags)] if payload else []), missing
 
 
 #: The selection that passes everything, whatever the player announced.
@@ -224,23 +222,24 @@ def choose(
     chosen: list[Message] = []
     refused = 0
     for message in messages:
-        payloads, missing = selection.select(message)
+        found, missing = selection.select(message)
         refused += missing
-        for part in payloads:
-            if part is message.payload:
+        for payload, flags in found:
+            if payload is message.payload:
                 chosen.append(message)
             else:
-                chosen.append(_partOf(message, part, parts))
+                chosen.append(_partOf(message, payload, flags, parts))
     return chosen, refused
 
 
-def _partOf(message: Message, payload: bytes, parts: ChosenParts) -> ChosenPart:
+def _partOf(
+    message: Message, payload: bytes, flags: int, parts: ChosenParts
+) -> ChosenPart:
     """Make a message of a part of another one, or find it."""
     typeId, timestamp = message.typeId, message.timestamp
     key = typeId, timestamp, payload
     part = parts.get(key)
     if part is None:
-        flags = flagsOf(typeId, payload)
         part = ChosenPart(typeId, timestamp, message.streamId, payload, flags)
         parts[key] = part
     return part
