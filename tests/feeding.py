@@ -30,7 +30,7 @@ from twisted_rtmp.wire.constants import NEED_DATA
 from twisted_rtmp.wire.errors import ProtocolError
 from twisted_rtmp.wire.handshake import ServerHandshake
 from twisted_rtmp.wire.limits import DEFAULT_WIRE_LIMITS, WireLimits
-from twisted_rtmp.wire.messages import Command, Message, PassedOver, UserControl
+from twisted_rtmp.wire.messages import Command, Ignored, Message, UserControl
 
 # Chunks
 
@@ -163,8 +163,8 @@ def plain(event: object) -> tuple[Any, ...]:
         return (event.name, identity, arguments, event.streamId, event.amf3)
     if isinstance(event, UserControl):
         return ("user control", event.eventType, event.value, event.extra)
-    if isinstance(event, PassedOver):
-        return ("passed over", event.typeId)
+    if isinstance(event, Ignored):
+        return ("ignored", event.typeId)
     return (type(event).__name__,)
 
 

@@ -283,7 +283,7 @@ def test_malformedCommandsClose(factory, body):
     assert factory.counters.violations == 1
 
 
-def test_sharedObjectsArePassedOver(factory, lines):
+def test_sharedObjectsAreIgnored(factory, lines):
     client = FlexClient(factory)
     client.begin()
     for typeId in (16, 19, 16, 19):
@@ -292,8 +292,8 @@ def test_sharedObjectsArePassedOver(factory, lines):
     client.flush()
     client.media(VIDEO, AVC_HEADER)
     assert factory.sinks[0].messages == [(VIDEO, 1, 0, AVC_HEADER)]
-    assert client.protocol.wire.passedOver == {16: 2, 19: 2}
-    assert len([line for line in lines if "passed over" in line]) == 2
+    assert client.protocol.wire.ignored == {16: 2, 19: 2}
+    assert len([line for line in lines if "ignored" in line]) == 2
 
 
 # Data

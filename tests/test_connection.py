@@ -42,7 +42,7 @@ from twisted_rtmp.wire.errors import (
 )
 from twisted_rtmp.wire.handshake import ClientHandshake
 from twisted_rtmp.wire.limits import WireLimits
-from twisted_rtmp.wire.messages import Command, HandshakeDone, Message, PassedOver
+from twisted_rtmp.wire.messages import Command, HandshakeDone, Ignored, Message
 
 BOTH = pytest.mark.parametrize("role", list(Role))
 
@@ -381,11 +381,11 @@ class TestControl:
 
     @pytest.mark.parametrize("size", range(6))
     def test_shortUserControl(self, size):
-        """Some cameras pad with these: passed over, told of once."""
+        """Some cameras pad with these: ignored, told of once."""
         connection = connected()
         data = chunk(0, 2, bytes(size), type=4, stream=0)
         assert feed(connection, data * 3) == []
-        assert connection.passedOver == {MessageType.USER_CONTROL: 3}
+        assert connection.ignored == {MessageType.USER_CONTROL: 3}
 
     @pytest.mark.parametrize("eventType", [0, 1, 2, 4, 7, 26, 31, 32, 99, 65535])
     def test_userControl(self, eventType):
@@ -395,13 +395,13 @@ class TestControl:
         ]
 
     @pytest.mark.parametrize("typeId", [0, 7, 10, 16, 19, 21, 23, 255])
-    def test_passedOver(self, typeId):
+    def test_ignored(self, typeId):
         """Types that mean nothing are told of once each, and counted."""
         connection = connected()
         data = chunk(0, 6, b"?", type=typeId)
         found = feed(connection, data, data, chunk(0, 4, b"x", type=8), data)
-        assert found == [("passed over", typeId), (8, 1, 0, b"x")]
-        assert connection.passedOver == {typeId: 3}
+        assert found == [("ignored", typeId), (8, 1, 0, b"x")]
+        assert connection.ignored == {typeId: 3}
 
 
 class TestCommands:
@@ -559,7 +559,7 @@ class TestAggregates:
             submessage(typeId, 0, number(1)), submessage(8, 0, b"a"), time=3
         )
         assert feed(connection, data) == [(8, 1, 3, b"a")]
-        assert connection.passedOver == {typeId: 1}
+        assert connection.ignored == {typeId: 1}
         assert connection.reader.chunkSize == 128
 
     def test_typeBitsBeyondFive(self):
@@ -678,12 +678,12 @@ class TestBounds:
         events(connection)
         assert len(connection.dataToSend()) <= 2 * len(bandwidths)
 
-    def test_passedOverTypes(self):
+    def test_ignoredTypes(self):
         """256 types are all there are."""
         connection = connected()
         for typeId in range(7, 256):
             if typeId not in (17, 20):
                 connection.feed(chunk(0, 6, b"", type=typeId) * 3)
-                told = [e for e in events(connection) if isinstance(e, PassedOver)]
+                told = [e for e in events(connection) if isinstance(e, Ignored)]
                 assert len(told) <= 1
-        assert len(connection.passedOver) < 256
+        assert len(connection.ignored) < 256

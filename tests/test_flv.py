@@ -126,7 +126,7 @@ class TestReading:
         [(0, False, False), (1, False, True), (4, True, False), (0xFF, True, True)],
     )
     def test_headerFlags(self, flags, audio, video):
-        """Reserved bits of the header are passed over."""
+        """Reserved bits of the header are ignored."""
         reader = flv.FLVReader()
         assert (reader.hasAudio, reader.hasVideo) == (False, False)
         reader.feed(b"FLV\x01" + bytes((flags,)) + HEADER[5:])
@@ -144,7 +144,7 @@ class TestReading:
         data[8:11] = b"\x01\x02\x03"  # and the stream id, which is always 0
         assert read([HEADER, bytes(data)])[1] == [MESSAGES[1]]
 
-    def test_filteredTagIsPassedOverAndCounted(self):
+    def test_filteredTagIsIgnoredAndCounted(self):
         data = bytearray(TAGS[1][0])
         data[0] |= 0x20
         reader, messages = read([HEADER, bytes(data), TAGS[2][0]])

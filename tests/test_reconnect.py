@@ -194,7 +194,7 @@ def test_theLargestRequestFits(factory):
 )
 def test_secretsAreNotLogged(factory, lines, tcUrl, shown):
     joined(factory, capsEx=1.0).protocol.requestReconnect(tcUrl)
-    assert lines[-1].endswith(f"is asked to connect anew, to {shown}")
+    assert lines[-1].endswith(f"is asked to reconnect, to {shown}")
 
 
 # Where to

@@ -194,7 +194,7 @@ class Fields:
         return f"{self.where}.{field}" if self.where else field
 
     def has(self, field: str) -> bool:
-        """Whether a field is there, and not null, and not taken yet."""
+        """Tell whether a field is there, is not null, and is not taken yet."""
         return self._left.get(field) is not None
 
     def need(self, field: str, check: Callable[[Any, str], _T]) -> _T:

@@ -1,5 +1,5 @@
 """
-What came in, what was stored, and what was not, with the reason.
+The account of a stream: what came in, what was stored, what was not, and why.
 
 Imports C{twisted_rtmp.wire} only.
 """

@@ -43,8 +43,8 @@ from twisted_rtmp.wire.limits import DEFAULT_WIRE_LIMITS, WireLimits
 from twisted_rtmp.wire.messages import (
     Command,
     HandshakeDone,
+    Ignored,
     Message,
-    PassedOver,
     Swallowed,
     UserControl,
 )
@@ -91,7 +91,7 @@ CHARGED_BYTES = 16 * 1024
 
 
 class LinkState(Enum):
-    """How far a connection has come."""
+    """The states of a connection."""
 
     HANDSHAKE = "handshake"
     CONNECTING = "connect command"
@@ -130,7 +130,7 @@ _TURN_RANGE = range(TURN_MESSAGES)
 
 class MediaReceiver(typing.Protocol):
     """
-    What takes the media of one message stream.
+    A receiver of the media of one message stream.
 
     @ivar heard: when audio or video came last, in the clock's seconds.
     """
@@ -326,7 +326,7 @@ class Link(Stateful[LinkState], Protocol):
             self.setTimer()
 
     def stopProducing(self) -> None:
-        """The connection is lost; L{connectionLost} sees to all."""
+        """Do nothing: the connection is lost, and L{connectionLost} ends all."""
 
     def setCongested(self, congested: bool) -> None:
         """Note whether more is queued for the peer than it takes."""
@@ -425,7 +425,7 @@ class Link(Stateful[LinkState], Protocol):
         @return: how many audio, video and data messages there were.
         """
         if self._running:
-            # A sink has let us go on amid a message: the loop below does so, in
+            # A sink has let us go on within a message: the loop below does so, in
             # order and without nesting.
             return 0
         self._running = True
@@ -486,7 +486,7 @@ class Link(Stateful[LinkState], Protocol):
 
     @property
     def sendsMedia(self) -> bool:
-        """Whether more than replies may wait for the peer."""
+        """Tell whether more than replies may wait for the peer."""
         return False
 
     def _settle(self) -> None:
@@ -520,13 +520,13 @@ class Link(Stateful[LinkState], Protocol):
 
     @property
     def unread(self) -> bool:
-        """Whether bytes of the peer have come that nobody has looked at yet."""
+        """Tell whether bytes of the peer have come and wait to be looked at."""
         waits = not self._dispatching and self.wire.reader.pending
         return bool(waits or unreadBy(self.transport))
 
     @property
     def hasLeft(self) -> bool:
-        """Whether the peer has closed its end, and all that it sent has been read."""
+        """Tell whether the peer has closed its end, and all it sent has been read."""
         return not self.wire.reader.pending and HangUp(self.transport).final
 
     def handshakeDone(self, event: HandshakeDone) -> None:
@@ -545,10 +545,10 @@ class Link(Stateful[LinkState], Protocol):
     def userControlReceived(self, event: UserControl) -> None:
         """A user control message; a ping is answered already."""
 
-    def passedOver(self, event: PassedOver) -> None:
+    def ignored(self, event: Ignored) -> None:
         """A message of a type that means nothing to us, the first of its type."""
         self.note(
-            "{peer} sends messages of type {type}, which are passed over",
+            "{peer} sends messages of type {type}, which are ignored",
             type=event.typeId,
         )
 
@@ -639,8 +639,8 @@ class Link(Stateful[LinkState], Protocol):
 
     def deadline(self) -> tuple[float, str]:
         """
-        When this connection is to be cut, in the clock's time, and why; asked as
-        long as it is neither closing nor held up by its peer.
+        Tell when this connection is to be cut, in the clock's time, and why; asked
+        as long as it is neither closing nor held up by its peer.
         """
         return math.inf, ""
 
@@ -743,6 +743,6 @@ _EVENTS: dict[type, Callable[[Link, Any], None]] = {
     HandshakeDone: lambda link, event: link.handshakeDone(event),
     Command: lambda link, event: link.commandReceived(event),
     UserControl: lambda link, event: link.userControlReceived(event),
-    PassedOver: lambda link, event: link.passedOver(event),
+    Ignored: lambda link, event: link.ignored(event),
     Swallowed: lambda link, event: None,
 }

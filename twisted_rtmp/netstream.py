@@ -29,7 +29,7 @@ STATUS_CHUNK_STREAM = 5
 
 class StreamConnection(Protocol):
     """
-    What a message stream needs of its connection.
+    The parts of a connection that its message streams need.
 
     See L{RTMPProtocol<twisted_rtmp.protocol.RTMPProtocol>} and L{Link} for each.
     """
@@ -141,7 +141,7 @@ class NetStream:
 
     @property
     def unread(self) -> bool:
-        """Whether bytes of the peer have come that nobody has looked at yet."""
+        """Tell whether bytes of the peer have come and wait to be looked at."""
         return self.protocol.unread
 
     @property

@@ -187,7 +187,7 @@ class RTMPProtocol(Link):
             super().handshakeDone(event)
 
     def _identify(self) -> None:
-        """Learn the peer's address from a proxy in front, which has told it by now."""
+        """Learn the peer's address from its proxy, which has told it by now."""
         address = self.transport.getPeer()
         host = hostOf(address)
         if host == self.host:
@@ -275,7 +275,7 @@ class RTMPProtocol(Link):
         super().violated(error)
 
     def idle(self) -> None:
-        """What was done on a message stream has ended: from now on it is idle."""
+        """Note that what was done on a message stream has ended: now it is idle."""
         self._idleSince = self._clock.seconds()
         self.setTimer()
 
@@ -443,7 +443,7 @@ class RTMPProtocol(Link):
 
     def requestReconnect(self, tcUrl: str = "", description: str = "") -> bool:
         """
-        Ask the peer to connect anew, here or elsewhere.  E-RTMP v2, Reconnect Request.
+        Ask the peer to reconnect, here or elsewhere.  E-RTMP v2, Reconnect Request.
 
         It is served on until it leaves, which takes it up to its next key frame and a
         new connection; nothing makes it.
@@ -454,7 +454,7 @@ class RTMPProtocol(Link):
         @param description: one sentence for people.
         @return: whether it was asked: only a connected peer is, that said in
             C{connect} that it obeys.
-        @raise UsageError: the address or the description is none.
+        @raise UsageError: the address or the description cannot be sent.
         """
         checkReconnect(tcUrl, description)
         if self.state is not LinkState.CONNECTED or not self.capabilities.reconnect:
@@ -468,7 +468,7 @@ class RTMPProtocol(Link):
         self.flush()
         self.registry.counters.reconnectRequests += 1
         self.note(
-            "{peer} is asked to connect anew{where}",
+            "{peer} is asked to reconnect{where}",
             where=f", to {shownURL(tcUrl)}" if tcUrl else "",
         )
         return True
@@ -700,7 +700,7 @@ class RTMPProtocol(Link):
         return netStream
 
     def streamRequest(self, name: str, query: str) -> StreamRequest:
-        """What an authorizer is asked about a stream."""
+        """Make the question that an authorizer is asked about a stream."""
         assert self._request is not None
         return StreamRequest(
             self.application, name, query, self._address, self._request
@@ -710,7 +710,7 @@ class RTMPProtocol(Link):
 
     @property
     def isPublishing(self) -> bool:
-        """Whether media of it have been taken."""
+        """Tell whether media of it have been taken."""
         return any(
             netStream.live is not None and netStream.live.frames
             for netStream in self._netStreams.values()
@@ -825,12 +825,12 @@ def _bytesOf(value: object) -> int:
 
 
 def _isStreamId(value: object) -> TypeGuard[float]:
-    """Whether an AMF number can be a message stream id."""
+    """Tell whether an AMF number can be a message stream id."""
     return isinstance(value, (int, float)) and 0 <= value < 1 << 32
 
 
 def _isFFmpeg(properties: dict[str, Any]) -> bool:
-    """Whether a player is ffmpeg: it makes an empty stream of data it does not know."""
+    """Recognize ffmpeg as a player: it makes an empty stream of unknown data."""
     agent = properties.get("flashVer")
     return isinstance(agent, str) and agent.endswith(FFMPEG_PLAYER)
 

@@ -204,7 +204,7 @@ class HangUp:
 
     @property
     def final(self) -> bool:
-        """Whether it has, and nothing that it sent is left to be read."""
+        """Tell whether it has, and nothing that it sent is left to be read."""
         isTLS = ISSLTransport.providedBy(self._transport)
         return bool(self) and unreadBy(self._transport) <= isTLS * _CLOSE_NOTIFY
 

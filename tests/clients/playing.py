@@ -232,12 +232,12 @@ def played(messages: Sequence[Message]) -> list[Message]:
     Audio and video, but for the ends of sequence, since librtmp passes over messages
     of five bytes, and for enhanced metadata, since FFmpeg writes its own.
     """
-    passedOver = media.SEQUENCE_END | media.METADATA
+    ignored = media.SEQUENCE_END | media.METADATA
     return [
         message
         for message in messages
         if message.typeId in (MessageType.AUDIO, MessageType.VIDEO)
-        and not media.flagsOf(message.typeId, message.payload) & passedOver
+        and not media.flagsOf(message.typeId, message.payload) & ignored
     ]
 
 

@@ -54,7 +54,7 @@ class TokenBucket:
 
 
 class _Host:
-    """What is remembered of one address."""
+    """The record of one address."""
 
     __slots__ = (
         "call",
@@ -83,7 +83,7 @@ class _Host:
 
     @property
     def forgettable(self) -> bool:
-        """Whether nothing of it is under way."""
+        """Tell whether nothing of it is under way."""
         return not self.connections and not self.waiting
 
 
@@ -110,7 +110,7 @@ def hostOf(address: object) -> str:
 
 class Addresses:
     """
-    What each address has taken of a server.
+    The record of what each address has taken of a server.
 
     @ivar limits: the bounds of one address.
     """
@@ -216,7 +216,7 @@ class Addresses:
             self._next(known)
 
     def _schedule(self, known: _Host) -> None:
-        """See to the next that waits, if there is one."""
+        """Set the call for the next that waits, if there is one."""
         limits = self.limits
         if not known.waiting:
             if known.call is not None:

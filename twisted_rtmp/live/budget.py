@@ -53,7 +53,7 @@ class Holder(Protocol):
 
     @property
     def isPublishing(self) -> bool:
-        """Whether others depend on it: it gives up after all that do not."""
+        """Tell whether others depend on it: it gives up after all others."""
 
     def giveUp(self, why: str) -> None:
         """
@@ -140,7 +140,7 @@ class _Address:
 
 class Account:
     """
-    What is kept for one connection or stream.
+    The memory that is kept for one connection or stream.
 
     @ivar budget: what it is a part of.
     @ivar holder: gives up what is kept.
@@ -291,7 +291,7 @@ class Budget:
 
     @property
     def isFull(self) -> bool:
-        """Whether newcomers are to be refused."""
+        """Tell whether newcomers are to be refused."""
         return self.used > self.limits.serverBytes * SHORT
 
     def ofAddress(self, host: str) -> int:

@@ -127,7 +127,7 @@ class Connections:
 
     @property
     def limitPerAddress(self) -> int:
-        """How many connections one address may have."""
+        """The number of connections that one address may have."""
         return max(1, int(self.limit * self.addresses.limits.connectionShare))
 
     def admit(self, host: str) -> bool:

@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 
 
 class Action(Enum):
-    """What is asked for; each value is the method of L{IAuthorizer} that is asked."""
+    """The question; each value is the method of L{IAuthorizer} that is asked."""
 
     CONNECT = "connect"
     PUBLISH = "publish"

@@ -1,4 +1,4 @@
-"""Where streams are, when more than one process serves them."""
+"""The directory of streams, when more than one process serves them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class IDirectory(Interface):
         application: str, name: str, request: StreamRequest | None
     ) -> Awaitable[None] | None:
         """
-        See to a stream that is to be played and is not published here.
+        Look for a stream that is to be played and is not published here.
 
         A stream that is elsewhere is to be brought here, such as by a pull.  The player
         waits for it like for an encoder's, so nothing need be told when there is none.

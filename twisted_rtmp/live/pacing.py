@@ -1,5 +1,5 @@
 """
-When publishers are read and players are written to.
+The times at which publishers are read and players are written to.
 
 A read event costs a server about 40 us and a write 20 us, whatever they carry; an
 encoder causes one for each of its frames and audio packets, and each player another.
@@ -48,7 +48,7 @@ TICK_BATCH = 64
 
 
 class Paced(Protocol):
-    """What a pacer lets wait."""
+    """A publisher that a pacer lets wait."""
 
     def holdPace(self) -> None:
         """Read nothing until L{readPaced}."""
@@ -65,14 +65,14 @@ class Paced(Protocol):
 
 
 class Gathered(Protocol):
-    """What writes are gathered for."""
+    """A connection whose writes are gathered."""
 
     def sendGathered(self) -> None:
         """Send them, if that has not been done yet."""
 
 
 class Flushed(Protocol):
-    """What gathers messages until it is told to send them."""
+    """A group that gathers messages until it is told to send them."""
 
     def flush(self) -> None:
         """Send everything."""

@@ -121,12 +121,12 @@ class Registry:
 
     @property
     def stopping(self) -> bool:
-        """Whether it has been told to stop: nothing new is to begin."""
+        """Tell whether it has been told to stop: nothing new may begin."""
         return self._stopping
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is kept: no stream, no player, no unfinished end."""
+        """Tell whether nothing is kept: no stream, player or unfinished end."""
         return not (self.streams or self._orphans or self._waiting or self._ending)
 
     def policyOf(self, application: str) -> Policy:

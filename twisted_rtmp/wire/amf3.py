@@ -152,7 +152,7 @@ class Shared:
 
 class Traits:
     """
-    What a class says of its objects.  AMF3, 3.12.
+    The properties that a class gives its objects.  AMF3, 3.12.
 
     @ivar size: bytes of its names, which each object of it stands for again.
     """

@@ -114,7 +114,7 @@ class Date:
 
 
 class VectorType(Enum):
-    """What a L{Vector} is of: the value is its AMF3 marker.  AMF3, 3.15."""
+    """The kind of values in a L{Vector}, by its AMF3 marker.  AMF3, 3.15."""
 
     INT = 0x0D
     UINT = 0x0E

@@ -93,7 +93,7 @@ def _basicHeader(headerFormat: int, csid: int) -> bytes:
 
 class _ChunkStream:
     """
-    What the reader remembers of one chunk stream.
+    The state of one chunk stream that is read.
 
     @ivar basic: its basic header of format 3, in the shortest form.
     @ivar continuation: what stands before each further chunk of a message, if
@@ -149,7 +149,7 @@ class ChunkReader:
         more than the largest message, which makes no difference.
     @ivar unfinished: bytes of all unfinished messages together.
     @ivar dropped: messages that were given up unfinished: by an Abort, or by
-        a new message header amid the old message.
+        a new message header within the old message.
     @ivar droppedBytes: what had come of those.
     @ivar assumed: chunk streams opened without a message stream id (librtmp's
         pings, some edges): it was taken to be 0.
@@ -408,7 +408,7 @@ class ChunkReader:
 
     def _repeatedExtended(self, extended: bytes, at: int) -> int | None:
         """
-        Whether a format 3 header repeats the extended timestamp.
+        Tell whether a format 3 header repeats the extended timestamp.
 
         The specification says so, and ffmpeg, GStreamer and nginx-rtmp do it;
         OBS before 31 and writers of Flash's time leave the field out, librtmp

@@ -29,8 +29,8 @@ from twisted_rtmp.wire.messages import (
     Command,
     Event,
     HandshakeDone,
+    Ignored,
     Message,
-    PassedOver,
     Swallowed,
     UserControl,
     splitAggregate,
@@ -105,7 +105,7 @@ class Connection:
     @ivar writer: the chunk writer.
     @ivar takesData: whether data messages are wanted; those that are not are given out
         as they came, AMF3 or not, since reading them costs more than their bytes.
-    @ivar passedOver: messages of types that mean nothing to us, by type id.
+    @ivar ignored: messages of types that mean nothing to us, by type id.
     @ivar amf3: whether a server's peer sends its commands as message type 17: then
         it is told everything so.  A client is what it said in C{connect}.
     """
@@ -133,7 +133,7 @@ class Connection:
         self.reader = ChunkReader(limits, SWALLOWED_CHUNKS)
         self.writer = ChunkWriter()
         self.takesData = True
-        self.passedOver: dict[int, int] = {}
+        self.ignored: dict[int, int] = {}
         self.amf3 = False
         self._lastAcknowledged = 0
         self._acknowledgeAt = NEVER
@@ -224,7 +224,7 @@ class Connection:
         if message is None:
             self._aggregate = None
         elif message.typeId not in _MEDIA:
-            self._countPassedOver(message.typeId)
+            self._countIgnored(message.typeId)
             return None
         return message
 
@@ -271,13 +271,13 @@ class Connection:
                 self.sendWindowAcknowledgementSize(window)
                 return _SWALLOWED
             return None
-        return self._countPassedOver(typeId)
+        return self._countIgnored(typeId)
 
-    def _countPassedOver(self, typeId: int) -> PassedOver | None:
+    def _countIgnored(self, typeId: int) -> Ignored | None:
         """Count a message without meaning; tell of the first of its type."""
-        count = self.passedOver.get(typeId, 0)
-        self.passedOver[typeId] = count + 1
-        return None if count else PassedOver(typeId)
+        count = self.ignored.get(typeId, 0)
+        self.ignored[typeId] = count + 1
+        return None if count else Ignored(typeId)
 
     @staticmethod
     def _number(payload: bytes, name: str, section: str) -> int:
@@ -315,7 +315,7 @@ class Connection:
     def _userControl(self, payload: bytes) -> UserControl | None:
         if len(payload) < 6:
             # An event type alone tells nothing; seen as padding from cameras.
-            self._countPassedOver(MessageType.USER_CONTROL)
+            self._countIgnored(MessageType.USER_CONTROL)
             return None
         eventType = int.from_bytes(payload[:2], "big")
         value = int.from_bytes(payload[2:6], "big")
@@ -346,11 +346,11 @@ class Connection:
 
     @property
     def hasDataToSend(self) -> bool:
-        """Whether L{dataToSend} would give anything."""
+        """Tell whether L{dataToSend} would give anything."""
         return bool(self._outgoing)
 
     def dataToSend(self) -> bytes:
-        """What is to be sent to the peer now; each byte is given once."""
+        """Take the bytes to be sent to the peer now; each is given once."""
         outgoing = self._outgoing
         if not outgoing:
             return b""

@@ -45,7 +45,7 @@ FIRST_CHUNK_STREAM_ID = 2
 LAST_CHUNK_STREAM_ID = 65599
 
 
-#: The code of an C{onStatus} that asks a client to connect anew.  E-RTMP v2, Reconnect
+#: The code of an C{onStatus} that asks a client to reconnect.  E-RTMP v2, Reconnect
 #: Request.
 RECONNECT_REQUEST = "NetConnection.Connect.ReconnectRequest"
 

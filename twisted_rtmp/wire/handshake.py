@@ -72,7 +72,7 @@ _NO_VERSION = b"\0\0\0\0"
 
 
 class _State(Enum):
-    """What is awaited of the peer."""
+    """The part that is awaited of the peer."""
 
     VERSION = "C0 or S0"
     PACKET = "C1 or S1"
@@ -90,7 +90,7 @@ _NEXT = {
 
 class _Handshake:
     """
-    What both ends do: hand in bytes with L{receive}, go on with L{dataToSend}.
+    The common part of both ends: takes bytes, and says what to answer.
 
     Between two reads a C1 or S1 that has partly come is all that is kept; of a C2 or
     S2 its length, since nothing in it could change what follows.
@@ -108,7 +108,7 @@ class _Handshake:
 
     @property
     def done(self) -> bool:
-        """Whether chunks may be sent, and are what the peer sends."""
+        """Tell whether chunks may be sent, and are what the peer sends."""
         return self._state is _State.DONE
 
     def receive(self, data: bytes) -> None:
@@ -121,7 +121,7 @@ class _Handshake:
 
         @return: what is to be sent to the peer now, often nothing; each byte is
             given once.
-        @raise HandshakeError: the peer's version is none to go on with.  All
+        @raise HandshakeError: the peer's version is not one of RTMP.  All
             further calls raise it again.
         """
         received = self._received
@@ -157,11 +157,11 @@ class _Handshake:
         self._state = _NEXT[self._state]
 
     def _checkVersion(self, version: int) -> None:
-        """Raise HandshakeError for a version that is none to go on with."""
+        """Raise HandshakeError for a version that is not one of RTMP."""
         raise NotImplementedError
 
     def _answer(self, packet: bytes) -> bytes:
-        """What is to be sent after C1 or S1."""
+        """Make the answer to C1 or S1."""
         raise NotImplementedError
 
     def _text(self, version: int) -> HandshakeError:
@@ -296,7 +296,7 @@ def _packet(time: int, version: bytes, random: Callable[[int], bytes]) -> bytes:
 
 
 def _digestStart(packet: bytes, schema: int) -> int:
-    """Where the digest of a C1 or S1 begins, in bytes."""
+    """Find where the digest of a C1 or S1 begins, in bytes."""
     base = _BASES[schema]
     return base + 4 + sum(packet[base : base + 4]) % _PLACES
 

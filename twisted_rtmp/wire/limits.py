@@ -1,5 +1,5 @@
 """
-What one peer may make the wire layer use: every bound, with its reason.
+The bounds of what one peer may make the wire layer use, each with its reason.
 
 Imports the standard library only.
 """

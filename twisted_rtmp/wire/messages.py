@@ -190,7 +190,7 @@ class HandshakeDone:
         self.digest = digest
 
 
-class PassedOver:
+class Ignored:
     """
     The first message of its type that means nothing to us.
 
@@ -215,7 +215,7 @@ class Swallowed:
 
 
 #: What a connection tells its user about.
-Event = Message | Command | UserControl | HandshakeDone | PassedOver | Swallowed
+Event = Message | Command | UserControl | HandshakeDone | Ignored | Swallowed
 
 
 def splitAggregate(aggregate: Message) -> Iterator[Message]:
@@ -264,7 +264,7 @@ def splitAggregate(aggregate: Message) -> Iterator[Message]:
         at += size + _BACK_POINTER_SIZE
     if at < len(payload):
         raise MessageError(
-            "an aggregate message ends amid a message header",
+            "an aggregate message ends within a message header",
             section="RTMP 1.0, 7.1.6",
             limit=_SUBMESSAGE_HEADER_SIZE,
             got=len(payload) - at,
