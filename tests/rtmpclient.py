@@ -349,14 +349,17 @@ class Client(Talk):
 
     _port = 50_000
 
-    def __init__(self, factory: Any, clock: Clock | None = None) -> None:
+    def __init__(
+        self, factory: Any, clock: Clock | None = None, host: str = "198.51.100.7"
+    ) -> None:
         """
         @param factory: an L{RTMPFactory}, or what is wrapped around one.
         @param clock: the factory's, if it does not tell.
+        @param host: the client's own address.
         """
         super().__init__()
         Client._port += 1
-        self.address = IPv4Address("TCP", "198.51.100.7", Client._port)
+        self.address = IPv4Address("TCP", host, Client._port)
         self._unread = bytearray()
         self._pumping = False
         self.transport = MemoryTransport(clock or factory.clock, self)

@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import ISinkFactory
+from twisted_rtmp.limits import AddressLimits, ServerLimits
 from twisted_rtmp.live.policy import TakeOver
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message
@@ -45,9 +46,9 @@ def factory(clock, sinks):
     return RTMPFactory(clock, sinkFactories=[sinks], grace=GRACE)
 
 
-def publish(factory):
-    client = Client(factory)
-    client.publish("key")
+def publish(factory, name="key", host="198.51.100.7"):
+    client = Client(factory, host=host)
+    client.publish(name)
     assert client.codes()[-1] == "NetStream.Publish.Start"
     client.take()
     return client
@@ -207,6 +208,7 @@ def test_takingOverContinuesToo(clock, sinks):
 
 def test_aHoldOutlivesItsPublisher(clock, factory, sinks):
     first = publish(factory)
+    send(first, (AUDIO, 0, AAC_FRAME))
     [stream] = factory.streams.values()
     throttle = stream.throttle()
     throttle.pauseProducing()
@@ -218,7 +220,9 @@ def test_aHoldOutlivesItsPublisher(clock, factory, sinks):
 
 
 def test_theOrphanEndsWithTheServer(clock, factory, sinks):
-    publish(factory).leave()
+    first = publish(factory)
+    send(first, (AUDIO, 0, AAC_FRAME))
+    first.leave()
     stopped = []
     factory.stop().addCallback(stopped.append)
     clock.advance(0)
@@ -238,3 +242,56 @@ def test_aHoldEndsForAPublisherThatStays(clock, factory, sinks):
     assert stream.publisher is None
     assert stream.throttled
     assert client.transport.reading
+
+
+# How many streams may wait
+
+
+def orphan(factory, name, host="198.51.100.7"):
+    """Publish a stream, and leave it."""
+    publisher = publish(factory, name, host)
+    send(publisher, (AUDIO, 0, AAC_FRAME))
+    publisher.leave()
+
+
+def names(factory):
+    return [name for _, name in factory.streams]
+
+
+def test_aStreamOfWhichNothingHasComeDoesNotWait(clock, factory, sinks):
+    publish(factory).leave()
+    assert factory.streams == {}
+    assert sinks[0].ended
+
+
+def test_anAddressHasItsShareOfTheStreamsThatWait(clock, sinks, lines):
+    limits = ServerLimits(
+        waitingStreams=8, addresses=AddressLimits(waitingStreamShare=0.5)
+    )
+    factory = RTMPFactory(clock, sinkFactories=[sinks], grace=GRACE, limits=limits)
+    for number in range(100):
+        orphan(factory, str(number))
+    assert names(factory) == [*"0123"]
+    assert sum(not sink.ended for sink in sinks) == 4
+    assert any("live/99" in line and "does not wait" in line for line in lines)
+    orphan(factory, "honest", "203.0.113.1")
+    assert names(factory) == [*"0123", "honest"]
+    clock.advance(GRACE)
+    assert names(factory) == []
+    orphan(factory, "later")
+    assert names(factory) == ["later"]
+
+
+def test_theAddressWithMostGivesAPlaceUp(clock, sinks):
+    limits = ServerLimits(
+        waitingStreams=4, addresses=AddressLimits(waitingStreamShare=1.0)
+    )
+    factory = RTMPFactory(clock, sinkFactories=[sinks], grace=GRACE, limits=limits)
+    for number in range(4):
+        orphan(factory, str(number))
+    orphan(factory, "honest", "203.0.113.1")
+    assert names(factory) == [*"012", "honest"]
+    # One that is continued makes room.
+    publish(factory, "honest", "203.0.113.1")
+    orphan(factory, "5")
+    assert names(factory) == [*"012", "honest", "5"]

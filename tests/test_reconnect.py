@@ -1012,6 +1012,7 @@ class Encoder:
     """Publishes within the process, a key frame every 40 ms."""
 
     peer = "here"
+    host = ""
     heard = 0.0
     unread = False
 

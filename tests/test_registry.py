@@ -220,6 +220,7 @@ def test_rulesAreAnApplicationsOwn(clock):
     assert START not in refused.codes()
     first = Client(factory)
     first.publish("s3cret", app="mine")
+    first.media(VIDEO, AVC_HEADER)
     second = Client(factory)
     second.publish("s3cret", app="mine")
     first.pump()
@@ -246,6 +247,7 @@ def test_aStreamKeepsTheRulesThatItBeganWith(clock):
     factory = RTMPFactory(clock, grace=10.0)
     client = Client(factory)
     client.publish("key")
+    client.media(VIDEO, AVC_HEADER)
     registry = factory.registry
     registry.policy = replace(registry.policy, grace=0.0)
     client.leave()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from clientkit import refusing, silent
+from clientkit import accept, refusing, silent
 from feeding import CollectingSink
 from relaykit import METADATA, Studio
 from rtmpclient import AUDIO, AVC_FRAME, AVC_HEADER, AVC_KEY_FRAME, DATA, VIDEO, Client
@@ -33,15 +33,24 @@ from twisted_rtmp.relay.origin import (
 class Player(Client):
     """Plays a stream of a server in memory."""
 
-    def __init__(self, studio, name="key", app="live", factory=None, **properties):
-        super().__init__(factory or studio.factory, studio.clock)
+    def __init__(
+        self, studio, name="key", app="live", host="198.51.100.7", **properties
+    ):
+        super().__init__(studio.factory, studio.clock, host)
         self.got = []
+        self._network = studio.network
         self._encoders = studio.network.encoders
         self._encoders.append(self)
         self.connect(app, **properties)
+        self._streams = 0
+        self.play(name)
+
+    def play(self, name):
+        """Play one more stream."""
+        self._streams += 1
         self.command("createStream", 2, None)
-        self.command("play", 3, None, name, streamId=1)
-        studio.network.pump()
+        self.command("play", 3, None, name, streamId=self._streams)
+        self._network.pump()
 
     def media(self):
         self.got += [(r.typeId, r.payload) for r in self.take()]
@@ -436,29 +445,47 @@ def test_pathsOfDecisionsToCome():
     edge.settle()
 
 
-def test_pathsAreBounded():
-    edge = Edge(settings={"maxPulls": 2})
-    locate = edge.origin.locate
+def test_aWayThatIsNotTrueHarmsNobodyElse(edge):
+    """One that says it is behind the origin, or many edges, only keeps itself out."""
+    paths = []
 
-    class Request:
-        application = "live"
-        connect = type("Connect", (), {"properties": {PATH_PROPERTY: "far"}})
+    def refuseFar(server, command):
+        path = command.argument(0)[PATH_PROPERTY].split()
+        paths.append(path)
+        if len(path) > 1:
+            refusing("NetConnection.Connect.Rejected")(server, command)
+        else:
+            accept(server, command)
 
-        def __init__(self, name):
-            self.name = name
+    edge.network.scripted("o", connect=refuseFar)
+    Player(edge, edgePath="far away")
+    assert edge.pull.state is RelayState.WAITING
+    near = Player(edge, edgePath="near")
+    honest = Player(edge)
+    Player(edge, edgePath="far away")
+    edge.giveStream()
+    assert honest.media() == near.media() == STREAM
+    own = edge.origin.identifier
+    assert paths == [["far", "away", own], ["near", own], [own]]
+    # One that comes later changes nothing.
+    Player(edge, edgePath="later")
+    assert len(paths) == 3
 
-    for number in range(10):
-        locate("live", str(number), Request(str(number)))
-    assert [edge.origin.pathTo(("live", str(n))) for n in range(10)] == [
-        *([[]] * 8),
-        *([["far"]] * 2),
-    ]
-    assert edge.origin.pathTo(("live", "9")) == []
-    edge.settle()
+
+# Places for pulls
+
+
+def crowded(maxPulls, share=1.0):
+    return Edge(settings={"maxPulls": maxPulls, "pullShare": share})
+
+
+def pulled(edge):
+    """Name the streams that are pulled."""
+    return {name for _, name in edge.origin.pulls}
 
 
 def test_pullsAreBounded(lines):
-    edge = Edge(settings={"maxPulls": 3})
+    edge = crowded(3)
     players = [Player(edge, str(number)) for number in range(10)]
     assert len(edge.network.servers) == 3
     assert sum("is not pulled from the origin" in line for line in lines) == 1
@@ -466,7 +493,117 @@ def test_pullsAreBounded(lines):
         player.leave()
     assert edge.origin.pulls == {}
     Player(edge, "later")
-    assert len(edge.network.servers) == 4
+    assert pulled(edge) == {"later"}
+    edge.settle()
+
+
+def test_aPlaceThatIsLeftIsTheNextOnes():
+    edge = crowded(1)
+    first, second, third = (Player(edge, name) for name in ("1", "2", "3"))
+    assert pulled(edge) == {"1"}
+    second.leave()
+    first.leave()
+    assert pulled(edge) == {"3"}
+    edge.giveStream()
+    assert third.media() == STREAM
+    edge.settle()
+
+
+def test_oneThatIsRefusedTakesNoPlace():
+    edge = Edge(
+        authorizer=AllowList(["live"]), settings={"maxPulls": 2, "pullShare": 1.0}
+    )
+    for number in range(5):
+        Player(edge, str(number), app="other")
+    assert pulled(edge) == set()
+    edge.settle()
+
+
+def test_anAddressHasItsShareOfThePlaces():
+    edge = crowded(8, 0.5)
+    for number in range(8):
+        Player(edge, str(number))
+    assert len(pulled(edge)) == 4
+    for number in range(4):
+        Player(edge, f"other {number}", host="203.0.113.1")
+    assert pulled(edge) == {*"0123", *(f"other {number}" for number in range(4))}
+    edge.settle()
+
+
+def test_theAddressWithMostGivesAPlaceUp():
+    edge = crowded(4)
+    for number in range(4):
+        Player(edge, str(number))
+    honest = Player(edge, "honest", host="203.0.113.1")
+    assert pulled(edge) == {*"012", "honest"}
+    edge.giveStream()
+    assert honest.media() == STREAM
+    # No more than all have.
+    Player(edge, "second", host="203.0.113.1")
+    Player(edge, "third", host="203.0.113.1")
+    assert pulled(edge) == {*"01", "honest", "second"}
+    edge.settle()
+
+
+def test_theConnectionWithMostGivesAPlaceUp():
+    edge = crowded(4)
+    greedy = Player(edge, "0")
+    for number in range(1, 10):
+        greedy.play(str(number))
+    assert pulled(edge) == set("0123")
+    Player(edge, "honest")
+    assert pulled(edge) == {*"012", "honest"}
+    # What it has lost it gets when there is room.
+    assert len(edge.origin.pulls) == 4
+    greedy.leave()
+    assert pulled(edge) == {"honest"}
+    edge.settle()
+
+
+def test_aStreamThatIsThereKeepsItsPlace():
+    edge = crowded(2)
+    player = Player(edge, "0")
+    edge.giveStream()
+    player.play("1")
+    edge.giveStream()
+    Player(edge, "honest", host="203.0.113.1")
+    assert pulled(edge) == set("01")
+    player.leave()
+    edge.advance(IDLE_SECONDS + 1)
+    assert pulled(edge) == {"honest"}
+    edge.settle()
+
+
+def test_aPlaceIsCountedForAPlayerThatIsThere():
+    """One that asks for others' streams first, and leaves, takes them no place."""
+    edge = crowded(4)
+    greedy = Player(edge, "shared")
+    for number in range(3):
+        greedy.play(str(number))
+    honest = Player(edge, "shared", host="203.0.113.1")
+    greedy.leave()
+    assert pulled(edge) == {"shared"}
+    for number in range(4):
+        Player(edge, str(number), host="203.0.113.2")
+    assert pulled(edge) == {"shared", *"012"}
+    edge.giveStream(server=0)
+    assert honest.media() == STREAM
+    edge.settle()
+
+
+def test_playersThatAreThereAlreadyCount():
+    edge = Edge()
+    edge.origin.stopService()
+    player = Player(edge)
+    edge.begin("other")
+    other = Player(edge, "other")
+    edge.origin.startService()
+    edge.giveStream()
+    assert player.media() == STREAM
+    edge.leave("other")
+    assert pulled(edge) == {"key", "other"}
+    other.leave()
+    assert pulled(edge) == {"key"}
     edge.settle()
 
 

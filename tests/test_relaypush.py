@@ -536,6 +536,7 @@ class Local:
     """A publisher of the application's own."""
 
     peer = "the application"
+    host = ""
     heard = 0.0
     unread = False
 

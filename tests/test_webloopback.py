@@ -22,6 +22,7 @@ class Publisher:
     """Publishes within the process."""
 
     peer = "here"
+    host = ""
     heard = 0.0
     unread = False
 

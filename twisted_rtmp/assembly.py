@@ -220,6 +220,8 @@ def _makeRelays(
                 registry,
                 settings.origin,
                 idleSeconds=settings.originIdleSeconds,
+                maxPulls=settings.originPulls,
+                pullShare=settings.originPullShare,
             )
         )
     if settings.pushes:

@@ -196,6 +196,12 @@ RECORDING_SHARE = 3 / 4
 LOG_BURST = 64 * 1024
 LOG_RATE = 1024.0
 
+#: Streams that wait for their publisher to come back, and the part of them that were
+#: published from one address.  Each keeps its recording's file open, and its GOP; a
+#: site with more encoders than a quarter of them gets new recordings for the rest.
+WAITING_STREAMS = 1024
+WAITING_STREAM_SHARE = 1 / 4
+
 #: Addresses that are remembered, the longest unheard of being forgotten first: 200
 #: bytes each.  A forgotten one has its bursts again.
 MAX_ADDRESSES = 16_384
@@ -218,6 +224,7 @@ class AddressLimits:
     @ivar refusalRate: L{REFUSAL_RATE}
     @ivar logBurst: L{LOG_BURST}
     @ivar logRate: L{LOG_RATE}
+    @ivar waitingStreamShare: L{WAITING_STREAM_SHARE}
     @ivar addresses: L{MAX_ADDRESSES}
     """
 
@@ -231,6 +238,7 @@ class AddressLimits:
     refusalRate: float = REFUSAL_RATE
     logBurst: float = LOG_BURST
     logRate: float = LOG_RATE
+    waitingStreamShare: float = WAITING_STREAM_SHARE
     addresses: int = MAX_ADDRESSES
 
 
@@ -297,6 +305,7 @@ class ServerLimits:
     @ivar pipes: L{PIPES}
     @ivar addresses: the bounds of one address.
     @ivar silentSeconds: L{SILENT_SECONDS}
+    @ivar waitingStreams: L{WAITING_STREAMS}
     @ivar stopSeconds: L{STOP_SECONDS}
     @ivar playerQueue: what may wait for a player that does not keep up.
     @ivar gop: how much of a GOP is kept for newcomers.
@@ -324,6 +333,7 @@ class ServerLimits:
     pipes: int = PIPES
     addresses: AddressLimits = field(default_factory=AddressLimits)
     silentSeconds: float = SILENT_SECONDS
+    waitingStreams: int = WAITING_STREAMS
     stopSeconds: float = STOP_SECONDS
     playerQueue: QueueLimits = field(default_factory=QueueLimits)
     gop: GOPLimits = field(default_factory=GOPLimits)

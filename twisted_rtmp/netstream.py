@@ -289,14 +289,16 @@ class NetStream:
         except Refused as refusal:
             self._refuse("NetStream.Play.Failed", refusal.description, " to play")
         else:
-            self._playAllowed(name, query, reset)
+            self._playAllowed(name, request, reset)
 
-    def _playAllowed(self, name: str, query: str, reset: bool) -> None:
+    def _playAllowed(self, name: str, request: StreamRequest, reset: bool) -> None:
         protocol = self.protocol
         registry = protocol.registry
         label = printable(self.name)
         policy = protocol.policy
-        options = PlayOptions.parse(query, protocol.capabilities, policy.gopCache)
+        options = PlayOptions.parse(
+            request.query, protocol.capabilities, policy.gopCache
+        )
         self.player = player = Player(
             self,
             RTMPPackaging(self.id, protocol.chunkSize, options.selection),
@@ -305,6 +307,7 @@ class NetStream:
             gopCache=options.gopCache,
             limits=policy.limits.playerQueue,
             mayBeginWith=protocol.mayBeginWith,
+            request=request,
         )
         protocol.wire.sendUserControl(UserControlType.STREAM_BEGIN, self.id)
         if reset:

@@ -20,7 +20,7 @@ from twisted_rtmp.live.policy import TakeOver
 from twisted_rtmp.multitrack.offers import OfferFile
 from twisted_rtmp.pipes import Command
 from twisted_rtmp.recording.settings import RecordingSettings
-from twisted_rtmp.relay.origin import IDLE_SECONDS
+from twisted_rtmp.relay.origin import IDLE_SECONDS, MAX_PULLS, PULL_SHARE
 from twisted_rtmp.relay.targets import PushTarget
 from twisted_rtmp.web.cors import parseHost, parseOrigin
 from twisted_rtmp.web.forwarded import parseNetwork
@@ -154,12 +154,17 @@ class RelaySettings:
     @ivar origin: the server from which streams are pulled that are played and not
         published here; L{None}: none.
     @ivar originIdleSeconds: how long such a stream is kept without players, in seconds.
+    @ivar originPulls: the most streams that are pulled from there at once.
+    @ivar originPullShare: the part of them that the players of one address may have,
+        more than 0 and up to 1.
     """
 
     pushes: Sequence[PushTarget] = ()
     pulls: Mapping[tuple[str, str], RTMPURL] = field(default_factory=dict)
     origin: RTMPURL | None = None
     originIdleSeconds: float = IDLE_SECONDS
+    originPulls: int = MAX_PULLS
+    originPullShare: float = PULL_SHARE
 
     def __post_init__(self) -> None:
         """
@@ -180,6 +185,12 @@ class RelaySettings:
                 )
         if not self.originIdleSeconds >= 0:
             raise BadField("relays.originIdleSeconds", "must not be negative")
+        if not self.originPulls > 0:
+            raise BadField("relays.originPulls", "must be more than 0")
+        if not 0 < self.originPullShare <= 1:
+            raise BadField(
+                "relays.originPullShare", "must be more than 0, and at most 1"
+            )
 
 
 @dataclass(frozen=True)

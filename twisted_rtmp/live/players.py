@@ -34,6 +34,7 @@ from twisted_rtmp.wire.limits import MIB
 from twisted_rtmp.wire.messages import Message
 
 if TYPE_CHECKING:
+    from twisted_rtmp.interfaces import StreamRequest
     from twisted_rtmp.ledger import Ledger
     from twisted_rtmp.live.pacing import Pacer
     from twisted_rtmp.live.tracks import Ended, Track
@@ -153,6 +154,7 @@ class Player:
     @ivar key: the application and the stream's own name, once it plays or waits.
     @ivar gopCache: whether it begins with the current GOP, or with the next key frame.
     @ivar once: whether it is done after one publication, and waits for no other.
+    @ivar request: the peer's; L{None} for a player of the server's own.
     @ivar sent: messages that it got.
     @ivar sentBytes: as they were written for it.
     @ivar refusedTracks: messages that were not sent, or tracks of them, since it did
@@ -175,6 +177,7 @@ class Player:
         once: bool = False,
         limits: QueueLimits | None = None,
         mayBeginWith: Callable[[int], bool] | None = None,
+        request: StreamRequest | None = None,
     ) -> None:
         """
         Make a player that neither plays nor waits yet.
@@ -190,6 +193,7 @@ class Player:
         self.since = since
         self.gopCache = gopCache
         self.once = once
+        self.request = request
         self._mayBeginWith = mayBeginWith
         self.sent = 0
         self.sentBytes = 0

@@ -30,6 +30,7 @@ from twisted_rtmp.live.directory import IDirectory, LocalDirectory
 from twisted_rtmp.live.pacing import LATENCY_SECONDS, Pacer
 from twisted_rtmp.live.paths import ByPath, Key
 from twisted_rtmp.live.peerlog import PeerLog
+from twisted_rtmp.live.places import Payer, Places
 from twisted_rtmp.live.players import Player
 from twisted_rtmp.live.policy import Policy, TakeOver
 from twisted_rtmp.live.streams import LiveStream, Publisher
@@ -68,6 +69,8 @@ class Registry:
         have stored what they got.
     @ivar playersChanged: called with an application, a stream's name and the number
         of players that play it or wait for it, each time that number changes.
+    @ivar playerJoined: called with each player that begins to play or to wait.
+    @ivar playerLeft: called with each player that does neither any more.
     @ivar counters: totals since the start.
     @ivar pacer: lets publishers be read and players be written to in ticks.
     """
@@ -105,9 +108,14 @@ class Registry:
         self.streamStarted: list[Callable[[LiveStream], None]] = []
         self.streamEnded: list[Callable[[LiveStream], None]] = []
         self.playersChanged: list[Callable[[str, str, int], None]] = []
+        self.playerJoined: list[Callable[[Player], None]] = []
+        self.playerLeft: list[Callable[[Player], None]] = []
         self.pacer = Pacer(clock, latency=latency)
         # Streams without a publisher: since when, and the call that ends them.
         self._orphans: dict[LiveStream, tuple[float, IDelayedCall]] = {}
+        self._orphanPlaces: Places[LiveStream] = Places(
+            limits.waitingStreams, limits.addresses.waitingStreamShare
+        )
         # Players of streams that nobody publishes, in the order in which they came.
         self._waiting: ByPath[dict[Player, None]] = ByPath()
         self._ending: set[Deferred[None]] = set()
@@ -327,6 +335,7 @@ class Registry:
     def _continue(self, stream: LiveStream, publisher: Publisher) -> None:
         """Give a stream that waits for a publisher its next one."""
         since, end = self._orphans.pop(stream)
+        self._orphanPlaces.leave(stream)
         end.cancel()
         seconds = self.clock.seconds() - since
         self.counters.continued += 1
@@ -350,7 +359,19 @@ class Registry:
             return
         grace = max(grace, stream.policy.grace)
         stream.publisherLeft()
-        if grace > 0 and not self._stopping:
+        # One of which nothing has come has nothing to be continued.
+        if grace <= 0 or self._stopping or not stream.ledger.received.messages:
+            self._end(stream)
+        elif not self._mayWait(stream, Payer(publisher.host, stream.label)):
+            self.log.warn(
+                "{stream} has lost its publisher {peer} and does not wait for one:"
+                " {count} streams do",
+                stream=stream.label,
+                peer=publisher.peer,
+                count=len(self._orphans),
+            )
+            self._end(stream)
+        else:
             stream.awaitPublisher()
             end = self.clock.callLater(grace, self._endOrphan, stream)
             self._orphans[stream] = self.clock.seconds(), end
@@ -360,12 +381,28 @@ class Registry:
                 peer=publisher.peer,
                 grace=grace,
             )
-        else:
-            self._end(stream)
+
+    def _mayWait(self, stream: LiveStream, payer: Payer) -> bool:
+        """
+        Decide whether a stream may wait for its publisher, maybe instead of another.
+
+        @param payer: the publisher that has left.
+        """
+        places = self._orphanPlaces
+        if places.take(stream, payer):
+            return True
+        other = places.takeFrom(stream, payer, self._orphans.__contains__)
+        if other is None:
+            return False
+        self._endOrphan(other)
+        return True
 
     def _endOrphan(self, stream: LiveStream) -> None:
         """End a stream that nobody has come to continue."""
-        del self._orphans[stream]
+        _, end = self._orphans.pop(stream)
+        if end.active():
+            end.cancel()
+        self._orphanPlaces.leave(stream)
         self._end(stream)
 
     def _end(self, stream: LiveStream) -> None:
@@ -383,7 +420,10 @@ class Registry:
             if not player.once:
                 self._waiting.setdefault(player.key, {})[player] = None
             player.end(now)
-        if any(player.once for player in players):
+        done = [player for player in players if player.once]
+        for player in done:
+            self._tell(self.playerLeft, player)
+        if done:
             self._tellPlayers(key)
         self._ending.add(ended)
 
@@ -430,6 +470,7 @@ class Registry:
             self._waiting.setdefault(key, {})[player] = None
         else:
             stream.players.add(player)
+        self._tell(self.playerJoined, player)
         self._tellPlayers(key)
         return stream is not None
 
@@ -446,6 +487,7 @@ class Registry:
             del waiting[player]
             if not waiting:
                 del self._waiting[player.key]
+        self._tell(self.playerLeft, player)
         self._tellPlayers(player.key)
 
     def players(self, application: str, name: str) -> list[Player]:
@@ -494,6 +536,11 @@ class Registry:
                 full=int(limit * SHORT) // MIB,
             )
 
+    def _tell(self, hooks: list[Callable[[Player], None]], player: Player) -> None:
+        """Tell hooks of a player that has joined or left."""
+        for hook in list(hooks):
+            self._call(hook, player)
+
     def _call(self, hook: Callable[..., None], *arguments: object) -> None:
         """Call what an application has hooked in; it must not end a stream."""
         try:
@@ -512,8 +559,7 @@ class Registry:
         """
         self._stopping = True
         self.pacer.stop()
-        for stream, (_, end) in list(self._orphans.items()):
-            end.cancel()
+        for stream in list(self._orphans):
             self._endOrphan(stream)
         closed = self.connections.close()
         waiting = [_after(ended) for ended in self._ending]

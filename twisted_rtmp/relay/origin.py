@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
@@ -21,8 +21,10 @@ from twisted_rtmp.interfaces import (
     Refused,
     StreamRequest,
 )
+from twisted_rtmp.live.addresses import hostOf
 from twisted_rtmp.live.directory import IDirectory, LocalDirectory
-from twisted_rtmp.live.paths import ByPath
+from twisted_rtmp.live.paths import ByPath, Key
+from twisted_rtmp.live.places import Payer, Places
 from twisted_rtmp.names import printable
 from twisted_rtmp.relay.base import Connect
 from twisted_rtmp.relay.pull import Pull
@@ -31,6 +33,7 @@ from twisted_rtmp.relay.push import PushedPlayer
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+    from twisted_rtmp.live.players import Player
     from twisted_rtmp.live.registry import Registry
     from twisted_rtmp.live.streams import LiveStream
 
@@ -43,12 +46,15 @@ IDLE_SECONDS = 10.0
 #: the origin.
 MAX_PULLS = 1000
 
+#: The part of these that the players of one address may have: proxies bring those of
+#: many streams; the others have places left.
+PULL_SHARE = 7 / 8
+
 #: Edges in a row on the way of one stream.  Each adds its delay; more than two or three
 #: are a mistake.
 MAX_HOPS = 8
 
-#: Characters of a L{PATH_PROPERTY}; real ones have 17 an edge.  A thousand paths are
-#: kept, and a command may have 64 KiB.
+#: Characters of a L{PATH_PROPERTY}; real ones have 17 an edge.
 MAX_PATH_SIZE = 1024
 
 #: The least time between two log lines about streams that are not pulled, in seconds.
@@ -59,7 +65,30 @@ LOG_SECONDS = 10.0
 #: properties that they do not know.
 PATH_PROPERTY = "edgePath"
 
-_Key = tuple[str, str]
+#: The edges on a stream's way, the farthest first.
+Path = Sequence[str]
+
+
+class _Demand:
+    """
+    A stream that is played or waited for, and its players.
+
+    @ivar key: its application and name, as its first player spells them.
+    @ivar players: its players, and the way to each.
+    @ivar path: the way by which it is pulled.
+    """
+
+    __slots__ = ("key", "path", "players")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.players: dict[Player, Path] = {}
+        self.path: Path = ()
+
+    @property
+    def payer(self) -> Payer:
+        """The peer that its place is counted for: its first player."""
+        return _payerOf(next(iter(self.players)))
 
 
 @implementer(IDirectory)
@@ -70,7 +99,6 @@ class Origin(Service):
 
     @ivar pulls: the pulls that have not ended, by application and name.
     @ivar idleSeconds: the time that a stream is kept without players.
-    @ivar maxPulls: the most streams that are pulled or waited for at once.
     @ivar identifier: this edge's name on the ways of streams, so that none is a circle.
     """
 
@@ -84,6 +112,7 @@ class Origin(Service):
         *,
         idleSeconds: float = IDLE_SECONDS,
         maxPulls: int = MAX_PULLS,
+        pullShare: float = PULL_SHARE,
         connect: Connect | None = None,
         limits: ClientLimits | None = None,
     ) -> None:
@@ -92,6 +121,7 @@ class Origin(Service):
             the applications' names.
         @param idleSeconds: the time that a stream is kept without players.
         @param maxPulls: the most streams that are pulled or waited for at once.
+        @param pullShare: the part of them that the players of one address may have.
         @param connect: instead of L{connectRTMP
             <twisted_rtmp.client.connecting.connectRTMP>}.
         @raise InvalidURL: the address is invalid.
@@ -102,24 +132,30 @@ class Origin(Service):
         self._reactor = reactor
         self._registry = registry
         self.idleSeconds = idleSeconds
-        self.maxPulls = maxPulls
         self._connect = connect
         self._limits = limits
         self._idle: ByPath[IDelayedCall] = ByPath()
         self._ending: set[Deferred[None]] = set()
         self._toldFull: float | None = None
         self._guard = LoopGuard(self.identifier)
-        # The edges that asked for a stream, the farthest first; the oldest goes first.
-        self._paths: ByPath[list[str]] = ByPath()
+        self._demands: ByPath[_Demand] = ByPath()
+        self._places: Places[_Demand] = Places(maxPulls, pullShare)
 
     def startService(self) -> None:
         Service.startService(self)
         registry = self._registry
         registry.guards.append(cast("IAuthorizer", self._guard))
         registry.directory = cast("IDirectory", self)
-        registry.playersChanged.append(self._playersChanged)
+        registry.playerJoined.append(self._playerJoined)
+        registry.playerLeft.append(self._playerLeft)
         registry.streamStarted.append(self._streamStarted)
         registry.streamEnded.append(self._streamEnded)
+        for application, name, _ in registry.waiting():
+            for player in registry.players(application, name):
+                self._playerJoined(player)
+        for stream in list(registry.streams.values()):
+            for player in stream.players.everyone():
+                self._playerJoined(player)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -131,11 +167,13 @@ class Origin(Service):
         registry = self._registry
         registry.guards.remove(cast("IAuthorizer", self._guard))
         registry.directory = cast("IDirectory", LocalDirectory())
-        registry.playersChanged.remove(self._playersChanged)
+        registry.playerJoined.remove(self._playerJoined)
+        registry.playerLeft.remove(self._playerLeft)
         registry.streamStarted.remove(self._streamStarted)
         registry.streamEnded.remove(self._streamEnded)
         for key in list(self.pulls):
             self._drop(key)
+        self._demands.clear()
         return DeferredList(list(self._ending)).addCallback(lambda _: None)
 
     # The server's directory
@@ -149,67 +187,110 @@ class Origin(Service):
     def locate(
         self, application: str, name: str, request: StreamRequest | None
     ) -> None:
-        """
-        Note the way by which an edge is about to play a stream.
-
-        The stream is pulled when its player waits for it.
-        """
-        if request is not None and PATH_PROPERTY in request.connect.properties:
-            self._paths[application, name] = _parsePath(request.connect.properties)
-            if len(self._paths) > self.maxPulls:
-                del self._paths[next(iter(self._paths))]
-
-    def pathTo(self, key: _Key) -> list[str]:
-        """Take the edges that have asked for a stream, the farthest first."""
-        return self._paths.pop(key, [])
+        """Do nothing: a stream is pulled when its player waits for it."""
 
     # What happens at the server
 
-    def _playersChanged(self, application: str, name: str, count: int) -> None:
-        key = application, name
+    def _playerJoined(self, player: Player) -> None:
+        """Pull a stream that a player waits for; pushes do not count."""
+        if isinstance(player, PushedPlayer):
+            return
+        key = player.key
+        demand = self._demands.get(key)
+        if demand is None:
+            demand = self._demands[key] = _Demand(key)
+        demand.players[player] = path = _pathOf(player)
         pull = self.pulls.get(key)
-        if self._isPlayed(key):
-            idle = self._idle.pop(key, None)
-            if idle is not None:
-                idle.cancel()
-            if pull is None and key not in self._registry.streams:
-                self._pull(key)
-        elif pull is not None:
-            if pull.live is None:
-                self._drop(key)
-            elif key not in self._idle:
-                self._idle[key] = self._reactor.callLater(
-                    self.idleSeconds, self._idleDue, key
-                )
+        if pull is None:
+            if key not in self._registry.streams:
+                self._serve(demand, _payerOf(player))
+            return
+        idle = self._idle.pop(key, None)
+        if idle is not None:
+            idle.cancel()
+        if pull.live is None and len(path) < len(demand.path):
+            # The way of the one that asked first may lead in a circle, or be a lie.
+            self.pulls.pop(key).stop()
+            self._pull(demand)
 
-    def _isPlayed(self, key: _Key) -> bool:
-        """Tell whether a player plays a stream or waits for it; pushes do not count."""
-        players = self._registry.players(*key)
-        return any(not isinstance(player, PushedPlayer) for player in players)
+    def _playerLeft(self, player: Player) -> None:
+        """Stop pulling a stream that nobody wants; one that is there, after a while."""
+        key = player.key
+        demand = self._demands.get(key)
+        if demand is None or player not in demand.players:
+            return
+        del demand.players[player]
+        pull = self.pulls.get(key)
+        if demand.players:
+            if demand in self._places:
+                self._places.take(demand, demand.payer)
+        elif pull is None:
+            self._forget(demand)
+        elif pull.live is None:
+            self._drop(key)
+        else:
+            self._idle[key] = self._reactor.callLater(
+                self.idleSeconds, self._idleDue, key
+            )
 
     def _streamStarted(self, stream: LiveStream) -> None:
         """Do not pull a stream that another publisher has here."""
         key = stream.application, stream.name
         pull = self.pulls.get(key)
-        if pull is not None and stream.publisher is not pull:
+        if pull is None:
+            demand = self._demands.get(key)
+            if demand is not None:
+                self._places.leave(demand)
+        elif stream.publisher is not pull:
             self._drop(key)
 
     def _streamEnded(self, stream: LiveStream) -> None:
         """Pull the stream for players that have not left: the origin may have it."""
         key = stream.application, stream.name
-        self._playersChanged(*key, 0)
+        pull, demand = self.pulls.get(key), self._demands.get(key)
+        if demand is None or key in self._registry.streams:
+            return
+        if pull is None:
+            if demand.players:
+                self._serve(demand, demand.payer)
+        elif not demand.players and pull.live is None:
+            self._drop(key)
+
+    # Places
+
+    def _serve(self, demand: _Demand, payer: Payer) -> None:
+        """Pull a stream, if there is a place for it."""
+        if not demand.key[1] or self._registry.stopping:
+            return
+        places = self._places
+        if places.take(demand, payer):
+            self._pull(demand)
+            return
+        other = places.takeFrom(demand, payer, self._mayYield)
+        if other is None:
+            places.wait(demand, payer)
+            self._tellFull(demand.key)
+            return
+        self.pulls.pop(other.key).stop()
+        places.wait(other, other.payer)
+        self._tellFull(other.key)
+        self._pull(demand)
+
+    def _mayYield(self, demand: _Demand) -> bool:
+        """Tell whether a pull may lose its place: it has no stream yet."""
+        return self.pulls[demand.key].live is None
+
+    def _serveNext(self) -> None:
+        """Give places that have become free to streams that wait for one."""
+        while self.running and (demand := self._places.next()) is not None:
+            self._serve(demand, demand.payer)
 
     # Pulls
 
-    def _pull(self, key: _Key) -> None:
-        """Start to pull a stream."""
-        application, name = key
-        if not name or self._registry.stopping:
-            return
-        if len(self.pulls) >= self.maxPulls:
-            self._tellFull(key)
-            return
-        path = [*self.pathTo(key), self.identifier]
+    def _pull(self, demand: _Demand) -> None:
+        """Start to pull a stream, by the way of the player that is nearest."""
+        application, name = key = demand.key
+        demand.path = min(demand.players.values(), key=len, default=())
         pull = Pull(
             self._reactor,
             self._registry,
@@ -218,7 +299,7 @@ class Origin(Service):
             self.addressOf(application, name),
             connect=self._connect,
             limits=self._limits,
-            properties={PATH_PROPERTY: " ".join(path)},
+            properties={PATH_PROPERTY: " ".join((*demand.path, self.identifier))},
         )
         self.pulls[key] = pull
         ended = pull.whenEnded()
@@ -232,33 +313,45 @@ class Origin(Service):
         path = "/".join(part for part in (prefix, application) if part)
         return replace(self.url, application=path + mark + query, name=name)
 
-    def _idleDue(self, key: _Key) -> None:
+    def _idleDue(self, key: Key) -> None:
         """Stop pulling a stream that has been without players for a while."""
         del self._idle[key]
         self._drop(key)
 
-    def _drop(self, key: _Key) -> None:
+    def _drop(self, key: Key) -> None:
         """Stop pulling a stream."""
         idle = self._idle.pop(key, None)
         if idle is not None:
             idle.cancel()
         self.pulls.pop(key).stop()
+        demand = self._demands[key]
+        self._places.leave(demand)
+        if not demand.players:
+            self._forget(demand)
+        self._serveNext()
 
-    def _pullEnded(self, _: None, key: _Key, pull: Pull, ended: Deferred[None]) -> None:
+    def _forget(self, demand: _Demand) -> None:
+        """Forget a stream that nobody wants."""
+        self._places.leave(demand)
+        del self._demands[demand.key]
+
+    def _pullEnded(self, _: None, key: Key, pull: Pull, ended: Deferred[None]) -> None:
         self._ending.discard(ended)
         if self.pulls.get(key) is pull:
             # The server has ended it, since it stops.
             self._drop(key)
 
-    def _tellFull(self, key: _Key) -> None:
+    def _tellFull(self, key: Key) -> None:
         """Log, at most every L{LOG_SECONDS}, that a stream is not pulled."""
         now = self._reactor.seconds()
         if self._toldFull is None or now - self._toldFull >= LOG_SECONDS:
             self._toldFull = now
             self.log.warn(
-                "{stream} is not pulled from the origin: {limit} streams are already",
+                "{stream} is not pulled from the origin now: {count} streams are,"
+                " and its players' addresses have their share of {limit}",
                 stream=printable("/".join(key)),
-                limit=self.maxPulls,
+                count=len(self._places),
+                limit=self._places.limit,
             )
 
 
@@ -294,11 +387,25 @@ class LoopGuard:
         """Allow it: edges may play like other clients."""
 
 
-def _parsePath(properties: Mapping[str, Any]) -> list[str]:
+def _payerOf(player: Player) -> Payer:
+    """Name the peer of a player."""
+    request = player.request
+    if request is None:
+        return Payer()
+    return Payer(hostOf(request.address), request.connect.connectionId)
+
+
+def _pathOf(player: Player) -> Path:
+    """Give the way to a player, behind other edges, as its peer tells it."""
+    request = player.request
+    return () if request is None else _parsePath(request.connect.properties)
+
+
+def _parsePath(properties: Mapping[str, Any]) -> Path:
     """Read the identifiers that an edge's C{connect} names."""
     path = properties.get(PATH_PROPERTY)
     if not isinstance(path, str) or len(path) > MAX_PATH_SIZE:
-        return []
+        return ()
     return path.split()
 
 

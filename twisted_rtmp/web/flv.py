@@ -192,7 +192,7 @@ class FLVPlay:
     async def _decide(self) -> None:
         """Do what was asked for, if it is allowed."""
         try:
-            name = await self._allowed()
+            name, request = await self._allowed()
         except Refused as refusal:
             self._decision = None
             if self._state is not State.OVER:
@@ -206,13 +206,13 @@ class FLVPlay:
         if self._request.method == b"HEAD":
             self._look(name)
         else:
-            self._play(name)
+            self._play(name, request)
 
-    async def _allowed(self) -> str:
+    async def _allowed(self) -> tuple[str, StreamRequest]:
         """
         Ask as for a player over RTMP: C{connect}, then C{play}.
 
-        @return: the name of the stream to play.
+        @return: the name of the stream to play, and what the peer asked for.
         @raise Refused: the peer may not play.
         """
         registry, application = self._registry, self._application
@@ -224,7 +224,7 @@ class FLVPlay:
         )
         name = await registry.decide(Action.PLAY, request)
         await registry.locate(application, name, request)
-        return name
+        return name, request
 
     def _failed(self, failure: Failure) -> None:
         """End the connection: its peer has left, or there is a bug."""
@@ -241,7 +241,7 @@ class FLVPlay:
         setHeaders(self._request)
         self._request.finish()
 
-    def _play(self, name: str) -> None:
+    def _play(self, name: str, request: StreamRequest) -> None:
         """Play, or wait for the stream."""
         self._request.registerProducer(self, True)
         self._body.accept()
@@ -261,6 +261,7 @@ class FLVPlay:
             gopCache=options.gopCache,
             once=True,
             limits=policy.limits.playerQueue,
+            request=request,
         )
         there = self._registry.play(self._application, name, self._player)
         self._channel.note(
