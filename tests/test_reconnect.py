@@ -36,7 +36,12 @@ from twisted_rtmp.client import (
     commands,
     connectRTMP,
 )
-from twisted_rtmp.client.limits import MAX_MOVES, STEADY_SECONDS
+from twisted_rtmp.client.limits import (
+    MAX_MOVES,
+    REQUEST_LINE_RATE,
+    REQUEST_LINES,
+    STEADY_SECONDS,
+)
 from twisted_rtmp.client.mover import MoveLimit, MovingSink
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.flv import tags as flv
@@ -353,6 +358,32 @@ def test_requestBeforeConnectIsAnswered(clock, lines):
     assert any("before connect" in line for line in lines)
 
 
+def test_aRequestOfTheLargestAddressIsTaken(clock, lines):
+    client, server = connected(clock, "rtmp://a/app/key")
+    requests = asked(client)
+    largest = "rtmp://b/app?token=".ljust(MAX_TC_URL_BYTES, "x")
+    server.status(RECONNECT, 0, tcUrl=largest + "x")
+    assert requests == []
+    assert any("more than" in line for line in lines)
+    server.status(RECONNECT, 0, tcUrl=largest, description="y" * 50_000)
+    assert requests[0].url.tcURL.endswith("xxx")
+    assert len(requests[0].description) == MAX_DESCRIPTION_BYTES
+
+
+@pytest.mark.parametrize("tcUrl", [None, "", "rtmp://b/app", "rtmp://b/" + "x" * 9000])
+def test_requestsDoNotFillTheLog(clock, lines, tcUrl):
+    _, server = connected(clock, "rtmp://a/app/key")
+    before = len(lines)
+    for _ in range(1000):
+        server.status(RECONNECT, 0, tcUrl=tcUrl, description="z" * 1000)
+    assert len(lines) - before == REQUEST_LINES
+    assert all(len(line) < 400 for line in lines)
+    clock.advance(1 / REQUEST_LINE_RATE)
+    server.status(RECONNECT, 0, tcUrl=tcUrl)
+    left = 1000 - REQUEST_LINES
+    assert lines[-1].endswith(f"({left} requests before it were not logged)")
+
+
 def test_requestAtTheEnd(clock):
     client, server = connected(clock)
     requests = asked(client)
@@ -534,11 +565,29 @@ def test_noPushMovesForEver(studio, lines):
     assert push.counters.moves == MAX_MOVES
     assert studio.hosts() == ["a", "b"] * ((MAX_MOVES + 1) // 2)
     assert push.state is RelayState.RELAYING
-    assert len([line for line in lines if "ignoring a reconnect request" in line]) == 1
+    assert len([line for line in lines if "ignoring reconnect requests" in line]) == 1
     # Much later it may again.
     studio.advance(STEADY_SECONDS)
     studio.ask(push.at.host, tcUrl="rtmp://a/there")
     assert push.counters.moves == MAX_MOVES + 1
+
+
+def test_aHostileTargetCostsLittle(studio, lines):
+    """It asks for another address all the time, and each refuses the stream."""
+    studio.network.scripted("a")
+    studio.begin()
+    [push] = studio.pushing().pushes
+    names = iter(range(100_000))
+    for _ in range(600):
+        for _ in range(10):
+            query = str(next(names)).rjust(4000, "x")
+            studio.ask("a", tcUrl=f"rtmp://b/there?token={query}", description=query)
+        studio.advance(1, 1)
+    # All refuse the connection: it stays.
+    assert push.state is RelayState.RELAYING
+    assert len(studio.network.urls) - 1 <= MAX_MOVES + 6
+    assert len(lines) < 100
+    assert sum(map(len, lines)) < 30_000
 
 
 def test_pushIsStoppedWhileItMoves(studio):
@@ -727,7 +776,20 @@ def test_moveLimit():
     )
     assert not limit.allows(STEADY_SECONDS - 0.1)
     assert limit.allows(STEADY_SECONDS)
-    assert limit.count == 1
+    assert limit.wait(STEADY_SECONDS) == 2 * STEADY_SECONDS
+    assert not limit.allows(3 * STEADY_SECONDS - 0.1)
+    assert limit.allows(3 * STEADY_SECONDS)
+
+
+def test_movesGetRarerAndRarer():
+    """A server that asks all the time: 5 moves at once, and 6 an hour in the end."""
+    limit = MoveLimit()
+    moves = [second for second in range(3 * 3600) if limit.allows(float(second))]
+    assert len([at for at in moves if at < 3600]) <= MAX_MOVES + 12
+    assert len([at for at in moves if at >= 7200]) <= 6
+    # A server that is restarted now and then is obeyed each time.
+    now = 3 * 3600 + 7200.0
+    assert all(limit.allows(now + 3600 * hour) for hour in range(100))
 
 
 class Kept:

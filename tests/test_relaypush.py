@@ -29,7 +29,6 @@ from twisted_rtmp.client.limits import CONNECT_SECONDS
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.limits import DRAIN_SECONDS, QueueLimits, ServerLimits
 from twisted_rtmp.relay import PushRelays, PushTarget, RelayState
-from twisted_rtmp.relay.secrets import Secrets
 
 HEADERS = [(DATA, 0, METADATA), (VIDEO, 0, AVC_HEADER), (AUDIO, 0, AAC_HEADER)]
 
@@ -127,33 +126,6 @@ def test_patterns(pattern, wanted, unwanted):
 def test_noTargets(text):
     with pytest.raises(InvalidURL):
         PushTarget.parse(text)
-
-
-@pytest.mark.parametrize(
-    ("url", "text", "shown"),
-    [
-        ("rtmp://b/live/s3cret", "s3cret is taken", "(key) is taken"),
-        ("rtmp://b/live/a?token=s3cret", "no a?token=s3cret", "no (key)"),
-        ("rtmp://b/live/a?token=s3cret", "token=s3cret is bad", "(key) is bad"),
-        ("rtmp://u:pa$$@b/live", "pa$$ is wrong", "(key) is wrong"),
-        ("rtmp://b/live/a", "a bad name, at all", "(key) bad name, at all"),
-    ],
-)
-def test_keysAreHidden(url, text, shown):
-    secrets = Secrets(("cam", "live"))
-    secrets.add(RTMPURL.parse(url))
-    assert secrets.hide(text) == shown
-    # Another address adds to them.
-    secrets.add(RTMPURL.parse("rtmp://c/live/cam"))
-    assert secrets.hide(text) == shown
-
-
-def test_theStreamsOwnNameIsNotHidden(studio):
-    refuse = refusing("NetStream.Publish.BadName", "live/cam is taken.")
-    studio.network.scripted("b", publish=refuse)
-    studio.begin("cam")
-    studio.network.pump()
-    assert studio.push.why.startswith("live/cam is taken")
 
 
 # A stream and its targets

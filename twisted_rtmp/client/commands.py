@@ -157,7 +157,7 @@ class Command:
                 f"asked to go to another server, but stays: {describe(error, url)}\n"
             )
 
-    def moveIgnored(self, count: int) -> None:
+    def movesIgnored(self, count: int, seconds: float) -> None:
         """Stay where it is: the server may be right, or ask for ever."""
 
     def takeNext(self) -> RTMPClient | None:

@@ -27,8 +27,13 @@ Twisted's own.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from twisted_rtmp.names import printable
 from twisted_rtmp.wire.errors import RTMPError
+
+if TYPE_CHECKING:
+    from twisted_rtmp.client.secrets import Secrets
 
 
 class ClientError(RTMPError):
@@ -37,13 +42,18 @@ class ClientError(RTMPError):
 
     @ivar code: the server's code, such as C{"NetStream.Publish.BadName"}; empty where
         it gave none.
-    @ivar description: one sentence for people, the server's where it gave one.
+    @ivar description: one sentence for people, the server's where it gave one: unlike
+        the error's own text it may be long, and repeat keys.
     """
 
-    def __init__(self, description: str, *, code: str = "") -> None:
-        # The server's words go to logs and terminals: on one line, and short.
-        text = printable(description)
-        super().__init__(f"{text} ({printable(code)})" if code else text)
+    def __init__(
+        self, description: str, *, code: str = "", secrets: Secrets | None = None
+    ) -> None:
+        """@param secrets: what is not to be shown of the server's words."""
+        # They go to logs and terminals: on one line, and short.
+        show = printable if secrets is None else secrets.shown
+        text = show(description)
+        super().__init__(f"{text} ({show(code)})" if code else text)
         self.code = code
         self.description = description
 
@@ -59,8 +69,15 @@ class ServerRefused(ClientError):
     @ivar redirect: the address that it sends the client to instead, or empty.
     """
 
-    def __init__(self, description: str, *, code: str = "", redirect: str = "") -> None:
-        super().__init__(description, code=code)
+    def __init__(
+        self,
+        description: str,
+        *,
+        code: str = "",
+        redirect: str = "",
+        secrets: Secrets | None = None,
+    ) -> None:
+        super().__init__(description, code=code, secrets=secrets)
         self.redirect = redirect
 
 
@@ -127,8 +144,15 @@ class ConnectionEnded(ClientError):
     @ivar clean: whether it was closed, and did not break.
     """
 
-    def __init__(self, description: str, *, code: str = "", clean: bool = True) -> None:
-        super().__init__(description, code=code)
+    def __init__(
+        self,
+        description: str,
+        *,
+        code: str = "",
+        clean: bool = True,
+        secrets: Secrets | None = None,
+    ) -> None:
+        super().__init__(description, code=code, secrets=secrets)
         self.clean = clean
 
 
@@ -151,13 +175,20 @@ def refusal(
     description: str,
     otherwise: type[ServerRefused],
     redirect: str = "",
+    secrets: Secrets | None = None,
 ) -> ServerRefused:
     """
     Make the error for a server's code.
 
     @param otherwise: the class for a code that says no more than that.
+    @param secrets: what is not to be shown of the server's words.
     """
     found = REFUSALS.get(code)
     if found is None or not issubclass(found, otherwise):
         found = otherwise
-    return found(description or "The server refuses.", code=code, redirect=redirect)
+    return found(
+        description or "The server refuses.",
+        code=code,
+        redirect=redirect,
+        secrets=secrets,
+    )

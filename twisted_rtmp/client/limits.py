@@ -20,15 +20,24 @@ COMMAND_SECONDS = 15.0
 #: confirmation or end, in seconds.  All has been sent then; some servers never answer.
 FAREWELL_SECONDS = 5.0
 
-#: The number of reconnect requests that are obeyed in a row, none of them
-#: L{STEADY_SECONDS} after the one before.  Two servers that send a client to each other
-#: would do so for ever; browsers follow 20 redirections, curl 50, and a cluster needs
-#: one or two.
+#: The number of reconnect requests that are obeyed at once.  Two servers that send a
+#: client to each other would do so for ever; browsers follow 20 redirections, curl 50,
+#: and a cluster needs one or two.
 MAX_MOVES = 5
 
-#: A connection that lasted for this time, in seconds, was a good one: failures and
-#: moves before it are forgotten.
+#: A connection that lasted for this time, in seconds, was a good one: failures before
+#: it are forgotten.
 STEADY_SECONDS = 10.0
+
+#: The longest time until the next move is obeyed, in seconds.  Past L{MAX_MOVES} this
+#: time doubles with each move, from L{STEADY_SECONDS} on; each move is forgotten after
+#: as long.
+MAX_MOVE_SECONDS = 600.0
+
+#: Log lines about the requests of one connection's server at once, and in each second
+#: after: a server that asks for moves all the time cannot fill the log.
+REQUEST_LINES = 10
+REQUEST_LINE_RATE = 1 / 60
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_rtmp.client.connecting import CONNECT_ERRORS
-from twisted_rtmp.client.limits import MAX_MOVES, STEADY_SECONDS
+from twisted_rtmp.client.limits import MAX_MOVE_SECONDS, MAX_MOVES, STEADY_SECONDS
 from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.media.flags import CODED
 from twisted_rtmp.media.payloads import flagsOf
@@ -36,14 +36,14 @@ FRAME_MILLISECONDS = 40
 
 class MoveLimit:
     """
-    A bound on the moves in a row: see L{MAX_MOVES}.
+    A bound on moves: some at once, then ever rarer ones; see L{MAX_MOVES}.
 
-    @ivar count: those in a row so far.
+    @ivar count: the moves that were remembered at the newest one.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self._newest: float | None = None
+        self._newest = 0.0
 
     def allows(self, now: float) -> bool:
         """
@@ -51,13 +51,24 @@ class MoveLimit:
 
         @param now: the clock's time, in seconds.
         """
-        if self._newest is None or now - self._newest >= STEADY_SECONDS:
-            self.count = 0
-        if self.count >= MAX_MOVES:
+        if self.wait(now):
             return False
-        self.count += 1
+        self.count = self._remembered(now) + 1
         self._newest = now
         return True
+
+    def wait(self, now: float) -> float:
+        """Tell in how many seconds the next move may be made."""
+        tooMany = self._remembered(now) - MAX_MOVES
+        if tooMany < 0:
+            return 0.0
+        between = MAX_MOVE_SECONDS
+        if tooMany < 32:
+            between = min(between, STEADY_SECONDS * (1 << tooMany))
+        return max(0.0, self._newest + between - now)
+
+    def _remembered(self, now: float) -> int:
+        return max(0, self.count - int((now - self._newest) / MAX_MOVE_SECONDS))
 
 
 class Movable(Protocol):
@@ -79,11 +90,12 @@ class Movable(Protocol):
     def moveFailed(self, url: RTMPURL, error: Exception) -> None:
         """The other server cannot be reached: the present connection stays."""
 
-    def moveIgnored(self, count: int) -> None:
+    def movesIgnored(self, count: int, seconds: float) -> None:
         """
-        A request is ignored: see L{MAX_MOVES}.
+        Requests are ignored for a while.
 
-        @param count: the moves in a row so far.
+        @param count: the moves that are remembered.
+        @param seconds: the time until one is obeyed again.
         """
 
 
@@ -107,6 +119,8 @@ class Mover:
         self._clock = clock
         self._owner = owner
         self._limit = MoveLimit()
+        # Until when its owner knows that requests are ignored.
+        self._ignoring = 0.0
 
     @property
     def active(self) -> bool:
@@ -132,8 +146,12 @@ class Mover:
     def _requested(self, request: ReconnectRequest) -> None:
         if self.active or not self._owner.mayMove():
             return
-        if not self._limit.allows(self._clock.seconds()):
-            self._owner.moveIgnored(self._limit.count)
+        now = self._clock.seconds()
+        if not self._limit.allows(now):
+            if now >= self._ignoring:
+                seconds = self._limit.wait(now)
+                self._ignoring = now + seconds
+                self._owner.movesIgnored(self._limit.count, seconds)
             return
         self.connecting = Deferred.fromCoroutine(self._move(request.url))
         self.connecting.addErrback(self._cancelled).addCallback(self._done)

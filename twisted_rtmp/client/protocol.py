@@ -30,7 +30,12 @@ from twisted_rtmp.client.errors import (
     TimeLimitPassed,
     refusal,
 )
-from twisted_rtmp.client.limits import ClientLimits
+from twisted_rtmp.client.limits import (
+    REQUEST_LINE_RATE,
+    REQUEST_LINES,
+    ClientLimits,
+)
+from twisted_rtmp.client.secrets import Secrets
 from twisted_rtmp.client.status import (
     DISCONNECTS,
     ENDS,
@@ -46,8 +51,10 @@ from twisted_rtmp.client.streams import (
     Subscription,
 )
 from twisted_rtmp.link import Hold, Link, LinkState
+from twisted_rtmp.live.addresses import TokenBucket
 from twisted_rtmp.media.capabilities import clientProperties
 from twisted_rtmp.names import printable
+from twisted_rtmp.reconnect import MAX_DESCRIPTION_BYTES, MAX_TC_URL_BYTES
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.connection import COMMAND_CHUNK_STREAM, Role
 from twisted_rtmp.wire.constants import RECONNECT_REQUEST, UserControlType
@@ -138,7 +145,10 @@ class RTMPClient(Link):
         self._limits = limits
         self._query = query
         self._moreProperties = dict(properties or {})
-        self._calls = Calls(clock, limits.commandSeconds)
+        self._secrets = Secrets(url)
+        self._requestLines = TokenBucket(REQUEST_LINES, clock.seconds())
+        self._requestsLeftOut = 0
+        self._calls = Calls(clock, limits.commandSeconds, self._secrets)
         self._lastTransaction = 0
         self._streams: dict[int, ClientStream] = {}
         self._farewell = math.inf
@@ -191,7 +201,7 @@ class RTMPClient(Link):
         ).addCallbacks(self._connectAnswered, self._connectFailed)
 
     def _connectAnswered(self, command: Command) -> None:
-        status = Status.fromCommand(command)
+        status = Status.fromCommand(command, self._secrets)
         if status.saysNo:
             self._connectRefused(status)
             return
@@ -209,7 +219,13 @@ class RTMPClient(Link):
         error = failure.value
         if isinstance(error, CommandFailed):
             self._fail(
-                refusal(error.code, error.description, ConnectRejected, error.redirect)
+                refusal(
+                    error.code,
+                    error.description,
+                    ConnectRejected,
+                    error.redirect,
+                    self._secrets,
+                )
             )
 
     def _connectRefused(self, status: Status) -> None:
@@ -453,9 +469,9 @@ class RTMPClient(Link):
         if name in ("_result", "_error"):
             stream = self._calls.answered(command)
             if stream is not None:
-                self._refuse(stream, Status.fromCommand(command))
+                self._refuse(stream, Status.fromCommand(command, self._secrets))
         elif name == "onStatus":
-            self._status(Status.fromCommand(command))
+            self._status(Status.fromCommand(command, self._secrets))
         elif name == "onFCUnpublish":
             for stream in list(self._streams.values()):
                 if stream.state is StreamState.LEAVING:
@@ -481,8 +497,7 @@ class RTMPClient(Link):
                 if status.saysNo:
                     self._connectRefused(status)
             elif status.saysNo or code in DISCONNECTS:
-                why = status.description or "The server closes the connection."
-                self._fail(ConnectionEnded(why, code=code))
+                self._fail(status.ended())
             return
         stream = self._findStream(status.streamId)
         if stream is None:
@@ -511,24 +526,35 @@ class RTMPClient(Link):
                 raise InvalidURL("it comes before connect is answered, or at the end")
             if not isinstance(reference, str):
                 raise InvalidURL("its tcUrl is not a string")
+            if len(reference) > MAX_TC_URL_BYTES:
+                raise InvalidURL(f"its tcUrl has more than {MAX_TC_URL_BYTES} bytes")
             url = self.url.redirected(reference)
         except InvalidURL as error:
-            self.log.warn(
-                "{url}: a reconnect request is ignored: {why}",
-                url=str(self.url),
-                why=str(error),
-            )
+            self._tellOf(f"a reconnect request is ignored: {error}")
             return
-        request = ReconnectRequest(url, status.description)
-        self.log.info(
-            "{url} asks to reconnect{where}{why}",
-            url=str(self.url),
-            where="" if url == self.url else f", to {url}",
-            why=f": {printable(request.description)}" if request.description else "",
-        )
+        description = status.description[:MAX_DESCRIPTION_BYTES]
+        request = ReconnectRequest(url, description)
+        where = "" if url == self.url else f", to {url}"
+        why = f": {self._secrets.shown(description)}" if description else ""
+        self._tellOf(f"the server asks to reconnect{where}{why}")
         self.reconnectRequest = request
         for callback in list(self.reconnectRequested):
             callback(request)
+
+    def _tellOf(self, request: str) -> None:
+        """Log what the server has asked for; not too often."""
+        if not self._requestLines.take(
+            REQUEST_LINES, REQUEST_LINE_RATE, self.seconds()
+        ):
+            self._requestsLeftOut += 1
+            return
+        leftOut, self._requestsLeftOut = self._requestsLeftOut, 0
+        self.log.info(
+            "{url}: {request}{more}",
+            url=str(self.url),
+            request=request,
+            more=f" ({leftOut} requests before it were not logged)" if leftOut else "",
+        )
 
     def _findStream(self, streamId: int) -> ClientStream | None:
         """

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from twisted_rtmp.client.errors import ServerRefused, refusal
+from twisted_rtmp.client.errors import ConnectionEnded, ServerRefused, refusal
 
 if TYPE_CHECKING:
+    from twisted_rtmp.client.secrets import Secrets
     from twisted_rtmp.client.url import RTMPURL
     from twisted_rtmp.wire.messages import Command
 
@@ -53,9 +54,23 @@ class Status:
     @ivar properties: all of it.
     """
 
-    __slots__ = ("code", "description", "level", "properties", "streamId")
+    __slots__ = (
+        "_secrets",
+        "code",
+        "description",
+        "level",
+        "properties",
+        "streamId",
+    )
 
-    def __init__(self, properties: Mapping[str, Any], streamId: int = 0) -> None:
+    def __init__(
+        self,
+        properties: Mapping[str, Any],
+        streamId: int = 0,
+        secrets: Secrets | None = None,
+    ) -> None:
+        """@param secrets: what is not to be shown of it."""
+        self._secrets = secrets
         self.code = _text(properties.get("code"))
         self.level = _text(properties.get("level"))
         self.description = _text(properties.get("description"))
@@ -63,15 +78,19 @@ class Status:
         self.properties = properties
 
     @classmethod
-    def fromCommand(cls, command: Command) -> Status:
-        """Read the object of a command that has a code, or else its last object."""
+    def fromCommand(cls, command: Command, secrets: Secrets | None = None) -> Status:
+        """
+        Read the object of a command that has a code, or else its last object.
+
+        @param secrets: what is not to be shown of it.
+        """
         found: Mapping[str, Any] = {}
         for argument in reversed(command.arguments):
             if isinstance(argument, dict):
                 if "code" in argument:
-                    return cls(argument, command.streamId)
+                    return cls(argument, command.streamId, secrets)
                 found = found or argument
-        return cls(found, command.streamId)
+        return cls(found, command.streamId, secrets)
 
     @property
     def saysNo(self) -> bool:
@@ -86,7 +105,14 @@ class Status:
 
     def refusal(self, otherwise: type[ServerRefused]) -> ServerRefused:
         """Make the error for it; see L{refusal}."""
-        return refusal(self.code, self.description, otherwise, self.redirect)
+        return refusal(
+            self.code, self.description, otherwise, self.redirect, self._secrets
+        )
+
+    def ended(self) -> ConnectionEnded:
+        """Make the error for a connection that ends with it."""
+        why = self.description or "The server closes the connection."
+        return ConnectionEnded(why, code=self.code, secrets=self._secrets)
 
 
 @dataclass(frozen=True)

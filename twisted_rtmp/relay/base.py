@@ -8,7 +8,7 @@ their streams.
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.internet import backoffPolicy
@@ -22,7 +22,6 @@ from twisted_rtmp.client.limits import STEADY_SECONDS, ClientLimits
 from twisted_rtmp.client.mover import Mover
 from twisted_rtmp.client.url import RTMPURL
 from twisted_rtmp.live.connections import Description, connectionId
-from twisted_rtmp.relay.secrets import Secrets
 from twisted_rtmp.relay.states import TRANSITIONS, RelayCounters, RelayState
 from twisted_rtmp.states import Stateful
 
@@ -101,13 +100,11 @@ class Relay(Stateful[RelayState]):
         label: str,
         connect: Connect | None = None,
         limits: ClientLimits | None = None,
-        public: Iterable[str] = (),
         properties: Mapping[str, Any] | None = None,
     ) -> None:
         """
         @param connect: instead of L{connectRTMP}.
         @param limits: those of the server's peers, by default.
-        @param public: names that may appear in the log, though they are in the URL.
         @param properties: added to those of C{connect}.
         """
         self.registry = registry
@@ -122,7 +119,6 @@ class Relay(Stateful[RelayState]):
         self._connect: Connect = connectRTMP if connect is None else connect
         self._limits = _limitsOf(registry) if limits is None else limits
         self._properties = properties
-        self._secrets = Secrets(public)
         self._counters = RelayCounters()
         self._client: RTMPClient | None = None
         # Connections that it has moved away from, and that have not ended yet.
@@ -300,7 +296,6 @@ class Relay(Stateful[RelayState]):
     # Moving, where the other end asks for it
 
     def reach(self, url: RTMPURL) -> Deferred[RTMPClient]:
-        self._secrets.add(url)
         return self._connect(
             self._clock, url, limits=self._limits, properties=self._properties
         )
@@ -322,16 +317,16 @@ class Relay(Stateful[RelayState]):
             "{relay}: cannot move to {url}, and stays where it is: {why}",
             relay=self.label,
             url=str(url),
-            why=self._secrets.hide(str(error)),
+            why=str(error),
         )
 
-    def moveIgnored(self, count: int) -> None:
+    def movesIgnored(self, count: int, seconds: float) -> None:
         self.log.warn(
-            "{relay}: ignoring a reconnect request: {count} moves in a row, none"
-            " lasting {seconds:g} s",
+            "{relay}: ignoring reconnect requests for {seconds:.0f} s: it has moved"
+            " {count} times",
             relay=self.label,
             count=count,
-            seconds=STEADY_SECONDS,
+            seconds=seconds,
         )
 
     def _judge(self, error: Exception | None) -> tuple[str, Backoff]:
@@ -342,7 +337,7 @@ class Relay(Stateful[RelayState]):
         """
         left = self._whyLeft
         why = left or ("the stream has ended" if error is None else str(error))
-        why = self._secrets.hide(why).rstrip(".")
+        why = why.rstrip(".")
         if isinstance(error, ServerRefused):
             self._counters.refused += 1
             # A stream that is not there may start at any time.

@@ -74,7 +74,6 @@ class Pull(Relay):
             f"pull of {label} from {url}",
             connect,
             limits,
-            public=(name, application),
             properties=properties,
         )
         self._application = application

@@ -180,7 +180,6 @@ class Push(Relay):
             f"push of {stream.label} to {url}",
             connect,
             limits,
-            public=(stream.name, stream.application),
         )
         self.stream = stream
         self.publication: Publication | None = None
