@@ -14,6 +14,8 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorCore, IReactorFromThreads
 from twisted.logger import Logger
 
+from twisted_rtmp.resolver import installResolver
+
 #: The open files that the process asks for, where its hard limit allows more.
 #: Containers set hard limits up to 2^30, and child processes may walk the whole range
 #: to close it; 16,384 connections with a recording and a pipe each need about 50,000.
@@ -35,9 +37,10 @@ class ServerProcess(Service):
     The manners of a process that is nothing but a server.
 
     It raises the soft limit of open files, keeps a file-size limit from killing
-    the process, and on SIGINT and SIGTERM leaves with status 0 when every
-    service has stopped (twistd would die by the signal, which to systemd,
-    containers and shells looks like a crash or an interruption).
+    the process and a silent name server from keeping it, and on SIGINT and SIGTERM
+    leaves with status 0 when every service has stopped (twistd would die by the
+    signal, which to systemd, containers and shells looks like a crash or an
+    interruption).
 
     SIGHUP comes when a terminal closes, and ends the process likewise; to a daemon,
     which has none, it is a request to read its files again: there is nothing to read,
@@ -59,6 +62,7 @@ class ServerProcess(Service):
 
     def startService(self) -> None:
         Service.startService(self)
+        installResolver(self._reactor)
         # A write past the limit of a file's size must fail with EFBIG.  Python ignores
         # the signal since 1.5, but a program that embeds Python may not.
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -30,6 +30,7 @@ from twisted_rtmp.client.connecting import CONNECT_ERRORS
 from twisted_rtmp.client.errors import InvalidURL
 from twisted_rtmp.client.limits import ClientLimits
 from twisted_rtmp.client.url import RTMPURL
+from twisted_rtmp.resolver import installResolver
 from twisted_rtmp.wire.errors import FLVError
 
 
@@ -191,6 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Not before it is needed: an importing program may want another one.
     from twisted.internet import reactor
 
+    installResolver(reactor)
     options = parse(reactor, arguments)
     if options.verbose:
         globalLogBeginner.beginLoggingTo(

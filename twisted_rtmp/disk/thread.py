@@ -65,7 +65,7 @@ class DiskStalled(OSError):
     """The disk has not finished a write for a long time."""
 
 
-class _DaemonThread(Thread):
+class DaemonThread(Thread):
     """A thread that does not keep the process, should the disk never answer."""
 
     def start(self) -> None:
@@ -76,7 +76,7 @@ class _DaemonThread(Thread):
 class _DiskPool(ThreadPool):
     """One thread, so that a file's jobs are done in the order in which they came."""
 
-    threadFactory = _DaemonThread
+    threadFactory = DaemonThread
 
     def __init__(self) -> None:
         super().__init__(1, 1, "disk")
