@@ -7,10 +7,13 @@ is not there refuses the connection.
 
 from __future__ import annotations
 
+import argparse
+import io
+import sys
 from collections.abc import Callable
 from typing import Any
 
-from clientkit import HalfCloseableTransport, ScriptedServer, pumpAll
+from clientkit import HalfCloseableTransport, Outcome, ScriptedServer, pumpAll
 from feeding import CollectingSink
 from rtmpclient import (
     AAC_FRAME,
@@ -31,13 +34,16 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from twisted_rtmp.client import connectRTMP
+from twisted_rtmp.client import RTMPURL, ClientLimits, commands, connectRTMP
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.limits import ServerLimits
+from twisted_rtmp.relay import PullRelay, PushRelays
 from twisted_rtmp.relay.base import Relay
 from twisted_rtmp.relay.states import RelayState
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message
+
+RECONNECT = "NetConnection.Connect.ReconnectRequest"
 
 METADATA = amf0.encode("onMetaData", {"width": 2.0})
 SET_METADATA = amf0.encode("@setDataFrame", "onMetaData", {"width": 2.0})
@@ -132,9 +138,11 @@ class Network:
         self.answers[host] = answers
 
     def connect(self, reactor: Any, url: Any, **settings: Any) -> Deferred[Any]:
+        return connectRTMP(reactor, url, endpoint=self._endpointFor, **settings)
+
+    def _endpointFor(self, url: Any) -> _Endpoint:
         self.urls.append(url)
-        endpoint = _Endpoint(self, url.host)
-        return connectRTMP(reactor, url, endpoint=endpoint, **settings)
+        return _Endpoint(self, url.host)
 
     def pump(self) -> None:
         """Carry all bytes that are under way."""
@@ -249,6 +257,88 @@ class Studio:
         stopped = self.factory.stop()
         self.advance(30, 1)
         assert stopped.called
+
+
+class Moving(Studio):
+    """A server with relays, whose other ends ask them to move."""
+
+    def relays(self, service):
+        self.service = service
+        service.startService()
+        self.network.pump()
+        return service
+
+    def pushing(self, url="rtmp://a/there/s3cret"):
+        service = PushRelays(
+            self.clock, self.factory.registry, [url], connect=self.network.connect
+        )
+        return self.relays(service)
+
+    def pulling(self, url="rtmp://a/there/s3cret"):
+        service = PullRelay(
+            self.clock,
+            self.factory.registry,
+            "live",
+            "key",
+            url,
+            connect=self.network.connect,
+        )
+        return self.relays(service).pull
+
+    def server(self, host):
+        """The newest connection to a scripted server."""
+        self.network.pump()
+        servers = self.network.servers
+        return [s for s in servers if s.protocol.url.host == host][-1]
+
+    def ask(self, host, **properties):
+        self.server(host).status(RECONNECT, 0, **properties)
+        self.network.pump()
+
+    def hosts(self):
+        return [url.host for url in self.network.urls]
+
+
+class Running(Moving):
+    """A command that is run against servers in memory."""
+
+    def __init__(self, monkeypatch, kind, **options):
+        super().__init__()
+        self.errors = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", self.errors)
+        monkeypatch.setattr(commands, "connectRTMP", self._connect)
+        values = {
+            "url": RTMPURL.parse("rtmp://a/there/s3cret"),
+            "endpoint": None,
+            "tlsOptions": None,
+            "ca": None,
+            "limits": ClientLimits(),
+            "duration": None,
+            "overwrite": True,
+            "loop": False,
+            "speed": 1.0,
+            **options,
+        }
+        self.clock.stop = lambda: None
+        self.command = kind(self.clock, argparse.Namespace(**values))
+
+    def _connect(self, reactor, url, *, endpoint, tlsOptions, limits):
+        assert endpoint is None
+        assert tlsOptions is None
+        return self.network.connect(reactor, url, limits=limits)
+
+    def start(self):
+        self.outcome = Outcome(Deferred.fromCoroutine(self.command.run()))
+        self.network.pump()
+
+    def finish(self):
+        """Let all servers close that are left, and the command end."""
+        for _ in range(3):
+            for server in self.network.servers:
+                if server.open and server.transport.halfClosed:
+                    server.close()
+            self.advance(0.25)
+        return self.outcome.result
 
 
 def published(server: ScriptedServer) -> list[tuple[int, int, bytes]]:

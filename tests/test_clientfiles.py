@@ -623,3 +623,15 @@ def test_options():
     assert (options.url.application, options.url.name) == ("a/b/c", "k")
     assert options.duration is None
     assert sys.modules["twisted_rtmp.client"].connectRTMP
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_argumentsMayStandInFiles(clock, tmp_path, mark):
+    file = tmp_path / "where"
+    file.write_text(
+        f"{mark}rtmp://u:pass@host/live?token=1\n\n# the key\n--key\ns3cret\n"
+    )
+    options = parse(clock, ["play", f"@{file}", "out.flv"])
+    assert options.url.application == "live?token=1"
+    assert (options.url.name, options.url.password) == ("s3cret", "pass")
+    assert options.file == "out.flv"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import io
 import sys
 
 import pytest
 import pytest_twisted
 from clientkit import MemoryEndpoint, Outcome, accept, connected, refusing, silent
 from feeding import CollectingSink
-from relaykit import METADATA, Studio, collected, published
+from relaykit import METADATA, RECONNECT, Moving, Running, collected, published
 from rtmpclient import (
     AAC_HEADER,
     AUDIO,
@@ -30,7 +28,6 @@ from zope.interface.verify import verifyObject
 
 from twisted_rtmp.client import (
     RTMPURL,
-    ClientLimits,
     InvalidURL,
     ReconnectRequest,
     commands,
@@ -50,15 +47,12 @@ from twisted_rtmp.interfaces import IMediaSink
 from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.media.capabilities import Capabilities
 from twisted_rtmp.reconnect import MAX_DESCRIPTION_BYTES, MAX_TC_URL_BYTES
-from twisted_rtmp.relay import Origin, PullRelay, PushRelays, RelayState
+from twisted_rtmp.relay import Origin, PushRelays, RelayState
 from twisted_rtmp.relay.pull import MOVE_SECONDS
 from twisted_rtmp.wire.amfvalues import UNDEFINED
 from twisted_rtmp.wire.constants import NEED_DATA
 from twisted_rtmp.wire.errors import UsageError
 from twisted_rtmp.wire.messages import Message
-
-RECONNECT = "NetConnection.Connect.ReconnectRequest"
-
 
 # The server's side
 
@@ -393,46 +387,6 @@ def test_requestAtTheEnd(clock):
 
 
 # Relays
-
-
-class Moving(Studio):
-    """A server with relays, whose other ends ask them to move."""
-
-    def relays(self, service):
-        self.service = service
-        service.startService()
-        self.network.pump()
-        return service
-
-    def pushing(self, url="rtmp://a/there/s3cret"):
-        service = PushRelays(
-            self.clock, self.factory.registry, [url], connect=self.network.connect
-        )
-        return self.relays(service)
-
-    def pulling(self, url="rtmp://a/there/s3cret"):
-        service = PullRelay(
-            self.clock,
-            self.factory.registry,
-            "live",
-            "key",
-            url,
-            connect=self.network.connect,
-        )
-        return self.relays(service).pull
-
-    def server(self, host):
-        """The newest connection to a scripted server."""
-        self.network.pump()
-        servers = self.network.servers
-        return [s for s in servers if s.protocol.url.host == host][-1]
-
-    def ask(self, host, **properties):
-        self.server(host).status(RECONNECT, 0, **properties)
-        self.network.pump()
-
-    def hosts(self):
-        return [url.host for url in self.network.urls]
 
 
 @pytest.fixture
@@ -839,48 +793,6 @@ def test_aPauseHoldsForTheNext():
     sink.resumeProducing()
     sink.stopProducing()
     assert (first.paused, second.paused) == ([True], [True, False, None])
-
-
-class Running(Moving):
-    """A command that is run against servers in memory."""
-
-    def __init__(self, monkeypatch, kind, **options):
-        super().__init__()
-        self.errors = io.StringIO()
-        monkeypatch.setattr(sys, "stderr", self.errors)
-        monkeypatch.setattr(commands, "connectRTMP", self._connect)
-        values = {
-            "url": RTMPURL.parse("rtmp://a/there/s3cret"),
-            "endpoint": None,
-            "tlsOptions": None,
-            "ca": None,
-            "limits": ClientLimits(),
-            "duration": None,
-            "overwrite": True,
-            "loop": False,
-            "speed": 1.0,
-            **options,
-        }
-        self.clock.stop = lambda: None
-        self.command = kind(self.clock, argparse.Namespace(**values))
-
-    def _connect(self, reactor, url, *, endpoint, tlsOptions, limits):
-        assert endpoint is None
-        assert tlsOptions is None
-        return self.network.connect(reactor, url, limits=limits)
-
-    def start(self):
-        self.outcome = Outcome(Deferred.fromCoroutine(self.command.run()))
-        self.network.pump()
-
-    def finish(self):
-        """Let all servers close that are left, and the command end."""
-        for _ in range(3):
-            for server in self.network.servers:
-                if server.open and server.transport.halfClosed:
-                    server.close()
-            self.advance(0.25)
-        return self.outcome.result
 
 
 def fileTags(path):

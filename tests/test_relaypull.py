@@ -367,6 +367,7 @@ class LateClient:
     """A client whose play begins before it is told of."""
 
     transport = pacer = reconnectRequest = None
+    url = RTMPURL.parse("rtmp://a/live/key")
 
     def __init__(self):
         self.begun = Deferred()

@@ -47,14 +47,94 @@ def test_wrongOptions(arguments):
 
 
 @pytest.mark.parametrize(
-    "text", [b"\xff\n", b"# none yet\n\n", b"rtmp://b/live/s3cret\nlive/s3cret\n"]
+    ("option", "text"),
+    [
+        ("push-file", b"\xff\n"),
+        ("push-file", b"# none yet\n\n"),
+        ("push-file", b"rtmp://b/live/s3cret\nlive/s3cret\n"),
+        ("push-file", b"rtmp://b/live s3cret s3cret\n"),
+        ("pull-file", b"# none yet\n"),
+        ("pull-file", b"live/a=rtmp://b/live/s3cret\nlive/a=rtmp://b/live/s3cret\n"),
+        ("pull-file", b"live/a=rtmp://b/s3cret"),
+        ("origin-file", b"rtmp://u:s3cret@o\nrtmp://u:s3cret@p\n"),
+        ("origin-file", b"http://u:s3cret@o"),
+        ("origin-file", b"rtmp://u:s3cret/@o"),
+    ],
 )
-def test_wrongPushFiles(text, tmp_path):
-    file = tmp_path / "targets"
+def test_wrongFiles(option, text, tmp_path):
+    file = tmp_path / "addresses"
     file.write_bytes(text)
-    message = refused("--push-file", str(file))
-    assert "--push-file" in message
+    message = refused(f"--{option}", str(file))
+    assert f"--{option} {file}" in message
     assert "s3cret" not in message
+
+
+def test_noErrorShowsASecret():
+    """Wherever a part of a URL is wrong."""
+    for url in (
+        "rtmp:/u:s3cret@o/live/s3cret",
+        "rtmpx://u:s3cret@o/live/s3cret",
+        "rtmp://u:s3cret@:1935/live/s3cret",
+        "rtmp://u:s3cret@o:x/live/s3cret",
+        "rtmp://u:s3cret/more@o/live/s3cret",
+        "rtmp://u:s3cret@[::1/live/s3cret",
+        "rtmp://u:s3cret@::1/live/s3cret",
+        "rtmp://u:s3cret@o/live/\ts3cret x y",
+        "rtmp://u:s3cret@{app}/live/s3cret x y",
+    ):
+        for option in ("--push", "--pull", "--origin"):
+            text = f"live/a={url}" if option == "--pull" else url
+            assert "s3cret" not in refused(option, text)
+
+
+def test_anOriginIsGivenOnce(tmp_path):
+    file = tmp_path / "origin"
+    file.write_text("rtmp://o")
+    for arguments in (
+        ["--origin", "rtmp://o", "--origin-file", str(file)],
+        ["--origin-file", str(file), "--origin-file", str(file)],
+    ):
+        assert "twice" in refused(*arguments)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_everythingMayStandInFiles(tmp_path, mark):
+    for name, text in (
+        ("push", "rtmp://b/live/s3cret\n"),
+        (
+            "pull",
+            "live/one=rtmp://a/x/s3cret\n# more\nlive/two=rtmp://a/x/y/z s3cret\n",
+        ),
+        ("origin", "\n  rtmp://u:s3cret@o/prefix  \n"),
+    ):
+        (tmp_path / name).write_text(mark + text)
+    relays = parse(
+        *("--push-file", "push", "--pull-file", "pull"),
+        *("--origin-file", "origin", "--origin-idle", "3"),
+    ).relays
+    assert [target.url.name for target in relays.pushes] == ["s3cret"]
+    pulls = {key: (url.application, url.name) for key, url in relays.pulls.items()}
+    assert pulls == {
+        ("live", "a"): ("x", "s3cret"),
+        ("live", "b"): ("x/y/z", "s3cret"),
+    }
+    assert relays.origin.password == "s3cret"
+    assert relays.originIdleSeconds == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "application", "name"),
+    [
+        ("rtmp://b/live?token=a/cam", "live?token=a", "cam"),
+        ("rtmp://b/live?token=a", "live?token=a", "{stream}"),
+        ("rtmp://b/a/b/c?token=1 {stream}?key=2", "a/b/c?token=1", "{stream}?key=2"),
+        ("live/*=rtmp://b/{app}/x s3cret", "{app}/x", "s3cret"),
+    ],
+)
+def test_applicationAndNameOfATarget(text, application, name):
+    [target] = parse("--push", text).relays.pushes
+    url = target.addressOf("{app}", "{stream}")
+    assert (url.application, url.name) == (application, name)
 
 
 def test_rightOptions(tmp_path):

@@ -197,7 +197,7 @@ def test_anErrorInAKeyFileDoesNotShowAKey(text, tmp_path):
 def test_anEmptyKeyFileDoesNotLetEverybodyIn(tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("# none yet\n\n")
-    assert "at least one key" in refused("--stream-key-file", str(keys))
+    assert "must have a line" in refused("--stream-key-file", str(keys))
 
 
 # Right ones
@@ -321,9 +321,10 @@ def test_applications():
             allow.connect(connectTo(application))
 
 
-def test_streamKeys(tmp_path):
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_streamKeys(tmp_path, mark):
     keys = tmp_path / "keys"
-    keys.write_text("# who\nalpha\n\nbeta  public\ngamma public\n")
+    keys.write_text(f"{mark}alpha\n# who\n\nbeta  public\ngamma public\n")
     server = serverOf("--stream-key", "key=1", "--stream-key-file", str(keys))
     allow = server.factory.registry.policyOf("any").authorizer
     assert allow.publish(publishTo("key=1")) == "key=1"

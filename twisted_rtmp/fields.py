@@ -118,6 +118,30 @@ def memberOf(members: type[_E]) -> Callable[[str], _E]:
     return parse
 
 
+# Files
+
+
+def readLines(path: str) -> list[tuple[int, str]]:
+    """
+    Read a file of an operator's: text in UTF-8, maybe with a byte order mark.
+
+    @return: the number of each line that is not empty and no C{#} comment, and the line
+        without white space at its ends.
+    @raise ValueError: it cannot be read, is other text, or has no such line.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            lines = [line.strip() for line in file]
+    except UnicodeDecodeError:
+        raise ValueError("must be UTF-8") from None
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from None
+    found = [(n, line) for n, line in enumerate(lines, 1) if line and line[0] != "#"]
+    if not found:
+        raise ValueError("must have a line that is not a comment")
+    return found
+
+
 # JSON
 
 

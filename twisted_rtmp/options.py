@@ -8,8 +8,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from twisted.python.usage import UsageError
 
-from twisted_rtmp.client.errors import InvalidURL
-from twisted_rtmp.client.url import RTMPURL
 from twisted_rtmp.fields import (
     memberOf,
     parseCount,
@@ -21,7 +19,6 @@ from twisted_rtmp.limits import MemoryLimits, ServerLimits
 from twisted_rtmp.live.policy import TakeOver
 from twisted_rtmp.multitrack.offers import OfferFile
 from twisted_rtmp.recording.settings import RecordingSettings, TrackFiles
-from twisted_rtmp.relay import parseOrigin
 from twisted_rtmp.settings import (
     ApplicationSettings,
     HTTPSettings,
@@ -34,18 +31,6 @@ KIB = MIB // 1024
 GIB = 1024 * MIB
 
 _T = TypeVar("_T")
-
-
-def _parseOrigin(text: str) -> RTMPURL:
-    """
-    Read an origin's URL.
-
-    @raise ValueError: it is invalid.
-    """
-    try:
-        return parseOrigin(text)
-    except InvalidURL as error:
-        raise ValueError(error.description) from None
 
 
 def _parseOfferFile(path: str) -> OfferFile:
@@ -243,12 +228,6 @@ RELAYS = Group(
     "relays.",
     RelaySettings(),
     [
-        Option(
-            "origin",
-            _parseOrigin,
-            "origin",
-            "Pull streams that are played and not published here from this RTMP URL.",
-        ),
         Option(
             "origin-idle",
             parseDelay,

@@ -11,7 +11,7 @@ import getopt
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NoReturn, cast
 
 from twisted.application.service import IService
@@ -21,7 +21,7 @@ from twisted.python.usage import UsageError
 from twisted_rtmp import __version__, assembly
 from twisted_rtmp.client.errors import InvalidURL
 from twisted_rtmp.client.url import RTMPURL
-from twisted_rtmp.fields import BadField, parsePort
+from twisted_rtmp.fields import BadField, parsePort, readLines
 from twisted_rtmp.limits import MemoryLimits, ServerLimits
 from twisted_rtmp.options import (
     APPLICATION,
@@ -40,7 +40,7 @@ from twisted_rtmp.options import (
 )
 from twisted_rtmp.process import removeStalePIDFile
 from twisted_rtmp.recording.settings import RecordingSettings
-from twisted_rtmp.relay import PushTarget, parsePull
+from twisted_rtmp.relay import PushTarget, parseOrigin, parsePull
 from twisted_rtmp.settings import (
     RTMP_PORT,
     ApplicationSettings,
@@ -60,6 +60,7 @@ _REPEATABLE = frozenset(
         "http-trusted-proxy",
         "listen",
         "pull",
+        "pull-file",
         "push",
         "push-file",
         "stream-key",
@@ -119,6 +120,7 @@ class Options(UsageOptions):
         self._proxies: list[str] = []
         self._pushes: list[PushTarget] = []
         self._pulls: dict[tuple[str, str], RTMPURL] = {}
+        self._origin: RTMPURL | None = None
         self._applications: list[str] = []
         self._streamKeys: dict[str, str] = {}
 
@@ -163,41 +165,76 @@ class Options(UsageOptions):
     def opt_push(self, target: str) -> None:
         """
         Publish streams to this RTMP URL, too, under their own names if it has none;
-        {app} and {stream} in it are replaced.  Only some streams: live/*=URL.  May be
-        given several times.  Other users of the machine can see it: prefer
-        --push-file.
+        {app} and {stream} in it are replaced.  Only some streams: live/*=URL.  A name
+        behind a space is the stream's name or key; then all of the URL's path is the
+        application.  May be given several times.  Other users of the machine can see
+        it: prefer --push-file.
         """
-        self._addPush("push", target)
+        self._addPush("--push", target)
 
     def opt_push_file(self, path: str) -> None:
         """Read targets, as --push takes them, from this file, one a line."""
-        lines = [line.strip() for line in _readLines("push-file", path)]
-        targets = [line for line in lines if line and not line.startswith("#")]
-        if not targets:
-            raise UsageError(f"--push-file {path}: must have at least one target.")
-        for target in targets:
-            self._addPush(f"push-file {path}", target)
+        self._readFile("push-file", path, self._addPush)
 
-    def _addPush(self, option: str, text: str) -> None:
-        # The message goes without the URL, which has keys and passwords.
+    def _addPush(self, where: str, text: str) -> None:
+        # The messages go without the URLs, which have keys and passwords.
         try:
             target = PushTarget.parse(text)
         except InvalidURL as error:
-            raise UsageError(f"--{option}: {error.description}.") from None
+            raise UsageError(f"{where}: {error.description}.") from None
         self._pushes.append(target)
 
     def opt_pull(self, source: str) -> None:
         """
-        Keep a stream of another server live here: APP/STREAM=URL.  May be given
-        several times.
+        Keep a stream of another server live here: APP/STREAM=URL, maybe with a name
+        behind a space as of --push.  May be given several times.  Other users of the
+        machine can see it: prefer --pull-file.
         """
+        self._addPull("--pull", source)
+
+    def opt_pull_file(self, path: str) -> None:
+        """Read sources, as --pull takes them, from this file, one a line."""
+        self._readFile("pull-file", path, self._addPull)
+
+    def _addPull(self, where: str, text: str) -> None:
         try:
-            application, name, url = parsePull(source)
+            application, name, url = parsePull(text)
         except InvalidURL as error:
-            raise UsageError(f"--pull: {error.description}.") from None
+            raise UsageError(f"{where}: {error.description}.") from None
         if (application, name) in self._pulls:
-            raise UsageError(f"--pull {application}/{name}: must not be given twice.")
+            raise UsageError(f"{where}: {application}/{name} must not be there twice.")
         self._pulls[application, name] = url
+
+    def opt_origin(self, url: str) -> None:
+        """
+        Pull streams that are played and not published here from this RTMP URL.  Other
+        users of the machine can see it: prefer --origin-file.
+        """
+        self._setOrigin("--origin", url)
+
+    def opt_origin_file(self, path: str) -> None:
+        """Read the URL, as --origin takes it, from this file."""
+        self._readFile("origin-file", path, self._setOrigin)
+
+    def _setOrigin(self, where: str, text: str) -> None:
+        if self._origin is not None:
+            raise UsageError(f"{where}: an origin must not be given twice.")
+        try:
+            self._origin = parseOrigin(text)
+        except InvalidURL as error:
+            raise UsageError(f"{where}: {error.description}.") from None
+
+    def _readFile(
+        self, option: str, path: str, take: Callable[[str, str], None]
+    ) -> None:
+        """
+        Read a file of addresses.
+
+        @param take: called with a place for messages, and with a line.
+        @raise UsageError: it is invalid.
+        """
+        for number, line in _linesOf(option, path):
+            take(f"--{option} {path}: line {number}", line)
 
     def opt_application(self, application: str) -> None:
         """
@@ -226,11 +263,9 @@ class Options(UsageOptions):
         the name under which the stream is known.
         """
         try:
-            keys = _readKeys(_readLines("stream-key-file", path))
+            keys = _readKeys(_linesOf("stream-key-file", path))
         except ValueError as error:
             raise UsageError(f"--stream-key-file {path}: {error}.") from None
-        if not keys:
-            raise UsageError(f"--stream-key-file {path}: must have at least one key.")
         self._streamKeys.update(keys)
 
     def opt_version(self) -> NoReturn:
@@ -281,7 +316,7 @@ class Options(UsageOptions):
         for name, times in self._given.items():
             if times > 1 and name not in _REPEATABLE:
                 raise UsageError(f"--{name}: must not be given {times} times.")
-        if "origin-idle" in self._given and self["origin"] is None:
+        if "origin-idle" in self._given and self._origin is None:
             raise UsageError("--origin-idle: must come with --origin.")
         try:
             self.settings = self._settings()
@@ -306,7 +341,10 @@ class Options(UsageOptions):
                 **http,
             ),
             relays=RelaySettings(
-                pushes=tuple(self._pushes), pulls=self._pulls, **RELAYS.given(given)
+                pushes=tuple(self._pushes),
+                pulls=self._pulls,
+                origin=self._origin,
+                **RELAYS.given(given),
             ),
             default=ApplicationSettings(
                 streamKeys=self._streamKeys,
@@ -348,32 +386,28 @@ def _underHeadings(usage: str) -> str:
     return "".join((*lines, *options.values(), "\n\n" + rest))
 
 
-def _readLines(option: str, path: str) -> list[str]:
+def _linesOf(option: str, path: str) -> list[tuple[int, str]]:
     """
-    Read an operator's file; Windows' editors begin one with a byte order mark.
+    Read an option's file: see L{readLines}.
 
     @raise UsageError: it cannot be read.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return file.readlines()
-    except UnicodeDecodeError:
-        raise UsageError(f"--{option} {path}: must be UTF-8.") from None
-    except OSError as error:
-        raise UsageError(f"--{option} {path}: {error.strerror or error}.") from None
+        return readLines(path)
+    except ValueError as error:
+        raise UsageError(f"--{option} {path}: {error}.") from None
 
 
-def _readKeys(lines: Iterable[str]) -> dict[str, str]:
+def _readKeys(lines: Iterable[tuple[int, str]]) -> dict[str, str]:
     """
-    Read keys with their public names; empty lines and # comments have none.
+    Read keys with their public names.
 
+    @param lines: each with its number.
     @raise ValueError: a line is wrong; the message does not show it.
     """
     keys: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in lines:
         words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
         if len(words) > 2:
             raise ValueError(f"line {number} must have a key, and at most a name")
         if words[0] in keys:

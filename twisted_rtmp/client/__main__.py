@@ -74,13 +74,26 @@ def _positive(text: str, expected: str = "a number above 0") -> float:
     return number
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose arguments may stand in files."""
+
+    def convert_arg_line_to_args(self, line: str) -> list[str]:
+        """Take each line for an argument, but for empty ones and C{#} comments."""
+        line = line.lstrip("\ufeff").strip()
+        return [line] if line and not line.startswith("#") else []
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m twisted_rtmp.client",
         description="Publish an FLV file to an RTMP server, or play a stream to one.",
+        epilog="@FILE stands for the arguments in a file, one a line: so a URL with a"
+        " key or a password need not be on the command line, which other users of the"
+        " machine can see.",
+        fromfile_prefix_chars="@",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument(
         "--key",
         metavar="NAME",

@@ -7,14 +7,14 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.task import LoopingCall
 
-from twisted_rtmp.client.connecting import connectRTMP
-from twisted_rtmp.client.errors import ClientError, ConnectionEnded
+from twisted_rtmp.client.connecting import connectRTMP, rejectedTo
+from twisted_rtmp.client.errors import ClientError, ConnectionEnded, ConnectRejected
 from twisted_rtmp.client.mover import Mover, MovingSink
 from twisted_rtmp.client.publishing import FilePublisher, readMessages
 from twisted_rtmp.client.storing import (
@@ -44,6 +44,8 @@ PIPE_SECONDS = 5.0
 _CERTIFICATE = re.compile(
     rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL
 )
+
+_Stream = TypeVar("_Stream")
 
 
 class Progress:
@@ -171,6 +173,29 @@ class Command:
         """Continue on another connection: L{takeNext} takes it."""
         raise NotImplementedError
 
+    async def start(
+        self,
+        client: RTMPClient,
+        ask: Callable[[RTMPClient], Deferred[_Stream]],
+        redirects: int = 0,
+    ) -> _Stream:
+        """
+        Start a stream, maybe at another server that this one sends its clients to.
+
+        @param ask: publishes or plays it on a connection.
+        @param redirects: how many servers before this one have done so.
+        @raise CancelledError: Ctrl-C was pressed.
+        """
+        try:
+            return cast("_Stream", await self.interruptible(ask(client)))
+        except ConnectRejected as error:
+            if not error.redirect:
+                raise
+            url = rejectedTo(client.url, error, redirects)
+        following = await self.interruptible(self.reach(url))
+        self._mover.follow(following)
+        return await self.start(following, ask, redirects + 1)
+
     def prepare(self) -> None:
         """
         Check that it can be done, before the server is connected to.
@@ -222,7 +247,7 @@ class PublishCommand(Command):
 
     async def use(self, client: RTMPClient) -> int:
         options = self.options
-        publication = await self.interruptible(client.publish())
+        publication = await self.start(client, lambda each: each.publish())
         self._publication = publication
         self._publisher = publisher = FilePublisher(
             self.reactor, publication, options.file, options.speed
@@ -316,8 +341,9 @@ class PlayCommand(Command):
             with Progress(self.reactor, sys.stderr, told):
                 following: RTMPClient | None = client
                 while following is not None:
-                    playing = following.play(None, moving)
-                    subscription = await self.interruptible(playing)
+                    subscription = await self.start(
+                        following, lambda each: each.play(None, moving)
+                    )
                     self._subscription = subscription
                     moving.started(subscription)
                     if self._stopped or self._mover.next is not None:

@@ -6,7 +6,8 @@ Needs pyOpenSSL for rtmps only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -16,7 +17,9 @@ from twisted.internet.error import (
     ConnectingCancelledError,
     DNSLookupError,
 )
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_rtmp.client import authmod
@@ -27,16 +30,16 @@ from twisted_rtmp.client.errors import (
     InvalidURL,
     TimeLimitPassed,
 )
-from twisted_rtmp.client.limits import ClientLimits
+from twisted_rtmp.client.limits import MAX_REDIRECTS, ClientLimits
 from twisted_rtmp.client.protocol import RTMPClient
 from twisted_rtmp.client.url import RTMPURL
+from twisted_rtmp.reconnect import MAX_TC_URL_BYTES
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import (
         IAddress,
         IOpenSSLClientConnectionCreator,
         IReactorTime,
-        IStreamClientEndpoint,
     )
 
 #: The errors with which L{connectRTMP} fails, unless it is cancelled.
@@ -45,6 +48,11 @@ CONNECT_ERRORS = (ClientError, ConnectError, DNSLookupError)
 #: Connections that one authentication takes: to learn that it is wanted, to get the
 #: challenge, to answer it.
 AUTHENTICATION_CONNECTIONS = 3
+
+#: Gives the endpoint of a URL.
+EndpointFor = Callable[[RTMPURL], "IStreamClientEndpoint"]
+
+_log = Logger()
 
 #: The reasons of a refused authentication, for people.
 _REASONS = {
@@ -73,7 +81,7 @@ def connectRTMP(
     reactor: Any,  # noqa: ANN401
     url: RTMPURL | str,
     *,
-    endpoint: IStreamClientEndpoint | None = None,
+    endpoint: IStreamClientEndpoint | EndpointFor | None = None,
     tlsOptions: IOpenSSLClientConnectionCreator | None = None,
     limits: ClientLimits | None = None,
     properties: Mapping[str, Any] | None = None,
@@ -85,7 +93,8 @@ def connectRTMP(
     @param url: a stream's address, or its text; see L{RTMPURL.parse}.  Its user name
         and password are used if the server asks for them.
     @param endpoint: where to connect to, such as a UNIX socket or a proxy, in place of
-        the URL's host and port.
+        the URL's host and port; or a function that gives it for a URL.  With an
+        endpoint alone, a server that sends its clients to another one is an error.
     @param tlsOptions: for C{rtmps}, in place of those that trust the system's
         certificates and want the host's name in the server's.
     @param properties: added to those of C{connect}.
@@ -99,18 +108,28 @@ def connectRTMP(
     try:
         if isinstance(url, str):
             url = RTMPURL.parse(url)
-        if endpoint is None:
-            endpoint = _endpointFor(reactor, url, tlsOptions, limits.connectSeconds)
     except ClientError:
         return fail()
     seconds = limits.connectSeconds
     passed = f"Waited {seconds:g} s for a connection to {url.authority}."
 
+    def ofHost(url: RTMPURL) -> IStreamClientEndpoint:
+        return _endpointFor(reactor, url, tlsOptions, seconds)
+
+    def given(url: RTMPURL) -> IStreamClientEndpoint:
+        return cast("IStreamClientEndpoint", endpoint)
+
     def tooLate(result: object, _: float) -> Failure:
         return Failure(TimeLimitPassed(passed, seconds=seconds))
 
+    endpointFor: EndpointFor = ofHost
+    if IStreamClientEndpoint.providedBy(endpoint):
+        endpointFor = given
+    elif endpoint is not None:
+        endpointFor = endpoint
+    factory = partial(_ClientFactory, reactor, limits=limits, properties=properties)
     connecting = Deferred.fromCoroutine(
-        _connect(reactor, url, endpoint, limits, properties)
+        _connect(url, endpointFor, factory, follows=endpointFor is not given)
     )
     return connecting.addTimeout(seconds, reactor, onTimeoutCancel=tooLate)
 
@@ -144,18 +163,58 @@ def _noHost(url: RTMPURL) -> InvalidURL:
 
 
 async def _connect(
-    reactor: Any,  # noqa: ANN401
+    url: RTMPURL,
+    endpointFor: EndpointFor,
+    factoryFor: Callable[..., _ClientFactory],
+    follows: bool,
+) -> RTMPClient:
+    """Connect, and to another server where one sends its clients there."""
+    redirects = 0
+    while True:
+        try:
+            return await _connectTo(url, endpointFor(url), factoryFor)
+        except ConnectRejected as error:
+            if not (follows and error.redirect):
+                raise
+            url = rejectedTo(url, error, redirects)
+        redirects += 1
+
+
+def rejectedTo(url: RTMPURL, error: ConnectRejected, redirects: int) -> RTMPURL:
+    """
+    Make the address that a server sends its clients to.
+
+    @param url: the server's.
+    @param error: its answer, with a C{redirect}.
+    @param redirects: how many servers before it have done the same.
+    @raise ConnectRejected: the address is invalid, or it is one too many.
+    """
+    if redirects == MAX_REDIRECTS:
+        raise ConnectRejected(
+            f"{MAX_REDIRECTS} servers in a row have sent us to another one.",
+            code=error.code,
+        ) from error
+    try:
+        if len(error.redirect) > MAX_TC_URL_BYTES:
+            raise InvalidURL(f"it has more than {MAX_TC_URL_BYTES} bytes")
+        to = url.rejectedTo(error.redirect)
+    except InvalidURL as invalid:
+        raise ConnectRejected(
+            f"The server sends us elsewhere, but {invalid}.", code=error.code
+        ) from error
+    _log.info("{url} sends us to {to}", url=str(url), to=str(to))
+    return to
+
+
+async def _connectTo(
     url: RTMPURL,
     endpoint: IStreamClientEndpoint,
-    limits: ClientLimits,
-    properties: Mapping[str, Any] | None,
+    factoryFor: Callable[..., _ClientFactory],
 ) -> RTMPClient:
     """Connect, and again with the credentials that the server asks for."""
     query = ""
     for _ in range(AUTHENTICATION_CONNECTIONS):
-        factory = _ClientFactory(
-            reactor, url, limits=limits, properties=properties, query=query
-        )
+        factory = factoryFor(url, query=query)
         try:
             client = cast("RTMPClient", await endpoint.connect(factory))
         # An endpoint's error for a name that it cannot even look up.

@@ -20,6 +20,9 @@ COMMAND_SECONDS = 15.0
 #: confirmation or end, in seconds.  All has been sent then; some servers never answer.
 FAREWELL_SECONDS = 5.0
 
+#: The number of servers in a row that may send a client that connects to another one.
+MAX_REDIRECTS = 5
+
 #: The number of reconnect requests that are obeyed at once.  Two servers that send a
 #: client to each other would do so for ever; browsers follow 20 redirections, curl 50,
 #: and a cluster needs one or two.

@@ -497,7 +497,9 @@ class RTMPClient(Link):
                 if status.saysNo:
                     self._connectRefused(status)
             elif status.saysNo or code in DISCONNECTS:
-                self._fail(status.ended())
+                # A server may send a client elsewhere also when it begins a stream.
+                rejected = status.redirect and status.refusal(ConnectRejected)
+                self._fail(rejected or status.ended())
             return
         stream = self._findStream(status.streamId)
         if stream is None:

@@ -39,6 +39,10 @@ DISCONNECTS = frozenset(
     ("NetConnection.Connect.Closed", "NetConnection.Connect.AppShutdown")
 )
 
+#: The code that refuses a connection.  With an C{ex} of code 302 it names another
+#: server, as Flash Media Server, Wowza and SRS do it; SRS when a stream is played.
+REJECTED = "NetConnection.Connect.Rejected"
+
 #: The code that confirms the end of a publication.
 UNPUBLISHED = "NetStream.Unpublish.Success"
 
@@ -99,9 +103,11 @@ class Status:
 
     @property
     def redirect(self) -> str:
-        """The address that the client is sent to, or empty: C{ex.redirect}."""
+        """The address that a rejected client is sent to, or empty: C{ex.redirect}."""
         more = self.properties.get("ex")
-        return _text(more.get("redirect")) if isinstance(more, dict) else ""
+        if self.code != REJECTED or not isinstance(more, dict):
+            return ""
+        return _text(more.get("redirect")) if more.get("code", 302.0) == 302 else ""
 
     def refusal(self, otherwise: type[ServerRefused]) -> ServerRefused:
         """Make the error for it; see L{refusal}."""

@@ -59,15 +59,21 @@ class RTMPURL:
             rtmp://host/app/a/b/c            app "app/a",    name "b/c"
             rtmp://host/app/mp4:a/b          app "app",      name "mp4:a/b"
             rtmp://host/app                  app "app",      name ""
+            rtmp://host/app?token=1/name     app "app?token=1", name "name"
 
         C{.flv} is cut off a name, and C{.mp4} and C{.f4v} get C{mp4:} before it, if
-        there is no query.  A query belongs to the name, whatever is in it; there
-        ffmpeg differs, which looks for slashes and colons in queries too.  For other
+        there is no query.  A query behind the first part of the path belongs to the
+        application, and the name stands behind the query's first slash (or its second
+        one).  A query further behind belongs to the name, whatever is in it; there
+        ffmpeg differs, which looks for slashes and colons in all queries.  For other
         applications use L{ofServer}.
 
         @raise InvalidURL: it has no host, or another scheme.
         """
         server, path, query = _split(text)
+        if query and path and "/" not in path[:-1]:
+            # As content delivery networks ask for it.
+            return server._with(*_applicationAndName(path + query))
         application, name = _applicationAndName(path)
         return server._with(application, name + query if query else _suffixed(name))
 
@@ -82,6 +88,20 @@ class RTMPURL:
         """
         server, path, query = _split(text)
         return server._with(path.rstrip("/") + query, name)
+
+    @classmethod
+    def read(cls, text: str) -> RTMPURL:
+        """
+        Read an address as L{parse} does, or as L{ofServer} with a name behind a space.
+
+        @raise InvalidURL: it is invalid.
+        """
+        words = text.split()
+        if len(words) == 2:
+            return cls.ofServer(*words)
+        if len(words) > 2:
+            raise InvalidURL("must be a URL, and at most a stream's name behind it")
+        return cls.parse(text)
 
     def redirected(self, reference: str) -> RTMPURL:
         """
@@ -116,6 +136,24 @@ class RTMPURL:
         if url.username or url.host.lower() != self.host.lower():
             return url
         return replace(url, username=self.username, password=self.password)
+
+    def rejectedTo(self, reference: str) -> RTMPURL:
+        """
+        Make the address of the same stream at the server of a rejected C{connect}.
+
+        Some servers give the stream's whole address instead of a C{tcUrl}.
+
+        @param reference: the C{redirect} of C{ex}; see L{redirected}.
+        @raise InvalidURL: as of L{redirected}.
+        """
+        url = self.redirected(reference)
+        ending = "/" + self.name.partition("?")[0]
+        application = url.application.partition("?")[0]
+        if ending == "/" or self.application.partition("?")[0].endswith(ending):
+            return url
+        if not application.endswith(ending):
+            return url
+        return replace(url, application=application.removesuffix(ending))
 
     def _with(self, application: str, name: str) -> RTMPURL:
         return RTMPURL(
@@ -204,7 +242,8 @@ def _hostAndPort(address: str, defaultPort: int) -> tuple[str, int]:
     if not port:
         return host, defaultPort
     if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
-        raise InvalidURL(f"the port must be a number from 1 to 65535, not {port}")
+        # Not what stands there: it may be a part of a password.
+        raise InvalidURL("the port must be a number from 1 to 65535")
     return host, int(port)
 
 

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from twisted_rtmp.client.connecting import CONNECT_ERRORS, connectRTMP
-from twisted_rtmp.client.errors import ClientError, ServerRefused, StreamNotFound
+from twisted_rtmp.client.connecting import CONNECT_ERRORS, connectRTMP, rejectedTo
+from twisted_rtmp.client.errors import (
+    ClientError,
+    ConnectRejected,
+    ServerRefused,
+    StreamNotFound,
+)
 from twisted_rtmp.client.limits import STEADY_SECONDS, ClientLimits
 from twisted_rtmp.client.mover import Mover
 from twisted_rtmp.client.url import RTMPURL
@@ -256,23 +261,56 @@ class Relay(Stateful[RelayState]):
 
         @return: why it has ended, and how long to wait.
         """
-        error: Exception | None
+        url: RTMPURL | None = self.url
+        redirects = 0
+        error: Exception | None = None
+        while url is not None:
+            error = await self._relayAt(url)
+            url = None
+            if self._isRejected(error):
+                try:
+                    url = rejectedTo(self.at, error, redirects)
+                except ConnectRejected as caught:
+                    error = caught
+            if url is not None:
+                self._enter(RelayState.WAITING, f"it is sent on to {url}")
+                if self._client is not None:
+                    self._client.abort()
+                    await self._disconnect()
+                self._enter(RelayState.CONNECTING)
+            redirects += 1
+        return self._judge(error)
+
+    def _isRejected(self, error: Exception | None) -> TypeGuard[ConnectRejected]:
+        """Tell whether it is to continue where the other end sends its clients."""
+        return (
+            isinstance(error, ConnectRejected)
+            and bool(error.redirect)
+            and not (self._stopping or self._mover.active or self.isDone())
+        )
+
+    async def _relayAt(self, url: RTMPURL) -> Exception | None:
+        """
+        Connect to an address, and relay as long as that works.
+
+        @return: why it has ended.
+        """
         self._whyLeft = ""
         try:
             client = self._mover.take()
-            self.at = self.url if client is None else client.url
             if client is None:
-                client = await self.reach(self.url)
+                self.at = url
+                client = await self.reach(url)
+            self.at = client.url
             self._client = client
             self._mover.follow(client)
             # After the client's own limit, whose error says more.
             _boundSilence(client.transport, 2 * self._limits.drainSeconds)
-            error = await self.relay(client)
+            return await self.relay(client)
         except CONNECT_ERRORS as caught:
-            error = caught
+            return caught
         finally:
             self.attemptEnded()
-        return self._judge(error)
 
     async def _dropNext(self) -> None:
         """End a connection that is not needed after all."""

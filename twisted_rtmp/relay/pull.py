@@ -311,7 +311,7 @@ class PullRelay(Service):
 
 def parsePull(text: str) -> tuple[str, str, RTMPURL]:
     """
-    Read C{APP/STREAM=URL}.
+    Read C{APP/STREAM=URL}, with a name behind it or without; see L{RTMPURL.read}.
 
     @return: application, name and address; the name is what follows the last slash.
     @raise InvalidURL: it is not of that form.
@@ -320,7 +320,7 @@ def parsePull(text: str) -> tuple[str, str, RTMPURL]:
     application, slash, name = path.rpartition("/")
     if not separator or not slash or not name or "://" in path:
         raise InvalidURL("must be APP/STREAM=URL, such as live/a=rtmp://host/live/a")
-    url = RTMPURL.parse(rest)
+    url = RTMPURL.read(rest)
     if not url.name:
         raise InvalidURL("the URL must have a stream's name")
     return application.strip("/"), name, url

@@ -29,7 +29,8 @@ class PushTarget:
     @classmethod
     def parse(cls, text: str) -> PushTarget:
         """
-        Read C{URL} or C{APP/STREAM=URL}.
+        Read C{URL} or C{APP/STREAM=URL}, with a name behind it or without; see
+        L{RTMPURL.read}.
 
         @raise InvalidURL: it is invalid.
         """
@@ -37,9 +38,9 @@ class PushTarget:
         if separator and "://" not in pattern:
             if "/" not in pattern:
                 raise InvalidURL("before = must be APP/STREAM, such as live/*")
-            target = cls(RTMPURL.parse(rest), pattern)
+            target = cls(RTMPURL.read(rest), pattern)
         else:
-            target = cls(RTMPURL.parse(text))
+            target = cls(RTMPURL.read(text))
         url = target.url
         if "{" in url.authority + url.username + url.password:
             raise InvalidURL("{app} and {stream} must be in the path")
