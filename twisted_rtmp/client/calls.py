@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_rtmp.client.secrets import Secrets
+    from twisted_rtmp.client.errors import Show
     from twisted_rtmp.client.streams import ClientStream
     from twisted_rtmp.wire.messages import Command
 
@@ -44,12 +44,12 @@ class _Call:
 class Calls:
     """The unanswered commands of one connection, by transaction id."""
 
-    def __init__(self, clock: IReactorTime, seconds: float, secrets: Secrets) -> None:
+    def __init__(self, clock: IReactorTime, seconds: float, show: Show) -> None:
         """
         @param seconds: the time that the server has for each answer.
-        @param secrets: what is not to be shown of its answers.
+        @param show: makes its words fit for logs.
         """
-        self._secrets = secrets
+        self._show = show
         self._clock = clock
         self._seconds = seconds
         self._calls: dict[float, _Call] = {}
@@ -93,7 +93,7 @@ class Calls:
             return call.stream if failed else None
         del self._calls[command.transactionId]
         if failed:
-            status = Status.fromCommand(command, self._secrets)
+            status = Status.fromCommand(command, self._show)
             call.answer.errback(status.refusal(CommandFailed))
         else:
             call.answer.callback(command)

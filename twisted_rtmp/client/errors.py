@@ -27,13 +27,13 @@ Twisted's own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from twisted_rtmp.names import printable
 from twisted_rtmp.wire.errors import RTMPError
 
-if TYPE_CHECKING:
-    from twisted_rtmp.client.secrets import Secrets
+#: Makes a server's words fit for a log line.
+Show = Callable[[str], str]
 
 
 class ClientError(RTMPError):
@@ -47,11 +47,10 @@ class ClientError(RTMPError):
     """
 
     def __init__(
-        self, description: str, *, code: str = "", secrets: Secrets | None = None
+        self, description: str, *, code: str = "", show: Show = printable
     ) -> None:
-        """@param secrets: what is not to be shown of the server's words."""
+        """@param show: makes the server's words fit for logs, such as without keys."""
         # They go to logs and terminals: on one line, and short.
-        show = printable if secrets is None else secrets.shown
         text = show(description)
         super().__init__(f"{text} ({show(code)})" if code else text)
         self.code = code
@@ -75,9 +74,9 @@ class ServerRefused(ClientError):
         *,
         code: str = "",
         redirect: str = "",
-        secrets: Secrets | None = None,
+        show: Show = printable,
     ) -> None:
-        super().__init__(description, code=code, secrets=secrets)
+        super().__init__(description, code=code, show=show)
         self.redirect = redirect
 
 
@@ -150,9 +149,9 @@ class ConnectionEnded(ClientError):
         *,
         code: str = "",
         clean: bool = True,
-        secrets: Secrets | None = None,
+        show: Show = printable,
     ) -> None:
-        super().__init__(description, code=code, secrets=secrets)
+        super().__init__(description, code=code, show=show)
         self.clean = clean
 
 
@@ -175,13 +174,13 @@ def refusal(
     description: str,
     otherwise: type[ServerRefused],
     redirect: str = "",
-    secrets: Secrets | None = None,
+    show: Show = printable,
 ) -> ServerRefused:
     """
     Make the error for a server's code.
 
     @param otherwise: the class for a code that says no more than that.
-    @param secrets: what is not to be shown of the server's words.
+    @param show: makes the server's words fit for logs.
     """
     found = REFUSALS.get(code)
     if found is None or not issubclass(found, otherwise):
@@ -190,5 +189,5 @@ def refusal(
         description or "The server refuses.",
         code=code,
         redirect=redirect,
-        secrets=secrets,
+        show=show,
     )

@@ -145,10 +145,10 @@ class RTMPClient(Link):
         self._limits = limits
         self._query = query
         self._moreProperties = dict(properties or {})
-        self._secrets = Secrets(url)
+        self._show = Secrets(url).shown
         self._requestLines = TokenBucket(REQUEST_LINES, clock.seconds())
         self._requestsLeftOut = 0
-        self._calls = Calls(clock, limits.commandSeconds, self._secrets)
+        self._calls = Calls(clock, limits.commandSeconds, self._show)
         self._lastTransaction = 0
         self._streams: dict[int, ClientStream] = {}
         self._farewell = math.inf
@@ -201,7 +201,7 @@ class RTMPClient(Link):
         ).addCallbacks(self._connectAnswered, self._connectFailed)
 
     def _connectAnswered(self, command: Command) -> None:
-        status = Status.fromCommand(command, self._secrets)
+        status = Status.fromCommand(command, self._show)
         if status.saysNo:
             self._connectRefused(status)
             return
@@ -224,7 +224,7 @@ class RTMPClient(Link):
                     error.description,
                     ConnectRejected,
                     error.redirect,
-                    self._secrets,
+                    self._show,
                 )
             )
 
@@ -469,9 +469,9 @@ class RTMPClient(Link):
         if name in ("_result", "_error"):
             stream = self._calls.answered(command)
             if stream is not None:
-                self._refuse(stream, Status.fromCommand(command, self._secrets))
+                self._refuse(stream, Status.fromCommand(command, self._show))
         elif name == "onStatus":
-            self._status(Status.fromCommand(command, self._secrets))
+            self._status(Status.fromCommand(command, self._show))
         elif name == "onFCUnpublish":
             for stream in list(self._streams.values()):
                 if stream.state is StreamState.LEAVING:
@@ -537,7 +537,7 @@ class RTMPClient(Link):
         description = status.description[:MAX_DESCRIPTION_BYTES]
         request = ReconnectRequest(url, description)
         where = "" if url == self.url else f", to {url}"
-        why = f": {self._secrets.shown(description)}" if description else ""
+        why = f": {self._show(description)}" if description else ""
         self._tellOf(f"the server asks to reconnect{where}{why}")
         self.reconnectRequest = request
         for callback in list(self.reconnectRequested):

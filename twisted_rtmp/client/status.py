@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from twisted_rtmp.client.errors import ConnectionEnded, ServerRefused, refusal
+from twisted_rtmp.client.errors import ConnectionEnded, ServerRefused, Show, refusal
+from twisted_rtmp.names import printable
 
 if TYPE_CHECKING:
-    from twisted_rtmp.client.secrets import Secrets
     from twisted_rtmp.client.url import RTMPURL
     from twisted_rtmp.wire.messages import Command
 
@@ -59,7 +59,7 @@ class Status:
     """
 
     __slots__ = (
-        "_secrets",
+        "_show",
         "code",
         "description",
         "level",
@@ -71,10 +71,10 @@ class Status:
         self,
         properties: Mapping[str, Any],
         streamId: int = 0,
-        secrets: Secrets | None = None,
+        show: Show = printable,
     ) -> None:
-        """@param secrets: what is not to be shown of it."""
-        self._secrets = secrets
+        """@param show: makes its words fit for logs."""
+        self._show = show
         self.code = _text(properties.get("code"))
         self.level = _text(properties.get("level"))
         self.description = _text(properties.get("description"))
@@ -82,19 +82,19 @@ class Status:
         self.properties = properties
 
     @classmethod
-    def fromCommand(cls, command: Command, secrets: Secrets | None = None) -> Status:
+    def fromCommand(cls, command: Command, show: Show = printable) -> Status:
         """
         Read the object of a command that has a code, or else its last object.
 
-        @param secrets: what is not to be shown of it.
+        @param show: makes its words fit for logs.
         """
         found: Mapping[str, Any] = {}
         for argument in reversed(command.arguments):
             if isinstance(argument, dict):
                 if "code" in argument:
-                    return cls(argument, command.streamId, secrets)
+                    return cls(argument, command.streamId, show)
                 found = found or argument
-        return cls(found, command.streamId, secrets)
+        return cls(found, command.streamId, show)
 
     @property
     def saysNo(self) -> bool:
@@ -112,13 +112,13 @@ class Status:
     def refusal(self, otherwise: type[ServerRefused]) -> ServerRefused:
         """Make the error for it; see L{refusal}."""
         return refusal(
-            self.code, self.description, otherwise, self.redirect, self._secrets
+            self.code, self.description, otherwise, self.redirect, self._show
         )
 
     def ended(self) -> ConnectionEnded:
         """Make the error for a connection that ends with it."""
         why = self.description or "The server closes the connection."
-        return ConnectionEnded(why, code=self.code, secrets=self._secrets)
+        return ConnectionEnded(why, code=self.code, show=self._show)
 
 
 @dataclass(frozen=True)

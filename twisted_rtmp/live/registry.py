@@ -30,9 +30,9 @@ from twisted_rtmp.live.directory import IDirectory, LocalDirectory
 from twisted_rtmp.live.pacing import LATENCY_SECONDS, Pacer
 from twisted_rtmp.live.paths import ByPath, Key
 from twisted_rtmp.live.peerlog import PeerLog
-from twisted_rtmp.live.places import Payer, Places
 from twisted_rtmp.live.players import Player
 from twisted_rtmp.live.policy import Policy, TakeOver
+from twisted_rtmp.live.shares import Payer, Shares
 from twisted_rtmp.live.streams import LiveStream, Publisher
 from twisted_rtmp.live.turns import AwakeClock, Turns, awakeClock
 from twisted_rtmp.names import parentsOf, pathOf
@@ -113,7 +113,7 @@ class Registry:
         self.pacer = Pacer(clock, latency=latency)
         # Streams without a publisher: since when, and the call that ends them.
         self._orphans: dict[LiveStream, tuple[float, IDelayedCall]] = {}
-        self._orphanPlaces: Places[LiveStream] = Places(
+        self._orphanPlaces: Shares[LiveStream] = Shares(
             limits.waitingStreams, limits.addresses.waitingStreamShare
         )
         # Players of streams that nobody publishes, in the order in which they came.

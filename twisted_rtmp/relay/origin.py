@@ -24,7 +24,7 @@ from twisted_rtmp.interfaces import (
 from twisted_rtmp.live.addresses import hostOf
 from twisted_rtmp.live.directory import IDirectory, LocalDirectory
 from twisted_rtmp.live.paths import ByPath, Key
-from twisted_rtmp.live.places import Payer, Places
+from twisted_rtmp.live.shares import Payer, Shares
 from twisted_rtmp.names import printable
 from twisted_rtmp.relay.base import Connect
 from twisted_rtmp.relay.pull import Pull
@@ -139,7 +139,7 @@ class Origin(Service):
         self._toldFull: float | None = None
         self._guard = LoopGuard(self.identifier)
         self._demands: ByPath[_Demand] = ByPath()
-        self._places: Places[_Demand] = Places(maxPulls, pullShare)
+        self._places: Shares[_Demand] = Shares(maxPulls, pullShare)
 
     def startService(self) -> None:
         Service.startService(self)
@@ -256,7 +256,7 @@ class Origin(Service):
         elif not demand.players and pull.live is None:
             self._drop(key)
 
-    # Places
+    # Shares
 
     def _serve(self, demand: _Demand, payer: Payer) -> None:
         """Pull a stream, if there is a place for it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from twisted_rtmp.live.places import Payer, Places
+from twisted_rtmp.live.shares import Payer, Shares
 
 
 def always(item):
@@ -12,7 +12,7 @@ def always(item):
 
 
 def test_placesAreTakenAndGivenBack():
-    places = Places(2, 1.0)
+    places = Shares(2, 1.0)
     assert places.take("a", Payer("x", "1"))
     assert places.take("b", Payer("y", "2"))
     assert not places.take("c", Payer("z", "3"))
@@ -25,7 +25,7 @@ def test_placesAreTakenAndGivenBack():
 
 
 def test_anAddressHasOneAtLeast():
-    places = Places(3, 0.1)
+    places = Shares(3, 0.1)
     assert places.perHost == 1
     assert places.take("a", Payer("x"))
     assert not places.take("b", Payer("x"))
@@ -34,7 +34,7 @@ def test_anAddressHasOneAtLeast():
 
 
 def test_aPlaceMayBeCountedForAnother():
-    places = Places(4, 0.5)
+    places = Shares(4, 0.5)
     places.take("a", Payer("x"))
     places.take("b", Payer("x"))
     assert places.take("b", Payer("y"))
@@ -43,7 +43,7 @@ def test_aPlaceMayBeCountedForAnother():
 
 
 def test_addressesAreServedInTurn():
-    places = Places(1, 1.0)
+    places = Shares(1, 1.0)
     places.take("first", Payer("x"))
     for item in ("x1", "x2", "y1"):
         places.wait(item, Payer(item[0]))
@@ -60,7 +60,7 @@ def test_addressesAreServedInTurn():
 
 
 def test_whoHasMoreGivesOneUp():
-    places = Places(4, 1.0)
+    places = Shares(4, 1.0)
     for number in range(3):
         places.take(number, Payer("x", "1"))
     places.take("other", Payer("y", "2"))
@@ -75,7 +75,7 @@ def test_nobodyTakesAllWhateverHappens():
     """At any time, an address that asks has as many as any other, or one fewer."""
     random = Random(7)
     for _ in range(200):
-        places = Places(random.randint(1, 8), random.choice((0.3, 1.0)))
+        places = Shares(random.randint(1, 8), random.choice((0.3, 1.0)))
         taken = {}
         for item in range(40):
             payer = Payer(random.choice("xyz"), random.choice("12"))

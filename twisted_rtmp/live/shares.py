@@ -1,4 +1,4 @@
-"""Places: a scarce good that addresses share, and in an address its connections."""
+"""Shares: a scarce good that addresses share, and in an address its connections."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Payer(NamedTuple):
     connection: str = ""
 
 
-class Places(Generic[_T]):
+class Shares(Generic[_T]):
     """
     A number of places, those who have one, and those who wait for one.
 
