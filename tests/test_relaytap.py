@@ -103,7 +103,7 @@ def test_everythingMayStandInFiles(tmp_path, mark):
         ("push", "rtmp://b/live/s3cret\n"),
         (
             "pull",
-            "live/one=rtmp://a/x/s3cret\n# more\nlive/two=rtmp://a/x/y/z s3cret\n",
+            "live/a=rtmp://a/x/s3cret\n# b\nlive/b=rtmp://a/x/y/z s3cret\n",
         ),
         ("origin", "\n  rtmp://u:s3cret@o/prefix  \n"),
     ):
