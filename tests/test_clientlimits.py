@@ -35,6 +35,7 @@ from twisted_rtmp.client import (
     connectRTMP,
 )
 from twisted_rtmp.factory import RTMPFactory
+from twisted_rtmp.limits import QUEUED_REPLY_BYTES
 from twisted_rtmp.live.players import Player
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
@@ -168,6 +169,53 @@ def test_congestion(clock):
     assert ready.result is None
     assert not publication.congested
     assert server.messages == [first]
+
+
+def test_aCongestedServerIsReadOn(clock):
+    """It may say why, and may wait itself until what it sends is taken."""
+    client, server = connected(clock)
+    publication = Outcome(client.publish()).result
+    sink = Collector()
+    Outcome(client.play("other", sink))
+    server.transport.taking = False
+    publication.send(Message(VIDEO, 0, 1, bytes(100_000)))
+    assert publication.congested
+    assert server.transport.reading
+    server.media(AUDIO, 0, AAC_FRAME, streamId=2)
+    assert len(sink.messages) == 1
+    ended = Outcome(publication.whenEnded())
+    server.status("NetStream.Publish.Denied", 1, "error", description="Too much.")
+    [error] = ended.results
+    assert "Too much." in str(error)
+
+
+def test_aCongestedServerCannotMakeRepliesMany(clock):
+    _, server, publication = publishing(clock)
+    server.transport.taking = False
+    publication.send(Message(VIDEO, 0, 1, bytes(100_000)))
+    before = len(server.transport.queued)
+    for _ in range(60):
+        for _ in range(1000):
+            server.connection.sendUserControl(UserControlType.PING_REQUEST, 7)
+        server.pump()
+    assert not server.transport.reading
+    assert len(server.transport.queued) - before < QUEUED_REPLY_BYTES + 100_000
+    server.transport.taking = True
+    server.pump()
+    assert server.transport.reading
+
+
+def test_aServerThatTakesNothingIsLeftThoughItSpeaks(clock):
+    client, server, publication = publishing(clock)
+    server.transport.taking = False
+    publication.send(Message(VIDEO, 0, 1, bytes(100_000)))
+    ended = Outcome(client.whenEnded())
+    for _ in range(LIMITS.drainSeconds * 2):
+        server.connection.sendUserControl(UserControlType.PING_REQUEST, 7)
+        server.pump()
+        clock.advance(0.5)
+    [error] = ended.results
+    assert "takes nothing" in str(error)
 
 
 def test_congestedAgainByTheFirstThatIsDrained(clock):

@@ -260,7 +260,8 @@ def test_aTargetThatIsFrozenHarmsNobody(tmp_path: Path) -> None:
         b.server.expect(" publishes live/cam")
         b.server.signal(signal.SIGSTOP)
         send(390)
-        a.server.expect(f"{toB}: waiting, since The server takes nothing for 2 s")
+        # Its system may have confirmed nothing for longer than it has taken nothing.
+        a.server.expect(f"{toB}: waiting, since The (server takes|connection is lost)")
         b.server.signal(signal.SIGCONT)
         a.server.expect(f"{toB}: relaying")
         publisher.send(stream[390:])
