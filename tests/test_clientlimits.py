@@ -194,7 +194,7 @@ def test_aCongestedServerCannotMakeRepliesMany(clock):
     server.transport.taking = False
     publication.send(Message(VIDEO, 0, 1, bytes(100_000)))
     before = len(server.transport.queued)
-    for _ in range(60):
+    for _ in range(120):
         for _ in range(1000):
             server.connection.sendUserControl(UserControlType.PING_REQUEST, 7)
         server.pump()
