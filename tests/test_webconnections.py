@@ -7,6 +7,7 @@ from httpclient import Connection, Getter, Socket
 from rtmpclient import AVC_FRAME, AVC_KEY_FRAME, VIDEO, Client, decideBy
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.web.resource import Resource
 from webkit import LARGE_KEY_FRAME, Answers, Authorizer, Publisher
 
@@ -24,6 +25,7 @@ from twisted_rtmp.web.channel import (
     MAX_HEADERS,
     MEDIA_SIZE,
     REQUEST_SIZE,
+    TURN_SECONDS,
 )
 
 
@@ -322,6 +324,46 @@ def test_requestsAreReadInSmallPieces(factory, site):
     client.pump()
     assert client.transport.reading
     assert client.raw.count(b"HTTP/1.1 404 ") == REQUEST_SIZE // 19
+
+
+class BusyClock(Clock):
+    """A clock by which all that is done takes time."""
+
+    def seconds(self):
+        self.rightNow += 0.0001
+        return self.rightNow
+
+
+def test_otherPeersHaveTheirTurn():
+    """However many requests come in one piece."""
+    clock = BusyClock()
+    factory = RTMPFactory(clock)
+    site = HTTPSite(clock, factory.registry)
+    count = REQUEST_SIZE // 19
+    client = Connection(site)
+    client.sendBytes(b"HEAD / HTTP/1.1\r\n\r\n" * count)
+    assert not client.transport.reading
+    assert 0 < client.raw.count(b"HTTP/1.1 404 ") < count
+    other = Getter(site, "/", "HEAD")
+    assert other.status == 404
+    other.leave()
+    clock.advance(0)
+    client.pump()
+    assert client.transport.reading
+    assert client.raw.count(b"HTTP/1.1 404 ") == count
+    assert factory.registry.turns.longest < 2 * TURN_SECONDS
+    client.leave()
+    assert not factory.connections
+
+
+def test_whoLeavesBeforeItsTurnIsForgotten():
+    clock = BusyClock()
+    factory = RTMPFactory(clock)
+    client = Connection(HTTPSite(clock, factory.registry))
+    client.sendBytes(b"HEAD / HTTP/1.1\r\n\r\n" * (REQUEST_SIZE // 19))
+    client.leave()
+    assert not factory.connections
+    assert clock.getDelayedCalls() == []
 
 
 def test_requestsThatComeEarlyAreBounded(factory, authorizer, site):

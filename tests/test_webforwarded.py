@@ -74,6 +74,8 @@ def forwarded(*values):
         (forwarded("proto=https"), ("127.0.0.1", 40_000)),
         (forwarded("for=192.0.2.1;for=192.0.2.2"), ("127.0.0.1", 40_000)),
         (forwarded("for = 192.0.2.1"), ("127.0.0.1", 40_000)),
+        (xff("192.0.2.1" + ",10.0.0.1" * 1500), ("10.0.0.1", 0)),
+        (forwarded("for=192.0.2.1," * 1000 + "for=192.0.2.1"), ("127.0.0.1", 40_000)),
         (forwarded(""), ("127.0.0.1", 40_000)),
         (forwarded("nonsense"), ("127.0.0.1", 40_000)),
         # A client's open quotation mark hides nothing but the client.

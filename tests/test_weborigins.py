@@ -170,13 +170,14 @@ def test_pagesWithoutAnOrigin(site, play, headers, allowed):
         ("a.example@evil.example", False),
         ("a.example, evil.example", False),
         (":8080", False),
+        ("a." * 7000, False),
         ("", True),
     ],
 )
 def test_hosts(site, play, lines, host, known):
     """A name that leads here is not always the server's."""
     assert served(play, site, host=host) == known
-    told = any(f"it asks for the host {host}, which is in neither" in x for x in lines)
+    told = any(f"it asks for the host {host[:100]}" in line for line in lines)
     assert told != known
 
 

@@ -33,6 +33,7 @@ from twisted_rtmp.sockets import (
 )
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
     from twisted_rtmp.live.budget import Account, Share
@@ -52,14 +53,20 @@ MAX_HEADERS = 100
 #: more is read.  Those who wait for a stream ask for nothing else meanwhile.
 EARLY_BYTES = 16 * 1024
 
+#: What is read between two looks at the clock, in bytes: some 20 of the smallest
+#: requests.
+PIECE_BYTES = 512
+
+#: How long one connection is read in one turn, in seconds, before the others have
+#: theirs, but for what one request takes: the largest ones take 10 ms.
+TURN_SECONDS = 0.01
+
 #: The digits of a body's length.  That of the largest body has 5; Python takes no more
 #: than 4300, and raises an error of its own.
 MAX_LENGTH_DIGITS = 20
 
 #: What is read at a time, and queued for a peer before no further request of it is
-#: answered, in bytes.  A browser's request has less than 2 KiB.  The smallest ones,
-#: one behind the other, cost 2 us a byte: in reads of 64 KiB, four peers that send
-#: these leave the others without service for half a second.
+#: answered, in bytes.  A browser's request has less than 2 KiB.
 REQUEST_SIZE = 4 * 1024
 
 #: The same while media are sent: as much as Twisted takes, which a key frame may have.
@@ -126,6 +133,9 @@ class Channel(HTTPChannel):
         # Whether it is looked once more for what the peer has sent in time.
         self._lastLook = False
         self._bodyBytes = 0
+        # What is read in the next turn, which comes with the call.
+        self._unread = bytearray()
+        self._turnCall: IDelayedCall | None = None
         # What has come of later requests while one is being answered.
         self._early = bytearray()
         # What has come of the present request and of later ones.
@@ -160,6 +170,9 @@ class Channel(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._drain is not None:
             self._drain.stop()
+        if self._turnCall is not None:
+            self._turnCall.cancel()
+            self._turnCall = None
         HTTPChannel.connectionLost(self, reason)
         self.site.registry.connections.closed(self)
         if self._account is not None:
@@ -168,19 +181,46 @@ class Channel(HTTPChannel):
     # What comes
 
     def dataReceived(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._turnCall is None:
+            self._read(data)
+        else:
+            self._unread += data
+            self.transport.pauseProducing()
+
+    def _read(self, data: bytes) -> None:
+        """Take what has come, as far as that goes in one turn."""
         clock = self.site.registry.clock
         began = clock.seconds()
-        self._received += len(data)
-        if self._upgraded is not None:
-            self._upgraded.dataReceived(data)
-        elif not (self._refused or self._isLast):
+        seconds = 0.0
+        for at in range(0, len(data), PIECE_BYTES):
+            if self._upgraded is not None:
+                self._upgraded.dataReceived(data[at:])
+                break
+            if self.transport.disconnecting or self._refused or self._isLast:
+                break
+            if seconds > TURN_SECONDS:
+                self._unread += data[at:]
+                self.transport.pauseProducing()
+                self._turnCall = clock.callLater(0, self._turn)
+                break
+            piece = data[at : at + PIECE_BYTES]
             self._begun = True
-            self._requestBytes += len(data)
-            HTTPChannel.dataReceived(self, data)
-            self._charge()
-        seconds = clock.seconds() - began
+            self._requestBytes += len(piece)
+            HTTPChannel.dataReceived(self, piece)
+            seconds = clock.seconds() - began
+        self._charge()
         if seconds > NOTED_SECONDS:
             self.site.registry.turns.took(seconds, self.peer, "reading")
+
+    def _turn(self) -> None:
+        """Go on when the other peers have been heard."""
+        self._turnCall = None
+        data = bytes(self._unread)
+        self._unread.clear()
+        if not self._congested and len(self._early) <= EARLY_BYTES:
+            self.transport.resumeProducing()
+        self._read(data)
 
     @property
     def _isLast(self) -> bool:
@@ -196,8 +236,11 @@ class Channel(HTTPChannel):
         """Go on with the next request, some of which has come."""
         extra += self._early
         self._early.clear()
-        self._received -= len(extra)  # it comes once more
-        HTTPChannel.setLineMode(self, extra)
+        HTTPChannel.setLineMode(self)
+        if self._turnCall is None:
+            self._read(extra)
+        else:
+            self._unread[:0] = extra
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._upgraded is not None:
@@ -325,6 +368,8 @@ class Channel(HTTPChannel):
         """The peer has taken what was queued for it."""
         self._congested = False
         HTTPChannel.resumeProducing(self)
+        if self._turnCall is not None:
+            self.transport.pauseProducing()
 
     def isSecure(self) -> bool:
         """Tell whether the client asked by https, of the server or of a proxy."""
@@ -418,7 +463,7 @@ class Channel(HTTPChannel):
 
     def timeoutConnection(self) -> None:
         """No request came in time, or only a part of one."""
-        if not self._lastLook and unreadBy(self.transport):
+        if not self._lastLook and (self._unread or unreadBy(self.transport)):
             # It may have come in time: read that first.
             self._lastLook = True
             HTTPChannel.setTimeout(self, 0)

@@ -27,6 +27,10 @@ PREFLIGHT_SECONDS = 7200
 #: Stands for every origin, or every host.
 ANY = "*"
 
+#: The longest value of Host that is looked at: a name has 253 characters at most.
+#: RFC 1035, 3.1.
+MAX_HOST = 260
+
 _PORTS = {"http": 80, "https": 443}
 
 #: An origin as people may write it.
@@ -190,7 +194,7 @@ class Origins:
 
         @param header: C{Host}; HTTP/1.0 has none.
         """
-        match = _HOST.fullmatch(header)
+        match = _HOST.fullmatch(header) if len(header) <= MAX_HOST else None
         if match is None:
             return not header
         literal, name = match.groups()

@@ -18,11 +18,16 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
+from itertools import islice
 from typing import NamedTuple
 
 from twisted.internet import address as addresses
 from twisted.internet.interfaces import IAddress
 from twisted.web.http_headers import Headers
+
+#: Proxies that are followed.  Networks that deliver content add 2 or 3; a client may
+#: put a thousand before them.
+MAX_HOPS = 32
 
 #: Stands for every proxy that comes over a UNIX socket, as nginx spells it.
 UNIX = "unix:"
@@ -139,7 +144,7 @@ class TrustedProxies:
         @param hops: what they tell, from right to left.
         """
         client = Client(address, "")
-        for hop in hops:
+        for hop in islice(hops, MAX_HOPS):
             try:
                 host, port = _parseNode(hop.node)
             except ValueError:
@@ -217,8 +222,11 @@ def _parseForwarded(line: str) -> list[_Hop]:
     """
     Read a line of Forwarded.
 
-    @return: what each proxy tells; one that tells nothing if the line is malformed.
+    @return: what each proxy tells; one that tells nothing if the line is malformed, or
+        has too many.
     """
+    if line.count(",") >= MAX_HOPS:
+        return [_Hop("", "")]
     hops = []
     element: dict[str, str] = {}
     at = 0
