@@ -1,4 +1,4 @@
-"""Twisted's own client by WebSocket, over a real socket."""
+"""Over a real socket: Twisted's own client by WebSocket, and half-closed ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import pytest_twisted
 from httpclient import FLV
 from rtmpclient import AVC_HEADER, AVC_KEY_FRAME, DATA, VIDEO
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    connectProtocol,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
 from twisted.web.websocket import WebSocketClientEndpoint
 
 from twisted_rtmp.factory import RTMPFactory
@@ -57,12 +64,13 @@ class Listening:
 
     def __init__(self, reactor):
         self.factory = RTMPFactory(reactor)
-        self._site = HTTPSite(reactor, self.factory.registry)
+        self.site = HTTPSite(reactor, self.factory.registry)
         self._endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
 
     async def __aenter__(self):
-        self._port = await self._endpoint.listen(self._site)
-        self.address = f"127.0.0.1:{self._port.getHost().port}/live/key.flv"
+        self._port = await self._endpoint.listen(self.site)
+        self.port = self._port.getHost().port
+        self.address = f"127.0.0.1:{self.port}/live/key.flv"
         return self
 
     async def __aexit__(self, *exception):
@@ -118,3 +126,70 @@ async def test_twistedsWebSocket(reactor):
         publisher.leave()
         await client.ended
     assert client.flv.tags == MESSAGES
+
+
+class HalfClosed(Protocol):
+    """Asks, and closes its end of the connection; then it gathers what comes."""
+
+    def __init__(self, request):
+        self._request = request
+        self.received = b""
+        self.ended = Deferred()
+
+    def connectionMade(self):
+        self.transport.write(self._request)
+        self.transport.loseWriteConnection()
+
+    def dataReceived(self, data):
+        self.received += data
+
+    def connectionLost(self, reason=connectionDone):
+        self.ended.callback(None)
+
+
+class Late(Resource):
+    """Answers when it is told to."""
+
+    isLeaf = True
+
+    def __init__(self):
+        Resource.__init__(self)
+        self.asked = Deferred()
+
+    def render(self, request):
+        self.asked.callback(request)
+        return NOT_DONE_YET
+
+
+def halfClosed(reactor, listening, request):
+    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", listening.port)
+    return connectProtocol(endpoint, HalfClosed(request))
+
+
+@pytest_twisted.ensureDeferred
+async def test_whoSaysNoMoreGetsTheAnswers(reactor):
+    head = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
+    late = Late()
+    async with Listening(reactor) as listening:
+        listening.site.root.putChild(b"late", late)
+        client = await halfClosed(reactor, listening, head * 3)
+        await client.ended
+        assert client.received.count(b"HTTP/1.1 404 ") == 3
+        client = await halfClosed(reactor, listening, head.replace(b"/ ", b"/late "))
+        request = await late.asked
+        request.finish()
+        await client.ended
+        assert client.received.startswith(b"HTTP/1.1 200 ")
+        client = await halfClosed(reactor, listening, head[:10])
+        await client.ended
+
+
+@pytest_twisted.ensureDeferred
+async def test_aPlayerThatSaysNoMoreHasLeft(reactor):
+    changes = []
+    async with Listening(reactor) as listening:
+        listening.factory.playersChanged.append(lambda *change: changes.append(change))
+        request = b"GET /live/key.flv HTTP/1.1\r\nHost: a\r\n\r\n"
+        client = await halfClosed(reactor, listening, request)
+        await client.ended
+    assert changes == [("live", "key", 1), ("live", "key", 0)]

@@ -12,12 +12,17 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted.internet.interfaces import ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    ISSLTransport,
+    ITCPTransport,
+)
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger, LogLevel
 from twisted.web import http
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
+from zope.interface import implementer
 
 from twisted_rtmp.live.addresses import hostOf
 from twisted_rtmp.live.connections import Description, connectionId
@@ -102,6 +107,7 @@ class Upgraded(Protocol):
         """Take what came."""
 
 
+@implementer(IHalfCloseableProtocol)
 class Channel(HTTPChannel):
     """
     One connection, and its requests one after the other.
@@ -166,6 +172,22 @@ class Channel(HTTPChannel):
         self._account = registry.budget.connection(self, self.host)
         self._kept = self._account.share(forAddress=True)
         registry.connections.opened(self)
+
+    def readConnectionLost(self) -> None:
+        """
+        The peer sends no more.  Some do so behind their last request, and get their
+        answer; one that plays has left.
+        """
+        if self.answering is not None:
+            self.abort()
+        elif self._complete and self._upgraded is None:
+            self.persistent = 0
+        else:
+            self.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """The peer takes no more: it has left."""
+        self.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._drain is not None:
