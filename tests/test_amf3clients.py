@@ -28,7 +28,7 @@ from zope.interface import implementer
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.flv.tags import FLVReader
 from twisted_rtmp.interfaces import IMediaSink
-from twisted_rtmp.link import TURN_SECONDS
+from twisted_rtmp.live.turns import TURN_SECONDS
 from twisted_rtmp.wire import amf0, amf3
 from twisted_rtmp.wire.amftranslation import (
     MAX_GROWTH,

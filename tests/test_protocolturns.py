@@ -22,7 +22,8 @@ from zope.interface import implementer
 from twisted_rtmp.auth import AllowList
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import IMediaSink
-from twisted_rtmp.link import GATHERED_BYTES, TURN_MESSAGES, TURN_SECONDS
+from twisted_rtmp.link import GATHERED_BYTES, TURN_MESSAGES
+from twisted_rtmp.live.turns import ROUND_SECONDS, TURN_SECONDS
 from twisted_rtmp.wire.chunk import encodeMessage
 from twisted_rtmp.wire.connection import Connection, Role
 from twisted_rtmp.wire.handshake import ClientHandshake
@@ -244,6 +245,14 @@ def alternating(count: int) -> bytes:
     return begin + b"\xc4x\xc5x" * (count - 2)
 
 
+class SlowClock(Clock):
+    """A clock each look at which takes a millisecond."""
+
+    def seconds(self):
+        self.rightNow += 0.001
+        return self.rightNow
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -271,14 +280,6 @@ def alternating(count: int) -> bytes:
 )
 def test_nothingIsSwallowedWithoutAnEnd(data):
     """However little bytes mean, others have their turn amid them."""
-
-    class SlowClock(Clock):
-        """Each look at it takes a millisecond."""
-
-        def seconds(self):
-            self.rightNow += 0.001
-            return self.rightNow
-
     clock = SlowClock()
     factory = RTMPFactory(clock)
     client = Client(factory)
@@ -292,6 +293,32 @@ def test_nothingIsSwallowedWithoutAnEnd(data):
     due = min(call.getTime() for call in clock.getDelayedCalls())
     assert due <= clock.rightNow, "which is the next"
     client.leave()
+
+
+def test_manyShareARound():
+    """However many peers send what means nothing, nobody waits for all their turns."""
+    clock = SlowClock()
+    factory = RTMPFactory(clock)
+    clients = [Client(factory) for _ in range(60)]
+    for client in clients:
+        client.connect()
+    for client in clients:
+        client.protocol.dataReceived(small(2, 3, bytes(4)) * 20_000)
+    assert factory.registry.turns.waiting == 60
+    for _ in range(3):
+        before = clock.rightNow
+        calls = [c for c in clock.getDelayedCalls() if c.func.__name__ == "_turn"]
+        for call in calls:
+            turn = call.func
+            call.cancel()
+            turn()
+        assert factory.registry.turns.waiting == 60
+        # A turn is some looks at the least.
+        assert clock.rightNow - before < ROUND_SECONDS * 4
+        assert clock.rightNow - before < 60 * TURN_SECONDS / 2
+    for client in clients:
+        client.protocol.connectionLost()
+    assert factory.registry.turns.waiting == 0
 
 
 @pytest.mark.parametrize("how", ["violation", "leaves", "refused"])

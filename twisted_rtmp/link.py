@@ -72,11 +72,6 @@ SLOW_READ_SECONDS = 0.02
 #: three of them lead to the largest.
 READ_STEP = 4
 
-#: How long one peer's messages are dispatched before the others get their turn, in
-#: seconds: a MiB can hold 90,000 commands.  With a dozen such peers an honest one still
-#: waits less than half a second.
-TURN_SECONDS = 0.02
-
 #: How many frames are dispatched before it is looked how long that took.  After
 #: anything else it is looked at once: 10,000 AMF values take 20 to 40 ms.
 TURN_MESSAGES = 64
@@ -288,10 +283,13 @@ class Link(Stateful[LinkState], Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         wasClosing = self.state is LinkState.CLOSING
         self._enter(LinkState.CLOSED)
-        for call in (self._timer, self._turnCall):
-            if call is not None:
-                call.cancel()
-        self._timer = self._turnCall = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._turnCall is not None:
+            self._turnCall.cancel()
+            self._turnCall = None
+            self._turns.waiting -= 1
         self._drain.stop()
         if not wasClosing:
             self.ending()
@@ -432,7 +430,7 @@ class Link(Stateful[LinkState], Protocol):
         messages = 0
         nextEvent: Callable[[], Any] = self.wire.nextEvent
         receivers = self.receivers
-        until = now + TURN_SECONDS
+        until = now + self._turns.share
         event: Any = None
         try:
             while self._dispatching and event is not NEED_DATA:
@@ -508,10 +506,13 @@ class Link(Stateful[LinkState], Protocol):
     def _waitForTurn(self) -> None:
         """Go on when the other peers have been heard."""
         self.hold(Hold.TURN)
-        self._turnCall = self._clock.callLater(0, self._turn)
+        if self._turnCall is None and _TURN in self._holds:
+            self._turns.waiting += 1
+            self._turnCall = self._clock.callLater(0, self._turn)
 
     def _turn(self) -> None:
         self._turnCall = None
+        self._turns.waiting -= 1
         began = self._clock.seconds()
         self.release(Hold.TURN)
         seconds = self._clock.seconds() - began

@@ -19,6 +19,17 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from twisted.internet.base import DelayedCall
 
+#: How long one peer's messages are dispatched before the others get their turn, in
+#: seconds: a MiB can hold 90,000 commands.
+TURN_SECONDS = 0.02
+
+#: How long all those together may take that have more to be dispatched than a turn, in
+#: seconds, before everybody else is served; each has its share of it.
+ROUND_SECONDS = 0.1
+
+#: The least share of a round, in seconds: some dozens of messages.
+LEAST_TURN_SECONDS = 0.001
+
 #: A turn is worth to be noted from so many seconds on.
 NOTED_SECONDS = 0.01
 
@@ -44,6 +55,7 @@ class Turns:
     @ivar longest: the longest one, in seconds.
     @ivar cause: what took it: a few words for people.
     @ivar long: how many took L{LONG_TURN_SECONDS} or more.
+    @ivar waiting: how many peers wait for their next turn now.
     """
 
     log = Logger()
@@ -52,9 +64,19 @@ class Turns:
         self.longest = 0.0
         self.cause = ""
         self.long = 0
+        self.waiting = 0
         self._clock = clock
         self._logged: float | None = None
         self._unlogged = 0
+
+    @property
+    def share(self) -> float:
+        """
+        How long one peer's messages may be dispatched now, in seconds: the more peers
+        wait for another turn, the shorter, so that nobody waits for all of them.
+        """
+        share = ROUND_SECONDS / (self.waiting + 1)
+        return min(TURN_SECONDS, max(LEAST_TURN_SECONDS, share))
 
     def took(self, seconds: float, peer: str, what: str) -> None:
         """
