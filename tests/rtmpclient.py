@@ -253,7 +253,7 @@ class MemoryTransport:
         self._producerPaused = False
 
     def write(self, data: bytes) -> None:
-        if self.disconnected:
+        if self.disconnected or self.aborted:
             return
         self.queued += data
         self.most = max(self.most, len(self.queued))
@@ -270,8 +270,12 @@ class MemoryTransport:
         self.disconnecting = True
 
     def abortConnection(self) -> None:
-        self.aborted = True
-        self.lose(ConnectionAborted())
+        """Nothing more is read or sent; the protocol is told at the next turn."""
+        if not self.aborted and not self.disconnected:
+            self.aborted = True
+            self.reading = False
+            self.queued.clear()
+            self.clock.callLater(0, self.lose, ConnectionAborted())
 
     def lose(self, error: Exception) -> None:
         if not self.disconnected:
@@ -325,7 +329,7 @@ class MemoryTransport:
         self.reading = False
 
     def resumeProducing(self) -> None:
-        if not self.disconnecting:
+        if not self.disconnecting and not self.aborted:
             self.reading = True
 
     def stopProducing(self) -> None:

@@ -56,7 +56,7 @@ SILENCE_SECONDS = 0.5
 TURN_SECONDS = 0.05
 
 #: What the server keeps, and awaits, for the honest stream and its players at most.
-KEPT_BYTES = 256 * 1024
+KEPT_BYTES = 512 * 1024
 KEPT_CALLS = 8
 
 #: C0, C1 and C2.

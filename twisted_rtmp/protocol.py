@@ -726,6 +726,8 @@ class RTMPProtocol(Link):
     def giveUp(self, why: str) -> None:
         """Cut the peer: it takes too much memory."""
         self.expel(why)
+        # Now, and not when the transport tells of the end: no other peer has to go.
+        self._account.close()
 
     def chargeStreams(self) -> None:
         """Charge what publications and plays cost by themselves."""

@@ -1,4 +1,4 @@
-"""P30, P34, P36, P37: what one peer and one address may take of what all need."""
+"""P30, P31, P34, P36, P37: what one peer and one address may take of what all need."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import time
 import pytest
 from promiseserver import KIB, MIB, Server
 from scriptedpeer import (
+    VIDEO,
     HonestStream,
     Peer,
     command,
+    header,
+    numberedFrame,
     setChunkSize,
 )
 from watching import GOP, Stream, Viewer
@@ -45,6 +48,32 @@ def test_aStallOfTheServerIsNobodysSilence(tmp_path):
         stream.compare()
         server.noTraceback()
         assert server.terminate() == 0
+
+
+# P31
+
+
+def test_oneAddressKeepsNoMoreThanItsShare(server, honest):
+    """Each connection keeps less than its own bound, but all together too much."""
+    size = 8 * MIB
+    unfinished = setChunkSize(size) + header(6, VIDEO, size, 0, 1)
+    before = server.resetPeak()
+    with contextlib.ExitStack() as peers:
+        other = peers.enter_context(Peer(server.port, host=OTHER))
+        other.publishes("other")
+        other.send(unfinished + numberedFrame(0, size)[:-1])
+        for _ in range(30):
+            peer = peers.enter_context(Peer(server.port, host=HOSTILE))
+            # The address is over its bound already, or the peer takes it there.
+            with contextlib.suppress(ConnectionError):
+                peer.open()
+                peer.send(unfinished + bytes(size - 1))
+        server.waitFor(rf"{HOSTILE}:\d+ is cut: its address takes 64.0 of 64 MiB")
+        assert server.peak - before <= (64 + 8 + 32) * MIB
+        other.send(numberedFrame(0, size)[-1:])
+        other.chunkSize = size
+        other.end()
+        server.waitFor("live/other ended after .* 1 video ")
 
 
 # P34

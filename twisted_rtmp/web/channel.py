@@ -418,6 +418,9 @@ class Channel(HTTPChannel):
         """Cut the peer: it takes too much memory."""
         self.noteCut(why)
         self.abort()
+        if self._account is not None:
+            # Now, and not when the transport tells of the end: no other peer has to go.
+            self._account.close()
 
     # What is sent
 
