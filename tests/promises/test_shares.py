@@ -155,6 +155,7 @@ def asksBadly(peer):
 @pytest.mark.parametrize("attack", [playsNothing, sendsGarbage, breaksARule, asksBadly])
 def test_theLogGrowsNoFasterThanWhatIsSent(server, attack):
     port = httpPort(server) if attack is asksBadly else server.port
+    server.serves()  # all that there was to say of others has been said
     before, sent, began = len(server.log), 0, time.monotonic()
     for _ in range(100):
         with Peer(port, host=HOSTILE) as peer, contextlib.suppress(ConnectionError):
