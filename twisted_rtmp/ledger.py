@@ -1,8 +1,4 @@
-"""
-The account of a stream: what came in, what was stored, what was not, and why.
-
-Imports C{twisted_rtmp.wire} only.
-"""
+"""The account of a stream: what came, what was stored, what was lost, and why."""
 
 from __future__ import annotations
 
@@ -54,7 +50,7 @@ class MediaCounts:
         self._otherSize = size - self.audioSize - self.videoSize
 
     def count(self, message: Message) -> None:
-        """Add one message whose flags are set."""
+        """Count one message whose flags are set."""
         self._otherSize += len(message.payload)
         if message.typeId == MessageType.DATA_AMF0:
             self.data += 1
@@ -77,7 +73,7 @@ class MediaCounts:
 
     @property
     def messages(self) -> int:
-        """All of them, of every kind."""
+        """The number of all messages, of every kind."""
         return self.video + self.audio + self.headers + self.data
 
     def __repr__(self) -> str:
@@ -89,7 +85,7 @@ class MediaCounts:
 
 class Ledger:
     """
-    The books of one stream.
+    The account of one stream.
 
     @ivar received: what the publisher sent.
     @ivar written: for each sink that stores (by its name), what is stored: of
@@ -112,7 +108,7 @@ class Ledger:
         self.clockBreaks = 0
 
     def writer(self, sinkName: str) -> MediaCounts:
-        """The figures of one storing sink; all sinks of a name share them."""
+        """Give the figures of one storing sink; all sinks of a name share them."""
         return self.written.setdefault(sinkName, MediaCounts())
 
     def discard(self, reason: str, messages: int = 1) -> None:
@@ -122,12 +118,12 @@ class Ledger:
 
     @property
     def lost(self) -> int:
-        """All discarded messages."""
+        """The number of all discarded messages."""
         return sum(self.discarded.values())
 
     def summary(self) -> str:
         """
-        One line for the log.
+        Make the line for the log.
 
         For example C{"60 video 87 audio received, 60 and 87 written, 0
         lost"}.

@@ -44,7 +44,7 @@ _packLength = struct.Struct(">I").pack
 
 class Head(NamedTuple):
     """
-    The beginning of a file, in three pieces: most of it are zeros.
+    The beginning of a file, in three pieces: most of it is zeros.
 
     @ivar start: the header and the properties.
     @ivar zeros: how many zeros follow, in bytes.

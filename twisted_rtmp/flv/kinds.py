@@ -36,7 +36,7 @@ _VIDEO_KEYS = frozenset(("width", "height", "framerate", "fps", "hasVideo"))
 
 
 class Kinds(NamedTuple):
-    """Which of audio and video there is."""
+    """The kinds of media that there are: audio, video, both or neither."""
 
     audio: bool
     video: bool

@@ -1,9 +1,9 @@
 """
 Beginnings: what newcomers get of a stream of which a track has ended.
 
-A page that is told of sound waits for it, for ever.  So who joins when a track has
-ended gets neither its headers nor what the GOP has of it; and when it goes on, these
-headers come before its first frame.
+A page that is told of sound waits for it for ever.  So a player that joins when a track
+has ended gets neither its headers nor what the GOP has of it; when the track goes on,
+its headers come before its first frame.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def isVideoFrame(message: Message) -> bool:
 
 class Beginnings:
     """
-    What the newcomers of one stream get.
+    The beginnings that the newcomers of one stream get.
 
     @ivar withheld: the tracks, by message type id and number, whose headers a newcomer
         did not get since they had ended.
@@ -46,12 +46,12 @@ class Beginnings:
         self._changed: tuple[Message, Kinds, Message] | None = None
 
     def forget(self) -> None:
-        """Another publisher continues the stream: nothing of it is known yet."""
+        """Forget what was withheld: another publisher continues the stream."""
         self.withheld.clear()
         self._changed = None
 
     def of(self, messages: Sequence[Message], ended: Ended) -> list[Message]:
-        """Take out what is of tracks that have ended, for one who joins."""
+        """Choose what is not of tracks that have ended, for a player that joins."""
         self.withheld |= ended.tracks
         kept = []
         for message in messages:

@@ -49,7 +49,7 @@ class GOPCache:
 
     @property
     def cost(self) -> int:
-        """The bytes of it, and of what each message costs whoever begins with it."""
+        """The cost of beginning with it, in bytes, of which each message has some."""
         return self.bytes + MESSAGE_BYTES * len(self.messages)
 
     def start(self, headers: list[Message], keyFrame: Message) -> None:

@@ -8,8 +8,8 @@ from twisted_rtmp.media import payloads as media
 from twisted_rtmp.media.parts import headerKey
 from twisted_rtmp.wire.messages import Message
 
-#: Sequence headers that are kept for who joins later: of two kinds for each of 16
-#: video and 16 audio tracks.  OBS sends up to 6 of each.
+#: Sequence headers that are kept for players that join later: of two kinds for each of
+#: 16 video and 16 audio tracks.  OBS sends up to 6 of each.
 MAX_HEADERS = 64
 
 #: Flags of the messages that are headers.

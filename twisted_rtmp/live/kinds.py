@@ -42,7 +42,7 @@ class StreamKinds:
 
     @property
     def settled(self) -> bool:
-        """Whether what has come is what the stream has."""
+        """Tell whether what has come is what the stream has."""
         come = self.received
         if come == BOTH or self._stream.frames >= SETTLE_FRAMES:
             return True

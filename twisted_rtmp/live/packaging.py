@@ -40,7 +40,7 @@ _SET_DATA_FRAME = b"\x02\x00\x0d@setDataFrame"
 
 
 class Packaging(Hashable, Protocol):
-    """How messages are written, and which of them."""
+    """The way in which messages are written, and the choice of them."""
 
     @property
     def selection(self) -> Selection:
@@ -52,7 +52,7 @@ class Packaging(Hashable, Protocol):
 
     @property
     def shared(self) -> Hashable:
-        """All of it but the message stream id."""
+        """Everything but the message stream id."""
 
     def encode(self, message: Message) -> bytes:
         """
@@ -69,7 +69,7 @@ class Packaging(Hashable, Protocol):
 @dataclass(frozen=True)
 class RTMPPackaging:
     """
-    Chunks, of which a message's first has a format 0 header.
+    The form of chunks; the first of each message has a format 0 header.
 
     @ivar streamId: the message stream id.
     @ivar chunkSize: bytes of payload in a chunk.
@@ -110,7 +110,7 @@ class RTMPPackaging:
 @dataclass(frozen=True)
 class FLVPackaging:
     """
-    FLV tags, each with its back pointer.
+    The form of FLV tags, each with its back pointer.
 
     @ivar selection: the part of the stream that is written.
     """

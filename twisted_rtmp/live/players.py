@@ -81,7 +81,7 @@ class PlayedStream(Protocol):
 
     @property
     def enhanced(self) -> bool:
-        """Whether anything that its publisher sent had an enhanced header."""
+        """Tell whether anything that its publisher sent had an enhanced header."""
 
     @property
     def frames(self) -> int:
@@ -89,14 +89,14 @@ class PlayedStream(Protocol):
 
     @property
     def tracks(self) -> Sequence[Track]:
-        """What has come of each of its tracks."""
+        """The tracks, and what has come of each."""
 
     def ended(self) -> Ended:
         """Tell which tracks have ended, so that newcomers begin without them."""
 
     @property
     def hasVideoTracks(self) -> bool:
-        """Whether there are several video tracks."""
+        """Tell whether there are several video tracks."""
 
     def headers(self) -> list[Message]:
         """List what a decoder needs before the first frame."""
@@ -117,28 +117,28 @@ class Outlet(Protocol):
 
     @property
     def congested(self) -> bool:
-        """Whether the player is to queue, until its L{Player.drain} is called."""
+        """Tell whether the player is to queue, until its L{Player.drain} is called."""
 
     def writeMedia(self, data: bytes) -> None:
         """Send bytes; L{congested} may be set afterwards."""
 
     def streamStarted(self, player: Player, stream: PlayedStream, again: bool) -> None:
         """
-        A stream is there, and its first bytes follow.
+        Tell the peer that a stream is there; its first bytes follow.
 
         @param again: whether the player had to wait for it, or played another
             publication before.
         """
 
     def streamEnded(self, player: Player) -> None:
-        """The stream has ended; all of it has been handed over."""
+        """Tell the peer that the stream has ended; all of it has been handed over."""
 
     def abort(self, why: str) -> None:
         """Close at once, whatever is queued: the player is too far behind."""
 
 
 class _Flow(Enum):
-    """What a player does with the stream's frames."""
+    """The things that a player does with the stream's frames."""
 
     FLOWING = "it gets all"
     KEY_FRAME = "it waits for a key frame"
@@ -221,7 +221,7 @@ class Player:
 
     @property
     def peer(self) -> str:
-        """The other end, for log lines."""
+        """The peer's address, for log lines."""
         return self._outlet.peer
 
     @property
@@ -290,7 +290,7 @@ class Player:
 
     def attach(self, group: PlayerGroup, again: bool) -> None:
         """
-        A stream is there to play.
+        Begin to play a stream that is there.
 
         @param again: see L{Outlet.streamStarted}.
         """
@@ -307,7 +307,7 @@ class Player:
         self._outlet.streamStarted(self, stream, again)
 
     def detach(self) -> None:
-        """The player has left its stream, which may go on."""
+        """Leave the stream, which may go on."""
         self.group = None
 
     def publisherChanged(self) -> None:
@@ -318,7 +318,7 @@ class Player:
 
     def end(self, now: float) -> None:
         """
-        The stream is over; say so when everything has been sent.
+        Tell the peer that the stream is over, when everything has been sent.
 
         @param now: the clock's time, in seconds.
         """
@@ -363,9 +363,9 @@ class Player:
         """
         Take what a stream begins with.
 
-        It may be more than a player may queue otherwise, since all who have joined
-        within a GOP share its messages; so it is written by and by, as far as it is
-        taken.
+        It may be more than a player may queue otherwise, since all players that joined
+        within a GOP share its messages; so it is written bit by bit, as the peer takes
+        it.
 
         @param position: how far the stream is, in bytes.
         """
@@ -612,7 +612,7 @@ class PlayerGroup:
     def _choose(
         self, selection: Selection, messages: list[Message]
     ) -> tuple[list[Message], int]:
-        """As L{choose}, at once where everything passes."""
+        """Choose as L{choose} does, or at once where everything passes."""
         # What has no enhanced header passes as it is: most streams have no other.
         needed = self.stream.enhanced or selection.asksForOtherTracks
         if needed and not selection.everything:
@@ -626,13 +626,13 @@ class PlayerGroup:
         self.chargeQueues()
 
     def forget(self) -> None:
-        """The stream has ended for good: leave no circle with it to be collected."""
+        """Forget the stream, which has ended: no circle of references is left."""
         del self.stream
 
     def publisherChanged(self) -> None:
         """
-        Another publisher continues the stream: what it sends can be decoded from its
-        first key frame on.
+        Prepare for another publisher of the stream: what it sends can be decoded from
+        its first key frame on.
         """
         self.flush()
         self.gop.clear()
@@ -718,7 +718,7 @@ class PlayerGroup:
 
     @property
     def _position(self) -> int:
-        """How far the stream is, in bytes."""
+        """The bytes of the stream so far."""
         return self.stream.ledger.received.size
 
     def chargeQueues(self) -> None:

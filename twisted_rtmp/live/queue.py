@@ -35,7 +35,7 @@ _DATA: int = MessageType.DATA_AMF0
 
 
 class Loss(Enum):
-    """How much was lost when a queue was shortened."""
+    """The amount that was lost when a queue was shortened."""
 
     NOTHING = "the queue is within its limits"
     OLDEST = "whole GOPs: what is left can be decoded"
@@ -59,8 +59,8 @@ class PlayerQueue:
     """
     The messages that wait for one player, in order.
 
-    What it begins with is not bounded, since it is shared with all who joined within
-    the same GOP.  Of what comes behind, no more is kept than the limits say.
+    What it begins with is not bounded, since it is shared with all players that joined
+    within the same GOP.  Of what comes behind, no more is kept than the limits say.
 
     @ivar limits: the bounds.
     @ivar messages: what waits.  It is always the same object: its truth is asked once
@@ -93,7 +93,7 @@ class PlayerQueue:
         return len(self.messages)
 
     def extend(self, messages: Sequence[Message]) -> None:
-        """Let messages wait, too."""
+        """Add messages at the end."""
         queue = self.messages
         size = HEADER_BYTES * len(messages)
         for place, message in enumerate(messages, self._taken + len(queue)):
@@ -212,7 +212,7 @@ class PlayerQueue:
         return Loss.VIDEO
 
     def _isTooMuch(self) -> bool:
-        """Whether more waits than may, in bytes or in messages."""
+        """Tell whether more waits than may, in bytes or in messages."""
         limits = self.limits
         return (
             self.bytes - self._exemptBytes > limits.bytes
@@ -220,7 +220,7 @@ class PlayerQueue:
         )
 
     def _isTooLong(self) -> bool:
-        """Whether more waits than may, or of too long a time."""
+        """Tell whether more waits than may, or of too long a time."""
         if self._isTooMuch():
             return True
         if self._oldestPlace is None:

@@ -65,7 +65,7 @@ class Selection:
 
     @cached_property
     def everything(self) -> bool:
-        """Whether every message passes as it came, so that none need be looked at."""
+        """Tell whether every message passes as it came, and none is looked at."""
         return (
             self._all
             and self._modEx
@@ -77,18 +77,18 @@ class Selection:
 
     @cached_property
     def asksForOtherTracks(self) -> bool:
-        """Whether the player asked for another track than the first."""
+        """Tell whether the player asked for another track than the first."""
         return bool(self.videoTrack or self.audioTrack)
 
     def wants(self, typeId: int, trackId: int) -> bool:
-        """Whether the player is to get a track, if it can read it."""
+        """Tell whether the player is to get a track, if it can read it."""
         wanted = self.videoTrack if typeId == _VIDEO else self.audioTrack
         if wanted is None and self._all:
             return True
         return trackId == (wanted or 0)
 
     def passes(self, typeId: int, trackId: int, codec: int | str) -> bool:
-        """Whether the player gets a track, with its number."""
+        """Tell whether the player gets a track, with its number."""
         wanted = self.videoTrack if typeId == _VIDEO else self.audioTrack
         return wanted is None and self._all and self._takes(typeId, codec)
 
@@ -98,8 +98,8 @@ class Selection:
 
         @param message: one that is not malformed, whose flags are set; of other kinds
             than audio and video everything passes.
-        @return: the parts, which are none for a track that the player did not ask for,
-            and seldom several; and how many tracks it would have got, but cannot read.
+        @return: the parts (none for a track that the player did not ask for, and seldom
+            several), and how many tracks it would have got, but cannot read.
         """
         typeId, payload, flags = message.typeId, message.payload, message.flags
         if typeId == _VIDEO:
@@ -128,7 +128,7 @@ class Selection:
 
     @cached_property
     def _modEx(self) -> bool:
-        # All tracks as they came are for who reads this specification's version.
+        # All tracks as they came are for players that read this version of E-RTMP.
         return self.allTracks or self.capabilities.modEx
 
     def _takes(self, typeId: int, codec: int | str) -> bool:
@@ -167,7 +167,7 @@ class Selection:
 
     def _form(self, typeId: int, track: PlainTrack) -> Part | None:
         codec, payload, flags = track.codec, track.payload, track.flags
-        # An enhanced form of what has a legacy one only for who said that it reads it.
+        # What has a legacy form is sent in the other one to players that announced it.
         named = not codec or self._takes(typeId, codec)
         if named and (self.capabilities.announced or self.allTracks):
             return self._withModEx(typeId, payload, flags)

@@ -1,8 +1,4 @@
-"""
-Live streams: one publisher, many sinks.
-
-Imports C{twisted_rtmp.wire}, the ledger and the interfaces; no protocol.
-"""
+"""Live streams: one publisher, many sinks."""
 
 from __future__ import annotations
 
@@ -36,7 +32,7 @@ from twisted_rtmp.wire.messages import Message
 if TYPE_CHECKING:
     from twisted_rtmp.live.selection import Selection
 
-#: What sets a message apart from the frames that are only passed on.
+#: Flags of the messages that are more than frames to be passed on.
 _NOTEWORTHY = (
     media.KEY_FRAME
     | media.ENHANCED
@@ -54,11 +50,11 @@ _VIDEO: int = MessageType.VIDEO
 
 
 class Publisher(Protocol):
-    """What is known of where a stream comes from."""
+    """The source of a stream, as far as the stream knows it."""
 
     @property
     def peer(self) -> str:
-        """Who it is, for log lines."""
+        """The peer's address, for log lines."""
 
     @property
     def host(self) -> str:
@@ -66,18 +62,18 @@ class Publisher(Protocol):
 
     @property
     def heard(self) -> float:
-        """When audio or video came last, in the seconds of the registry's clock."""
+        """The time at which media came last, in the seconds of the registry's clock."""
 
     @property
     def unread(self) -> bool:
-        """Whether bytes of it have come that nobody has looked at yet."""
+        """Tell whether bytes of it have come that nobody has looked at yet."""
 
     @property
     def connection(self) -> object:
-        """What it shares with the other publishers of its connection."""
+        """An object that all publishers of one connection share."""
 
     def takenOver(self) -> None:
-        """Another publisher gets the name.  It unpublishes, and tells its peer."""
+        """Unpublish, and tell the peer: another publisher gets the name."""
 
     def pauseProducing(self) -> None:
         """Read nothing from the peer for now."""
@@ -104,14 +100,14 @@ class Throttle:
         self._stream.release(self)
 
     def stopProducing(self) -> None:
-        """The consumer is gone: it must not hold the publisher."""
+        """Hold the publisher no more: the consumer is gone."""
         self._stream.release(self)
 
 
 @implementer(ILiveStream)
 class LiveStream:
     """
-    What one publisher sends, on its way to the stream's sinks.
+    The media of one publisher, on their way to the stream's sinks.
 
     @ivar application: the application's name; may be empty.
     @ivar name: the stream's own name; may be empty.
@@ -275,7 +271,7 @@ class LiveStream:
                 self._sinkFailed(sink)
 
     def _dataReceived(self, message: Message) -> None:
-        """Metadata, cue points, captions: kept if well-formed, passed on."""
+        """Pass metadata, cue points and captions on; keep well-formed metadata."""
         self._timeline.placeHeader(message)
         self.ledger.received.count(message)
         try:
@@ -309,7 +305,7 @@ class LiveStream:
 
     @property
     def connection(self) -> object:
-        """What its publisher shares with the others of its connection."""
+        """An object that all publishers of its publisher's connection share."""
         return None if self.publisher is None else self.publisher.connection
 
     @property
@@ -348,7 +344,7 @@ class LiveStream:
 
     @property
     def tracks(self) -> list[Track]:
-        """What has come of each of its tracks so far: video first, by number."""
+        """The tracks and what has come of each: video first, by number."""
         return list(self._tracks)
 
     def ended(self) -> Ended:
@@ -362,11 +358,11 @@ class LiveStream:
 
     @property
     def hasVideoTracks(self) -> bool:
-        """Whether there are several video tracks."""
+        """Tell whether there are several video tracks."""
         return len(self._tracks.video) > 1
 
     def videoTracks(self, selection: Selection) -> set[int]:
-        """Which of several video tracks pass a selection with their numbers."""
+        """List which of several video tracks pass a selection with their numbers."""
         if not self.hasVideoTracks:
             return set()
         video = self._tracks.video
@@ -379,14 +375,14 @@ class LiveStream:
         }
 
     def isPrimary(self, message: Message) -> bool:
-        """Whether a video message is of the first video track, maybe among others."""
+        """Tell whether a video message has something of the first video track."""
         return self._tracks.isPrimary(message)
 
     # To the sinks
 
     def headers(self) -> list[Message]:
         """
-        What a decoder needs before the first frame: the newest metadata, then
+        List what a decoder needs before the first frame: the newest metadata, then
         the newest sequence header of each kind.
         """
         return self._headers.all()
@@ -410,7 +406,7 @@ class LiveStream:
 
     @property
     def sinkNames(self) -> list[str]:
-        """The words for what its messages are passed on to, in that order."""
+        """The names of its sinks, in the order in which they get its messages."""
         return [self._sinkNames[sink] for sink in self._sinks]
 
     def removeSink(self, sink: IMediaSink) -> Deferred[None]:
@@ -438,7 +434,7 @@ class LiveStream:
 
     def end(self) -> Deferred[None]:
         """
-        The publisher has gone: end every sink.
+        End every sink: the publisher has gone.
 
         @return: fires when all of them have stored what they got.
         """
@@ -468,7 +464,7 @@ class LiveStream:
 
     @property
     def isPublishing(self) -> bool:
-        """Whether it can give nothing up without a loss to its publisher."""
+        """Tell whether it can give nothing up without a loss to its publisher."""
         return False
 
     def forget(self) -> None:
@@ -509,8 +505,8 @@ class LiveStream:
         """
         Wait for the next publisher: the stream and its sinks stay.
 
-        What is known of the media is forgotten, since the next one may send others:
-        who joins begins with what that one sends.
+        What is known of the media is forgotten, since the next publisher may send
+        others: a player that joins begins with what that one sends.
         """
         self.players.publisherChanged()
         self._headers.forget()
@@ -535,7 +531,7 @@ class LiveStream:
     # Back to the publisher
 
     def throttle(self) -> IPushProducer:
-        """A producer by which one sink can slow the encoder down."""
+        """Make a producer by which one sink can slow the encoder down."""
         return Throttle(self)
 
     @property
@@ -559,7 +555,7 @@ class LiveStream:
 
 
 def _after(deferred: Deferred[None]) -> Deferred[None]:
-    """A Deferred of one's own that fires after another one."""
+    """Make another Deferred that fires after one."""
     mine: Deferred[None] = Deferred()
     deferred.addCallback(lambda _: mine.callback(None))
     return mine

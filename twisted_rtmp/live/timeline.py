@@ -38,8 +38,8 @@ BREAK_MILLISECONDS = 10_000
 FRAME_MILLISECONDS = 40
 
 #: A kind of media or a track of which nothing comes for so long while others go on, in
-#: milliseconds, has ended for those who join: a page that is told of sound waits for it
-#: for ever, ffmpeg 5 s.  More than L{GAP_MILLISECONDS}, and than an encoder takes to
+#: milliseconds, has ended for players that join: a page that is told of sound waits for
+#: it for ever, ffmpeg 5 s.  More than L{GAP_MILLISECONDS}, and than an encoder takes to
 #: change its microphone.
 ENDED_MILLISECONDS = 5000
 
@@ -88,7 +88,7 @@ class MediaTime:
 
     @property
     def hasBegun(self) -> bool:
-        """Whether a frame of the present publisher has come."""
+        """Tell whether a frame of the present publisher has come."""
         return self.last != NEVER
 
     @property
@@ -297,7 +297,7 @@ class Timeline:
         """
         Decide whether a time can come after the newest one.
 
-        A step ahead as long as it took is none of the clock's, however long.  A
+        A step ahead that took as long is no jump of the clock, however long.  A
         publisher that has sent faster than in real time, such as a file, is no measure:
         one step may be as long as it is ahead.
         """
@@ -313,7 +313,7 @@ class Timeline:
         )
 
     def _break(self, sent: int) -> int:
-        """Go on behind the newest frame; the shift for that."""
+        """Find the shift that goes on behind the newest frame."""
         newest = self.newest
         now = self._seconds() * 1000
         passed = round(now + self._lead) - newest

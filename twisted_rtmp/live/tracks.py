@@ -40,7 +40,7 @@ from twisted_rtmp.wire.messages import Message
 _AUDIO: int = MessageType.AUDIO
 _VIDEO: int = MessageType.VIDEO
 
-#: What there is of a track that is going to be shown.
+#: Flags of the messages that show that a track exists.
 _EXISTS = CODED | SEQUENCE_HEADER
 
 #: FourCCs of legacy codec ids.  Only 7 is in a specification.
@@ -64,8 +64,8 @@ class Track:
         one, milliseconds; L{None} if the present publisher has sent none.  Of
         unnumbered frames it is noted only at times.
     @ivar interval: from the frame before, milliseconds.
-    @ivar ended: whether those who join are not told of it, since nothing comes of it
-        any more, as it seemed when the tracks were listed.
+    @ivar ended: whether nothing came of it any more when the tracks were listed, so
+        that players which join are not told of it.
     """
 
     __slots__ = (
@@ -99,24 +99,24 @@ class Track:
 
     @property
     def kind(self) -> str:
-        """What it is, in a word."""
+        """C{"video"} or C{"audio"}."""
         return "video" if self.typeId == _VIDEO else "audio"
 
     @property
     def codecName(self) -> str:
-        """The codec, for people; printable whatever the peer sent."""
+        """The name of the codec, printable whatever the peer sent."""
         return codecName(
             self.codec, VIDEO_CODECS if self.typeId == _VIDEO else AUDIO_CODECS
         )
 
     @property
     def exists(self) -> bool:
-        """Whether a frame or a sequence header of it has come."""
+        """Tell whether a frame or a sequence header of it has come."""
         return self.frames > 0 or self.codec != ""
 
     @property
     def messages(self) -> int:
-        """All that came of it."""
+        """The number of all messages of it."""
         return self.frames + self.headers
 
     def __repr__(self) -> str:
@@ -180,7 +180,7 @@ class Tracks:
         self._numbered = {_AUDIO: _Numbered(), _VIDEO: _Numbered()}
 
     def __iter__(self) -> Iterator[Track]:
-        """Each track, video first, by number."""
+        """List each track, video first, by number."""
         for typeId in (_VIDEO, _AUDIO):
             own = self._timeline.video if typeId == _VIDEO else self._timeline.audio
             if (typeId, 0) in self._tracks or self._unnumberedFrames(typeId):
@@ -240,14 +240,14 @@ class Tracks:
         return silence > max(ENDED_MILLISECONDS, ENDED_INTERVALS * interval)
 
     def _of(self, typeId: int, trackId: int) -> Track:
-        """A track that may be new."""
+        """Find a track, or make it."""
         track = self._tracks.get((typeId, trackId))
         if track is None:
             track = self._tracks[typeId, trackId] = Track(typeId, trackId)
         return track
 
     def restart(self) -> None:
-        """Another publisher continues the stream; it may have other tracks."""
+        """Forget which tracks there are: another publisher may have others."""
         self.video.clear()
         for track in self._tracks.values():
             track.last = None
@@ -261,7 +261,7 @@ class Tracks:
         return min(self.video, default=0)
 
     def isPrimary(self, message: Message) -> bool:
-        """Whether a video message is of the first video track, maybe among others."""
+        """Tell whether a video message has something of the first video track."""
         flags = message.flags
         return not flags & MULTITRACK or self.primaryVideo in trackIdsOf(message)
 
@@ -292,7 +292,7 @@ class Tracks:
             track.codec = parse(payload).codec
 
     def _isForeign(self, payload: bytes, codec: int | str) -> bool:
-        """Whether metadata are of another codec than the track's."""
+        """Tell whether metadata are of another codec than the track's."""
         own = _LEGACY_FOUR_CCS.get(codec) if isinstance(codec, int) else codec
         return bool(own) and parseVideo(payload).codec != own
 

@@ -1,12 +1,10 @@
 """
-Audio payloads: flags for every message, headers and facts for who wants to know more.
+Audio payloads: flags for every message, headers and facts for callers that need more.
 
 The first byte, legacy (FLV 10.1, E.4.2) and enhanced (E-RTMP v2, Enhanced Audio)::
 
     sound format 4 | rate 2 | size 1 | type 1      AAC: packet type
     9 (4 bits)     | packet type 4                 FourCC 4
-
-Imports the standard library and its own package.
 """
 
 from __future__ import annotations
@@ -62,7 +60,7 @@ class AudioPacketType(IntEnum):
 
 
 class AudioChannelOrder(IntEnum):
-    """How a MultichannelConfig orders its channels.  E-RTMP v2, Enhanced Audio."""
+    """The order of the channels of a MultichannelConfig.  E-RTMP v2, Enhanced Audio."""
 
     UNSPECIFIED = 0
     NATIVE = 1
@@ -116,8 +114,8 @@ _DEEP_PACKETS = (
 
 def _firstRow(first: int) -> Row | None:
     """
-    The flags of audio that begins with one byte, by its second; L{None} if more
-    must be read.
+    Make the flags of audio that begins with one byte, by its second byte; L{None} if
+    more must be read.
     """
     soundFormat = first >> 4
     packetType = first & 15
@@ -160,7 +158,7 @@ class MultichannelConfig:
     """
     The speakers of an audio track.  E-RTMP v2, Enhanced Audio.
 
-    @ivar order: an L{AudioChannelOrder}, or a number that is none yet.
+    @ivar order: an L{AudioChannelOrder}, or a number without a meaning yet.
     @ivar channelCount: how many there are.
     @ivar mapping: for a custom order, a byte for each channel.
     @ivar mask: for the native order, a bit for each speaker.
@@ -175,12 +173,12 @@ class MultichannelConfig:
 @dataclass(frozen=True)
 class AudioHeader:
     """
-    What stands before the body of an audio message.
+    The header of an audio message: all that comes before its body.
 
     @ivar flags: as L{audioFlags} gives them.
     @ivar codec: the legacy sound format, or the FourCC as four characters of
         Latin 1; empty for tracks of many codecs.
-    @ivar packetType: an L{AudioPacketType} or a number that is none yet; L{None}
+    @ivar packetType: an L{AudioPacketType}, or a number without a meaning yet; L{None}
         for legacy formats without packets.
     @ivar bodyOffset: where the body begins in the payload, in bytes.
     @ivar soundRate: Hz, as the legacy header has it, which says 44100 for all AAC;
@@ -188,8 +186,8 @@ class AudioHeader:
     @ivar soundSize: bits a sample, likewise.
     @ivar channels: 1 or 2, likewise.
     @ivar nanoseconds: to add to the message's timestamp.
-    @ivar multitrackType: a L{MultitrackType} or a number that is none yet; L{None}
-        where the tracks are not numbered.
+    @ivar multitrackType: a L{MultitrackType}, or a number without a meaning yet;
+        L{None} where the tracks are not numbered.
     @ivar tracks: the numbered tracks, in their order.
     @ivar multichannel: of a MultichannelConfig; of the first track's, if numbered.
     @ivar modEx: the extensions, as types and data.
@@ -210,7 +208,7 @@ class AudioHeader:
 
     @property
     def codecName(self) -> str:
-        """The codec, for people; printable whatever the peer sent."""
+        """The name of the codec, printable whatever the peer sent."""
         return codecName(self.codec, AUDIO_CODECS)
 
 

@@ -6,8 +6,6 @@ codec MUST be signaled via the enhanced connect command" (E-RTMP v2).  One that 
 none is not known to be able to do anything; but OBS and FFmpeg publish HEVC and AV1
 without a word, and play them without one, so that it gets those codecs as they are,
 and neither several tracks nor ModEx, which only parsers that say so can read past.
-
-Imports the standard library and its own package's AMF values.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ ANY_CODEC = "*"
 
 
 class FourCCInfo(IntFlag):
-    """What is done with a codec.  E-RTMP v2, FourCcInfoMask."""
+    """The uses that a peer has for a codec.  E-RTMP v2, FourCcInfoMask."""
 
     CAN_DECODE = 0x01
     CAN_ENCODE = 0x02
@@ -39,7 +37,7 @@ class FourCCInfo(IntFlag):
 
 
 class CapsEx(IntFlag):
-    """What is supported beyond the legacy specification.  E-RTMP v2, CapsExMask."""
+    """Features beyond the legacy specification.  E-RTMP v2, CapsExMask."""
 
     RECONNECT = 0x01
     MULTITRACK = 0x02
@@ -48,7 +46,7 @@ class CapsEx(IntFlag):
 
 
 class VideoFunction(IntFlag):
-    """What a client does with video besides.  E-RTMP v2, Metadata Frame."""
+    """Further features of a client that concern video.  E-RTMP v2, Metadata Frame."""
 
     CLIENT_SEEK = 0x0001
     CLIENT_HDR = 0x0002
@@ -56,7 +54,7 @@ class VideoFunction(IntFlag):
     LARGE_SCALE_TILE = 0x0008
 
 
-#: Who decodes a codec wants it, and so does who passes it on.
+#: A peer that decodes a codec wants it, and so does one that passes it on.
 _TAKES = FourCCInfo.CAN_DECODE | FourCCInfo.CAN_FORWARD
 
 #: All that this package supports.
@@ -123,12 +121,12 @@ class Capabilities:
 
     @property
     def announced(self) -> bool:
-        """Whether it announced anything enhanced."""
+        """Tell whether it announced anything enhanced."""
         return self.namesCodecs or self.capsEx is not None
 
     @property
     def namesCodecs(self) -> bool:
-        """Whether it said which codecs it supports."""
+        """Tell whether it said which codecs it supports."""
         return not (
             self.fourCcList is None
             and self.videoFourCcInfoMap is None
@@ -137,12 +135,12 @@ class Capabilities:
 
     @property
     def reconnect(self) -> bool:
-        """Whether it obeys a ReconnectRequest."""
+        """Tell whether it obeys a ReconnectRequest."""
         return self._has(CapsEx.RECONNECT)
 
     @property
     def multitrack(self) -> bool:
-        """Whether it reads several tracks in a stream."""
+        """Tell whether it reads several tracks in a stream."""
         return self._has(CapsEx.MULTITRACK)
 
     @property
@@ -165,15 +163,15 @@ class Capabilities:
 
     @property
     def modEx(self) -> bool:
-        """Whether it reads past ModEx; who knows nanoseconds must."""
+        """Tell whether it reads past ModEx, as it must if it knows nanoseconds."""
         return self._has(CapsEx.MOD_EX | CapsEx.TIMESTAMP_NANO_OFFSET)
 
     def canDecodeVideo(self, fourCC: str) -> bool:
-        """Whether it announced that it decodes a codec, or passes it on."""
+        """Tell whether it announced that it decodes a codec, or passes it on."""
         return self._names(self.videoFourCcInfoMap, fourCC)
 
     def canDecodeAudio(self, fourCC: str) -> bool:
-        """As L{canDecodeVideo}."""
+        """Do as L{canDecodeVideo} does, for audio."""
         return self._names(self.audioFourCcInfoMap, fourCC)
 
     def takesVideo(self, codec: int | str) -> bool:
@@ -188,7 +186,7 @@ class Capabilities:
         return self.canDecodeVideo(codec)
 
     def takesAudio(self, codec: int | str) -> bool:
-        """As L{takesVideo}."""
+        """Do as L{takesVideo} does, for audio."""
         if isinstance(codec, int) or not self.namesCodecs:
             return True
         return self.canDecodeAudio(codec)
@@ -217,10 +215,10 @@ UNANNOUNCED = Capabilities()
 
 def serverProperties() -> dict[str, AMFValue]:
     """
-    What our server says of itself in the C{_result} of C{connect}.
+    Make what our server says of itself in the C{_result} of C{connect}.
 
-    It belongs there only if the client announced something: who knows nothing of
-    enhanced RTMP may trip over objects in it.  E-RTMP v2, Enhancing NetConnection
+    It belongs there only if the client announced something: a client that knows nothing
+    of enhanced RTMP may trip over objects in it.  E-RTMP v2, Enhancing NetConnection
     connect Command.
     """
     return _properties(_FORWARD_ALL, _FORWARD_ALL)
@@ -230,7 +228,7 @@ def clientProperties(
     video: Mapping[str, int] = _FORWARD_ALL, audio: Mapping[str, int] = _FORWARD_ALL
 ) -> dict[str, AMFValue]:
     """
-    What our client says of itself in the command object of C{connect}.
+    Make what our client says of itself in the command object of C{connect}.
 
     @param video: L{FourCCInfo} flags by FourCC or C{"*"}; by default those of a relay
         or recorder, which takes every codec.
@@ -254,14 +252,14 @@ def _properties(
 
 
 def _listed(value: AMFValue) -> Iterable[AMFValue] | None:
-    """The items of an array, with names or without."""
+    """List the items of an array, with names or without."""
     if isinstance(value, ECMAArray):
         return [*value.dense, *value.values()]
     return value if isinstance(value, list) else None
 
 
 def _bounded(names: Iterable[AMFValue]) -> list[str]:
-    """FourCCs, as many as are kept; a wildcard is kept wherever it stands."""
+    """Keep as many FourCCs as may be; a wildcard is kept wherever it stands."""
     found = {name: None for name in names if isinstance(name, str) and len(name) == 4}
     kept = list(found)[:MAX_FOUR_CCS]
     return [*kept, ANY_CODEC] if ANY_CODEC in names else kept
@@ -277,7 +275,7 @@ def _infoMap(value: AMFValue) -> dict[str, int] | None:
 
 
 def _mask(value: AMFValue) -> int | None:
-    """Flags from an AMF number; L{None} for anything else, NaN and infinity too."""
+    """Read flags from an AMF number; L{None} for anything else, and for NaN."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return int(value) if 0 <= value < 1 << 32 else None

@@ -1,8 +1,6 @@
 """
-What the enhanced headers of audio and video have in common: ModEx extensions, FourCCs,
+The common parts of the enhanced headers of audio and video: ModEx extensions, FourCCs,
 numbered tracks.
-
-Imports the standard library and its own package's errors and flags.
 """
 
 from __future__ import annotations
@@ -18,13 +16,13 @@ from twisted_rtmp.wire.errors import MessageError
 MAX_MOD_EX = 16
 
 #: Tracks in one message.  A track id is one byte, but OBS sends up to 10 tracks, and a
-#: stream's headers are kept of 16 of a kind.  To take a message apart costs 5 us a
-#: track, however small: a GOP of 2500 messages with 256 tracks each took 3 s to join.
+#: stream's headers are kept of 16 of a kind.  To look through a message costs 0.4 us a
+#: track, however small: a GOP of 2500 messages with 256 tracks each took 0.3 s to join.
 MAX_TRACKS = 16
 
 
 class MultitrackType(IntEnum):
-    """How the tracks of one message are laid out.  E-RTMP v2, Enhanced Video."""
+    """The layout of the tracks of one message.  E-RTMP v2, Enhanced Video."""
 
     ONE_TRACK = 0
     MANY_TRACKS = 1
@@ -74,7 +72,7 @@ class Track:
 
 
 def codecName(codec: int | str, legacy: dict[int, str]) -> str:
-    """The codec, for people; printable whatever the peer sent."""
+    """Name a codec for people; printable whatever the peer sent."""
     if isinstance(codec, int):
         return legacy.get(codec) or f"unknown codec {codec}"
     if not codec:
@@ -83,7 +81,7 @@ def codecName(codec: int | str, legacy: dict[int, str]) -> str:
 
 
 def codecNumber(codec: int | str) -> int:
-    """The codec as onMetaData has it: a FourCC is a big-endian number."""
+    """Give a codec as C{onMetaData} has it: a FourCC as a big-endian number."""
     if isinstance(codec, int):
         return codec
     return int.from_bytes(codec.encode("latin-1"), "big")
@@ -96,7 +94,7 @@ def defaultTrack(
     bodyOffset: int,
     size: int,
 ) -> tuple[int | str, int, int]:
-    """The codec, start and end of the body that the default track has."""
+    """Find the default track: its codec, and where its body starts and ends."""
     if multitrackType is None:
         return codec, bodyOffset, size
     for track in tracks:
@@ -106,7 +104,7 @@ def defaultTrack(
 
 
 def need(payload: bytes, size: int, section: str) -> None:
-    """Raise MessageError unless the payload has so many bytes."""
+    """Raise L{MessageError} unless the payload has so many bytes."""
     if len(payload) < size:
         raise MessageError(
             f"a media message of {len(payload)} bytes announces at least {size}",
@@ -122,7 +120,10 @@ def signed24(payload: bytes, offset: int) -> int:
 
 
 def checkBody(flags: int, size: int, strict: bool, section: str) -> int:
-    """Take the frame from a header that none follows; a configuration needs bytes."""
+    """
+    Give the flags of a message with a body of so many bytes: without one it is no
+    frame, and a configuration needs one.
+    """
     if size:
         return flags
     if flags & SEQUENCE_HEADER and strict:
@@ -166,7 +167,7 @@ def readModEx(
 
 
 def nanosecondsOf(modEx: tuple[tuple[int, bytes], ...], section: str) -> int:
-    """The last TimestampOffsetNano of the extensions, or 0."""
+    """Read the last TimestampOffsetNano of the extensions; 0 if there is none."""
     nanoseconds = 0
     for extension, data in modEx:
         if extension == TIMESTAMP_OFFSET_NANO:
@@ -183,7 +184,7 @@ def nanosecondsOf(modEx: tuple[tuple[int, bytes], ...], section: str) -> int:
 
 def readMultitrack(payload: bytes, offset: int, section: str) -> tuple[int, int, int]:
     """
-    Read what Multitrack announces.
+    Read the byte behind Multitrack.
 
     @return: the multitrack type, the packet type of all tracks, where it goes on.
     """
@@ -251,9 +252,9 @@ def flagsOfTracks(
     flags: int, tracks: tuple[Track, ...], strict: bool, section: str
 ) -> int:
     """
-    The flags of a multitrack message, from those of its packet type: a frame if any
-    track has one.  What a layout that is not defined holds cannot be known, so it is
-    not a frame either.
+    Give the flags of a multitrack message, from those of its packet type: a frame if
+    any track has one.  The contents of an unknown layout cannot be known, so that is no
+    frame either.
     """
     if not tracks:
         return ENHANCED

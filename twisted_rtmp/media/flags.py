@@ -1,8 +1,4 @@
-"""
-What an audio or video payload is, in bits of one integer.
-
-Imports the standard library only.
-"""
+"""Flags: the kind of an audio or video payload, in bits of one integer."""
 
 from __future__ import annotations
 
@@ -59,5 +55,5 @@ Row = tuple[int, ...]
 
 @cache
 def rowOf(*flags: int) -> Row:
-    """The flags for second bytes 0, 1, ..., the last for all that follow."""
+    """List the flags for second bytes 0, 1, ..., the last for all that follow."""
     return flags + flags[-1:] * (256 - len(flags))

@@ -1,8 +1,6 @@
 """
 Dimensions of AV1, VP8, VP9 and VVC: from decoder configurations where those have them,
 else from the first key frame.
-
-Imports its own package's errors and the bits of C{parametersets}.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from collections.abc import Callable
 from twisted_rtmp.media.parametersets import Bits
 from twisted_rtmp.wire.errors import MessageError
 
-#: Open bitstream units before an AV1 sequence header that are passed over.  It is the
+#: Open bitstream units before an AV1 sequence header that are skipped.  It is the
 #: first, or the second after a temporal delimiter; a hostile frame has a million.
 MAX_UNITS = 16
 

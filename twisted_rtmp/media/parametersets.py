@@ -1,8 +1,4 @@
-"""
-What decoder configurations say: dimensions of video, rate and channels of audio.
-
-Imports the standard library and its own package's errors.
-"""
+"""Decoder configurations: dimensions of video, rate and channels of audio."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from twisted_rtmp.wire.errors import MessageError
 #: may be long; with all scaling lists they begin within 900 bytes.
 MAX_PARAMETER_SET = 1024
 
-#: NAL units of an HEVC configuration that are passed over.  There are a VPS and maybe
+#: NAL units of an HEVC configuration that are skipped.  There are a VPS and maybe
 #: some SEI before the SPS, and 16 VPS at most; a hostile configuration has millions,
 #: each of them empty.
 MAX_NAL_UNITS = 64
@@ -53,7 +49,7 @@ class Bits:
 
 
 def _parameterSet(data: bytes) -> Bits:
-    """The bits of a NAL unit without emulation prevention.  H.264, 7.4.1."""
+    """Read the bits of a NAL unit without emulation prevention.  H.264, 7.4.1."""
     return Bits(data[:MAX_PARAMETER_SET].replace(b"\0\0\3", b"\0\0"))
 
 
@@ -172,7 +168,7 @@ _HEVC_SPS = 33
 
 
 def _hevcParameterSet(record: bytes) -> bytes:
-    """The first SPS in an HEVCDecoderConfigurationRecord, its header included."""
+    """Find the first SPS in an HEVCDecoderConfigurationRecord, with its header."""
     if len(record) < 23 or record[0] != 1:
         raise MessageError("not an HEVC configuration")
     offset = 23

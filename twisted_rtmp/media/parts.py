@@ -201,7 +201,7 @@ def splitTracks(
 
 def partsOf(message: Message) -> Sequence[PlainTrack]:
     """
-    Take a message apart as L{splitTracks} does, but once for all who ask.
+    Take a message apart as L{splitTracks} does, but once for all callers.
 
     The parts copy the payload: L{forgetParts} is for messages that are kept.
 
@@ -281,7 +281,7 @@ def forgetParts(messages: Iterable[Message]) -> None:
 
 def trackIdsOf(message: Message) -> Sequence[int]:
     """
-    Say whose frames, headers or metadata an audio or video message has.
+    List the tracks of which an audio or video message has frames, headers or metadata.
 
     @param message: one that is not malformed, whose flags are set.
     @return: the ids in their order; 0 of a message that is not numbered.
@@ -313,7 +313,7 @@ def readTrackIds(typeId: int, payload: bytes, flags: int) -> Sequence[int]:
 
 def headerKey(message: Message) -> tuple[int, ...]:
     """
-    Say which headers of a stream a header replaces: those of an equal key.
+    Make the key of a header: it replaces the headers of a stream with an equal key.
 
     @param message: a sequence header or metadata of audio or video; its flags are set.
     """
@@ -372,7 +372,7 @@ def toLegacy(typeId: int, payload: bytes) -> bytes | None:
 
 def _legacyVideo(header: VideoHeader, body: bytes) -> bytes | None:
     if header.command is not None:
-        # No codec is said; any that stands here is passed over by players.
+        # It names no codec; players ignore the one that stands here.
         return bytes((FrameType.COMMAND << 4 | _LEGACY_AVC, header.command))
     packetType = _AVC_PACKETS.get(header.packetType)
     if header.codec != "avc1" or packetType is None:
@@ -403,7 +403,7 @@ def _legacyAudio(header: AudioHeader, body: bytes) -> bytes | None:
 
 def _mp3FirstByte(frame: bytes) -> int:
     """
-    The first byte of legacy MP3.
+    Make the first byte of legacy MP3.
 
     Its rates are fewer than MP3's, so that the nearest is said, as encoders do;
     decoders go by the frame.  There is a sound format of its own for 8 kHz, 14, but
@@ -421,7 +421,7 @@ def _mp3FirstByte(frame: bytes) -> int:
 
 
 def _section(typeId: int) -> str:
-    """Where the rules for a message type stand."""
+    """Name the section with the rules for a message type."""
     section = _SECTIONS.get(typeId)
     if section is None:
         raise UsageError(f"a message of type {typeId} has no tracks")

@@ -1,5 +1,5 @@
 """
-What the payload of an audio or video message is.
+Payloads of audio and video messages: what they are, and what their headers say.
 
 Two ways in.  L{videoFlags}, L{audioFlags} and L{flagsOf} look at every message that
 passes and say in one integer what a server needs: key frame, sequence header, coded
@@ -11,7 +11,6 @@ after it.  What is unknown (codecs, FourCCs, packet types) passes; what is too s
 for what it announces is malformed.
 
 This is the front of C{flags}, C{exheader}, C{video}, C{audio} and C{parametersets}.
-Imports its own package only.
 """
 
 from __future__ import annotations
@@ -118,7 +117,7 @@ def flagsOf(typeId: int, payload: bytes) -> int:
 
 def exactTime(message: Message) -> int:
     """
-    Say when a message is to be presented or decoded, as far as it says so.
+    Give the exact time at which a message is to be presented or decoded.
 
     @return: nanoseconds: the timestamp, which goes on past 2^32 milliseconds, and what
         a TimestampOffsetNano adds, up to 999,999 if the encoder keeps to E-RTMP v2.

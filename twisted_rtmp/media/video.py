@@ -1,12 +1,10 @@
 """
-Video payloads: flags for every message, headers and facts for who wants to know more.
+Video payloads: flags for every message, headers and facts for callers that need more.
 
 The first byte, legacy (FLV 10.1, E.4.3) and enhanced (E-RTMP v2, Enhanced Video)::
 
     0 | frame type 3 | codec id 4           AVC: packet type, composition time 3
     1 | frame type 3 | packet type 4        FourCC 4 [composition time 3]
-
-Imports the standard library and its own package.
 """
 
 from __future__ import annotations
@@ -117,8 +115,8 @@ _PACKET_FLAGS: dict[int, int] = {
 
 def _firstRow(first: int) -> Row | None:
     """
-    The flags of video that begins with one byte, by its second; L{None} if more
-    must be read.
+    Make the flags of video that begins with one byte, by its second byte; L{None} if
+    more must be read.
     """
     frameType = first >> 4 & 7
     low = first & 15  # packet type or codec
@@ -174,20 +172,20 @@ def videoFlags(payload: bytes) -> int:
 @dataclass(frozen=True)
 class VideoHeader:
     """
-    What stands before the body of a video message.
+    The header of a video message: all that comes before its body.
 
     @ivar flags: as L{videoFlags} gives them.
     @ivar codec: the legacy codec id, or the FourCC as four characters of Latin 1;
         empty where none is said: commands, and tracks of many codecs.
     @ivar frameType: a L{FrameType}, or a reserved number.
-    @ivar packetType: a L{VideoPacketType} or a number that is none yet; L{None}
+    @ivar packetType: a L{VideoPacketType}, or a number without a meaning yet; L{None}
         where there is none: legacy codecs without packets, commands.
     @ivar compositionTime: milliseconds to add for the time of presentation.
     @ivar bodyOffset: where the body begins in the payload, in bytes.
     @ivar command: of a command frame: 0 when seeking starts, 1 when it ends.
     @ivar nanoseconds: to add to the message's timestamp.
-    @ivar multitrackType: a L{MultitrackType} or a number that is none yet; L{None}
-        where the tracks are not numbered.
+    @ivar multitrackType: a L{MultitrackType}, or a number without a meaning yet;
+        L{None} where the tracks are not numbered.
     @ivar tracks: the numbered tracks, in their order.
     @ivar modEx: the extensions, as types and data.
     """
@@ -206,12 +204,12 @@ class VideoHeader:
 
     @property
     def keyFrame(self) -> bool:
-        """Whether this is a coded frame that decoding can start at."""
+        """Tell whether decoding can start at this frame."""
         return bool(self.flags & KEY_FRAME)
 
     @property
     def codecName(self) -> str:
-        """The codec, for people; printable whatever the peer sent."""
+        """The name of the codec, printable whatever the peer sent."""
         return codecName(self.codec, VIDEO_CODECS)
 
 
