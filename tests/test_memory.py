@@ -7,6 +7,7 @@ import weakref
 from dataclasses import replace
 
 import pytest
+from httpclient import Getter
 from rtmpclient import AUDIO, AVC_FRAME, AVC_KEY_FRAME, VIDEO, Client
 from twisted.internet.task import Clock
 
@@ -27,6 +28,7 @@ from twisted_rtmp.live.budget import (
 from twisted_rtmp.live.registry import MEMORY_LOG_SECONDS
 from twisted_rtmp.live.snapshot import snapshot
 from twisted_rtmp.settings import wireLimits
+from twisted_rtmp.web import HTTPSite
 from twisted_rtmp.wire.connection import Connection, Role
 from twisted_rtmp.wire.constants import NEED_DATA
 from twisted_rtmp.wire.limits import MIB
@@ -567,3 +569,25 @@ def test_playsThatWaitAreCharged(factory: RTMPFactory) -> None:
     for streamId in range(1, 11):
         client.command("closeStream", 0, None, streamId=streamId)
     assert host(factory) == before
+
+
+def test_theRestOfAStreamIsNotKeptForEver(clock: Clock, lines: list[str]) -> None:
+    """By HTTP, where a byte now and then is enough to be no dead peer."""
+    factory = RTMPFactory(clock, limits=ServerLimits(drainSeconds=1000))
+    source = Client(factory)
+    source.publish()
+    source.media(VIDEO, KEY_FRAME)
+    getter = Getter(HTTPSite(clock, factory.registry), "/live/key.flv")
+    getter.transport.taking = False
+    for number in range(1, 20):
+        source.media(VIDEO, FRAME, number * 40)
+    source.leave()
+    budget = factory.registry.budget
+    assert budget.used > 500_000
+    clock.advance(59)
+    assert getter.open
+    clock.advance(1)
+    assert getter.transport.aborted
+    assert budget.used == 0
+    assert any("has not taken the rest of its stream in 60 s" in line for line in lines)
+    assert clock.getDelayedCalls() == []

@@ -391,6 +391,21 @@ def test_severalPlaysOfAConnection(factory):
     assert viewer.got(2) == sent
 
 
+def test_largeMessagesOfSeveralPlays(factory):
+    """They go on one chunk stream, so each has to be whole before the next begins."""
+    first, second = Source(factory, "a"), Source(factory, "b")
+    viewer = Viewer(factory)
+    for streamId, name in enumerate(("a", "b"), 1):
+        viewer.play(name, streamId=streamId)
+    viewer.take()
+    viewer.transport.taking = False
+    b = second.send(key(0, bytes(500_000)))
+    a = first.send(key(0, bytes(500_000)), sound(20))
+    b += second.send(sound(20))
+    viewer.transport.taking = True
+    assert [viewer.got(streamId) for streamId in (1, 2)] == [a, b]
+
+
 def test_anotherPlayOnTheSameMessageStream(factory):
     first, second = Source(factory, "a"), Source(factory, "b")
     viewer = Viewer(factory)

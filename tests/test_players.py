@@ -7,12 +7,19 @@ from zope.interface.verify import verifyObject
 
 from twisted_rtmp.flv.tags import encodeTag
 from twisted_rtmp.interfaces import IMediaSink
-from twisted_rtmp.limits import PLAYER_QUEUE_MESSAGES, GOPLimits, QueueLimits
+from twisted_rtmp.limits import (
+    PLAYER_QUEUE_MESSAGES,
+    GOPLimits,
+    MemoryLimits,
+    QueueLimits,
+    ServerLimits,
+)
 from twisted_rtmp.live import queue as queueModule
 from twisted_rtmp.live.budget import MESSAGE_BYTES
 from twisted_rtmp.live.pacing import Pacer
 from twisted_rtmp.live.packaging import FLVPackaging, RTMPPackaging
-from twisted_rtmp.live.players import Player
+from twisted_rtmp.live.players import QUEUE_WRITE_BYTES, Player
+from twisted_rtmp.live.policy import Policy
 from twisted_rtmp.live.selection import Selection
 from twisted_rtmp.live.streams import LiveStream
 from twisted_rtmp.media.capabilities import Capabilities
@@ -93,8 +100,8 @@ def pacer(clock):
 class ReadStream(LiveStream):
     """A stream of which each message comes by a read of its own."""
 
-    def __init__(self, pacer):
-        LiveStream.__init__(self, "live", "s", Publisher(), pacer)
+    def __init__(self, pacer, policy=None):
+        LiveStream.__init__(self, "live", "s", Publisher(), pacer, policy=policy)
         self.pacer = pacer
 
     def messageReceived(self, message):
@@ -556,7 +563,7 @@ def test_theQueueIsWrittenUntilThePeerHasEnough(stream, group):
     player, peer = join(group)
     send(stream, key(0))
     peer.congested = True
-    waiting = send(stream, *(inter(33 * i, 200_000) for i in range(1, 8)))
+    waiting = send(stream, *(inter(33 * i, 100_000) for i in range(1, 8)))
     peer.congested, peer.takes = False, 300_000
     player.drain()
     assert peer.congested
@@ -565,6 +572,68 @@ def test_theQueueIsWrittenUntilThePeerHasEnough(stream, group):
     player.drain()
     assert peer.messages()[-len(waiting) :] == waiting
     assert player.dropped == 0
+
+
+@pytest.mark.parametrize(
+    "packaging", [RTMPPackaging(1, CHUNK_SIZE), FLVPackaging()], ids=["chunks", "tags"]
+)
+def test_aLargeMessageIsWrittenByAndBy(stream, group, packaging):
+    """Each player would keep a copy of the rest otherwise."""
+    begin(stream)
+    players = [join(group, packaging=packaging, takes=200_000) for _ in range(3)]
+    large, after = send(stream, key(0, 2_000_000), inter(33))
+    for player, peer in players:
+        assert peer.congested
+        assert sum(map(len, peer.writes)) < 200_000 + QUEUE_WRITE_BYTES + 100
+        assert player.unfinished is large
+        assert list(player.queue.messages) == [after]
+        while peer.congested:
+            peer.congested, peer.takes = False, 100
+            before = len(peer.writes)
+            player.drain()
+            assert len(peer.writes) <= before + 1
+        assert player.unfinished is None
+        assert b"".join(peer.writes).endswith(
+            packaging.encode(large) + packaging.encode(after)
+        )
+        assert player.sentBytes == sum(map(len, peer.writes))
+
+
+def test_theEndIsToldBehindALargeMessage(stream, group, clock):
+    begin(stream)
+    player, peer = join(group, takes=1)
+    send(stream, key(0, 2_000_000))
+    stream.end()
+    player.end(clock.seconds())
+    assert peer.ended == 0
+    peer.congested, peer.takes = False, None
+    player.drain()
+    assert peer.ended == 1
+    assert len(peer.messages()[-1].payload) == 2_000_005
+
+
+def test_aLargeMessageThatIsNotTakenIsCharged(pacer):
+    """Once for all who wait for it; past the stream's bound, they are cut."""
+    policy = Policy(limits=ServerLimits(memory=MemoryLimits(streamBytes=8_000_000)))
+    stream = ReadStream(pacer, policy)
+    begin(stream)
+    peers = []
+
+    def joinAndSend(number):
+        for _ in range(2):
+            _, peer = join(stream.players)
+            peer.takes = 1
+            peers.append(peer)
+        send(stream, key(number * 40, 2_000_000))
+
+    for number in range(3):
+        joinAndSend(number)
+    assert 6_000_000 < stream.keptBytes < 8_000_000
+    assert not any(peer.reasons for peer in peers)
+    joinAndSend(3)
+    joinAndSend(4)
+    for peer in peers[:2]:
+        assert set(peer.reasons) == {"it takes a large message too slowly"}
 
 
 def test_theEndIsToldBehindTheLastFrame(stream, group, clock):

@@ -177,9 +177,11 @@ class RTMPProtocol(Link):
             )
 
     def drained(self) -> None:
-        for netStream in list(self._netStreams.values()):
-            if netStream.player is not None:
-                netStream.player.drain()
+        players = [n.player for n in self._netStreams.values() if n.player is not None]
+        # First the one that is in the middle of a message: no other may begin before.
+        players.sort(key=lambda player: player.unfinished is None)
+        for player in players:
+            player.drain()
 
     def handshakeDone(self, event: HandshakeDone) -> None:
         self._identify()

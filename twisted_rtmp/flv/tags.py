@@ -101,6 +101,26 @@ def encodeTag(typeId: int, timestamp: int, payload: bytes) -> bytes:
     )
 
 
+def cutTag(
+    typeId: int, timestamp: int, payload: bytes, pieceSize: int
+) -> list[tuple[bytes, memoryview]]:
+    """
+    Write a tag as L{encodeTag} does, without a copy of its payload: in pieces, each of
+    which is a few bytes and a part of the payload.
+
+    @param pieceSize: of the payload, in bytes.
+    """
+    size = len(payload)
+    view = memoryview(payload)
+    before = encodeTagHeader(typeId, timestamp, size)
+    pieces = []
+    for at in range(0, size, pieceSize):
+        pieces.append((before, view[at : at + pieceSize]))
+        before = b""
+    pieces.append((before + _packPointer(size + TAG_HEADER_SIZE), view[size:]))
+    return pieces
+
+
 class FLVReader:
     """
     Reads an FLV file or stream as its bytes come.

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-from twisted_rtmp.flv.tags import encodeTag
+from twisted_rtmp.flv.tags import cutTag, encodeTag
 from twisted_rtmp.live.selection import EVERYTHING, Selection
 from twisted_rtmp.media.metadata import isMetadata
-from twisted_rtmp.wire.chunk import encodeMessage, encodeMessages
+from twisted_rtmp.wire.chunk import cutMessage, encodeMessage, encodeMessages
 from twisted_rtmp.wire.constants import MessageType
 from twisted_rtmp.wire.messages import Message
 
@@ -37,6 +37,10 @@ _ID_ENDS = 12
 #: What goes before metadata so that a server keeps them for players that come later:
 #: nginx-rtmp, SRS and ours do without, Flash Media Server and its kin do not.
 _SET_DATA_FRAME = b"\x02\x00\x0d@setDataFrame"
+
+#: The part of a large payload that is in one piece of a tag, in bytes: as much as in a
+#: chunk.
+PIECE_BYTES = 64 * 1024
 
 
 class Packaging(Hashable, Protocol):
@@ -65,6 +69,13 @@ class Packaging(Hashable, Protocol):
     def encodeAll(self, messages: Sequence[Message]) -> bytes:
         """Write messages one behind the other; see L{encode}."""
 
+    def cut(self, message: Message) -> list[tuple[bytes, memoryview]]:
+        """
+        Write a message in pieces that share its payload; see L{encode}.
+
+        @return: each piece's own bytes, and the part of the payload behind them.
+        """
+
 
 @dataclass(frozen=True)
 class RTMPPackaging:
@@ -89,17 +100,30 @@ class RTMPPackaging:
 
     def encode(self, message: Message) -> bytes:
         typeId = message.typeId
-        payload = message.payload
-        if self.setDataFrame and isMetadata(message):
-            payload = _SET_DATA_FRAME + payload
         return encodeMessage(
             CHUNK_STREAMS[typeId],
             typeId,
             message.timestamp,
             self.streamId,
-            payload,
+            self._payloadOf(message),
             self.chunkSize,
         )
+
+    def cut(self, message: Message) -> list[tuple[bytes, memoryview]]:
+        typeId = message.typeId
+        return cutMessage(
+            CHUNK_STREAMS[typeId],
+            typeId,
+            message.timestamp,
+            self.streamId,
+            self._payloadOf(message),
+            self.chunkSize,
+        )
+
+    def _payloadOf(self, message: Message) -> bytes:
+        if self.setDataFrame and isMetadata(message):
+            return _SET_DATA_FRAME + message.payload
+        return message.payload
 
     def encodeAll(self, messages: Sequence[Message]) -> bytes:
         if self.setDataFrame:
@@ -127,6 +151,9 @@ class FLVPackaging:
 
     def encodeAll(self, messages: Sequence[Message]) -> bytes:
         return b"".join([self.encode(message) for message in messages])
+
+    def cut(self, message: Message) -> list[tuple[bytes, memoryview]]:
+        return cutTag(message.typeId, message.timestamp, message.payload, PIECE_BYTES)
 
 
 class Batch:

@@ -11,6 +11,7 @@ skip and resume at any message.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -34,13 +35,16 @@ from twisted_rtmp.wire.limits import MIB
 from twisted_rtmp.wire.messages import Message
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
+
     from twisted_rtmp.interfaces import StreamRequest
     from twisted_rtmp.ledger import Ledger
     from twisted_rtmp.live.pacing import Pacer
     from twisted_rtmp.live.tracks import Ended, Track
 
-#: Bytes that are written to a player at once out of its queue.
-QUEUE_WRITE_BYTES = 256 * 1024
+#: Bytes that are written to a player at once, which its transport may have to copy and
+#: keep: larger messages and batches are written by and by.
+QUEUE_WRITE_BYTES = 128 * 1024
 
 #: How far a stream goes on, in bytes, before what waits for its players is charged
 #: again; and what a message costs a player that it waits for, in bytes, while its
@@ -162,6 +166,8 @@ class Player:
     @ivar since: when it began to wait or to play, in the clock's seconds.
     @ivar group: the players of the stream that it plays; L{None} while it waits.
     @ivar queue: what waits for its peer.
+    @ivar unfinished: a large message, of which a part has been sent: until the rest
+        is, the outlet is congested, and nothing else of a stream is sent on it.
     """
 
     log = Logger()
@@ -201,6 +207,8 @@ class Player:
         self.group: PlayerGroup | None = None
         self.queue = PlayerQueue(limits or QueueLimits())
         self._queued = self.queue.messages
+        self.unfinished: Message | None = None
+        self._pieces: deque[tuple[bytes, memoryview]] = deque()
         self._outlet = outlet
         self._flow = _Flow.FLOWING
         self._audio = True
@@ -298,7 +306,7 @@ class Player:
             # It is too late for the rest of the last one: behind that would come its
             # end, and players leave at it.
             self.queue.loseAll()
-            self.drain()
+            self._allSent()
         self.group = group
         stream = group.stream
         self.key = (stream.application, stream.name)
@@ -327,12 +335,22 @@ class Player:
         self.since = now
         self._ending = True
         self.drain()
-        if self._queued and group is not None:
+        if self._ending and group is not None:
             self._leftOver = group
             group.keepFor(self)
 
     def leave(self) -> None:
-        """Forget what waits: nobody is there to take it."""
+        """
+        Forget the rest of a large message, and of a stream that has ended.
+
+        Its peer asks for nothing else meanwhile: it is not read while congested.
+        """
+        self._pieces.clear()
+        self.unfinished = None
+        self._takenAll()
+
+    def _takenAll(self) -> None:
+        """Keep nothing of a stream that has ended any more."""
         if self._leftOver is not None:
             self._leftOver.keptEnough(self)
             self._leftOver = None
@@ -342,6 +360,16 @@ class Player:
         self.queue.loseFrames()
         self._lost(Loss.VIDEO)
         self.drain()
+
+    def tooLate(self) -> None:
+        """End it: it has not taken the rest of a stream that ended long ago."""
+        seconds = self.queue.limits.slowSeconds
+        self._outlet.abort(f"it has not taken the rest of its stream in {seconds:g} s")
+
+    def giveUpUnfinished(self) -> None:
+        """End it, if it has not taken the rest of a large message."""
+        if self.unfinished is not None:
+            self._outlet.abort("it takes a large message too slowly")
 
     def bindStart(self, position: int) -> None:
         """
@@ -379,7 +407,11 @@ class Player:
         @param data: all of them, as they are written.
         """
         if self._flow is _Flow.FLOWING and self._audio and self._video:
-            if not self._queued and not self._outlet.congested:
+            if (
+                not self._queued
+                and not self._outlet.congested
+                and len(data) <= QUEUE_WRITE_BYTES
+            ):
                 self.sent += len(messages)
                 self.sentBytes += len(data)
                 self._outlet.writeMedia(data)
@@ -433,19 +465,41 @@ class Player:
 
     def drain(self) -> None:
         """Send what waits, until the connection has enough."""
-        queued = self._queued
-        while queued and not self._outlet.congested:
-            messages = self.queue.take(QUEUE_WRITE_BYTES)
-            data = self.packaging.encodeAll(messages)
-            self.sent += len(messages)
+        queued, pieces = self._queued, self._pieces
+        while (pieces or queued) and not self._outlet.congested:
+            if pieces:
+                data = self._takePieces()
+            else:
+                messages = self.queue.take(QUEUE_WRITE_BYTES)
+                self.sent += len(messages)
+                if len(messages[0].payload) > QUEUE_WRITE_BYTES:
+                    [self.unfinished] = messages
+                    pieces.extend(self.packaging.cut(messages[0]))
+                    continue
+                data = self.packaging.encodeAll(messages)
             self.sentBytes += len(data)
             self._outlet.writeMedia(data)
-        if queued:
-            return
+        if not queued and not pieces:
+            self._allSent()
+
+    def _takePieces(self) -> bytes:
+        """Go on with a large message."""
+        pieces = self._pieces
+        taken: list[bytes | memoryview] = []
+        size = 0
+        while pieces and size < QUEUE_WRITE_BYTES:
+            piece = pieces.popleft()
+            taken += piece
+            size += len(piece[1])
+        if not pieces:
+            self.unfinished = None
+        return b"".join(taken)
+
+    def _allSent(self) -> None:
         self._slowSince = None
         if self._ending:
             self._ending = False
-            self.leave()
+            self._takenAll()
             self._outlet.streamEnded(self)
 
     def _shorten(self) -> None:
@@ -539,8 +593,9 @@ class PlayerGroup:
         self._waiting = account.share()
         # How far the stream was when what waits was charged.
         self._countedAt = 0
-        # Players that have not taken all of the stream, which has ended.
-        self._keptFor: set[Player] = set()
+        # Players that have not taken all of the stream, which has ended, and the calls
+        # that end them if they do not within a time.
+        self._keptFor: dict[Player, IDelayedCall] = {}
         self._pacer = pacer
         self._count = 0
         self._parts = ChosenParts()
@@ -730,9 +785,12 @@ class PlayerGroup:
         """
         position = self._countedAt = self._position
         longest: dict[Selection, PlayerQueue] = {}
+        unfinished: list[Message] = []
         places = 0
         for player in self.everyone():
             queue = player.queue
+            if player.unfinished is not None:
+                unfinished.append(player.unfinished)
             if not queue.messages:
                 continue
             player.bindStart(position)
@@ -740,18 +798,27 @@ class PlayerGroup:
             selection = player.packaging.selection
             if selection not in longest or queue.bytes > longest[selection].bytes:
                 longest[selection] = queue
-        shared = self._sizeOf(longest.values()) if longest else 0
+        shared = 0
+        if longest or unfinished:
+            shared = self._sizeOf(longest.values(), unfinished)
         self._waiting.set(shared + PLACE_BYTES * places)
 
-    def _sizeOf(self, queues: Iterable[PlayerQueue]) -> int:
-        """Count the bytes of messages that queues hold, and not the GOP."""
+    def _sizeOf(
+        self, queues: Iterable[PlayerQueue], unfinished: Iterable[Message]
+    ) -> int:
+        """Count the bytes of messages that wait, and are not the GOP's."""
         size = 0
         seen = {id(message) for message in self.gop.messages}
+        waiting: list[Iterable[Message]] = [unfinished]
+        count = len(seen)
         for queue in queues:
-            if len(seen) + len(queue.messages) > COUNTED_MESSAGES:
+            count += len(queue.messages)
+            if count > COUNTED_MESSAGES:
                 size += queue.bytes
-                continue
-            for message in queue.messages:
+            else:
+                waiting.append(queue.messages)
+        for messages in waiting:
+            for message in messages:
                 if id(message) not in seen:
                     seen.add(id(message))
                     size += len(message.payload) + MESSAGE_BYTES
@@ -760,17 +827,25 @@ class PlayerGroup:
     def giveUp(self) -> None:
         """Free the GOP, and what waits for players that do not keep up."""
         self.gop.clear()
-        for player in [*self.everyone(), *self._keptFor]:
+        players = [*self.everyone(), *self._keptFor]
+        for player in players:
             if player.queue.messages:
                 player.giveUp()
         self.chargeQueues()
+        if self._account.bytes > self._account.limit:
+            for player in players:
+                player.giveUpUnfinished()
 
     def keepFor(self, player: Player) -> None:
         """Be charged until a player has taken what waits, after the stream's end."""
-        self._keptFor.add(player)
+        self._keptFor[player] = self._pacer.clock.callLater(
+            player.queue.limits.slowSeconds, player.tooLate
+        )
         self._account.hold()
 
     def keptEnough(self, player: Player) -> None:
         """Be charged no more for what has waited for a player."""
-        self._keptFor.remove(player)
+        call = self._keptFor.pop(player)
+        if call.active():
+            call.cancel()
         self._account.close()

@@ -133,12 +133,15 @@ class PlayerQueue:
         """
         Take messages from the head.
 
-        @param mostBytes: no further one is taken when there is this much.
+        @param mostBytes: no further one is taken when there is this much; one that is
+            larger is taken alone.
         """
         queue = self.messages
         size = 0
-        taken = []
+        taken: list[Message] = []
         while queue and size < mostBytes:
+            if taken and len(queue[0].payload) > mostBytes:
+                break
             message = queue.popleft()
             taken.append(message)
             size += len(message.payload) + HEADER_BYTES

@@ -35,6 +35,7 @@ from twisted_rtmp.sockets import (
     setReadSize,
     unreadBy,
     unsentBy,
+    waitingIn,
 )
 
 if TYPE_CHECKING:
@@ -148,6 +149,9 @@ class Channel(HTTPChannel):
         self._requestBytes = 0
         self._account: Account | None = None
         self._kept: Share | None = None
+        # What waits to be sent: in the transport, and before it comes there.
+        self._sending: Share | None = None
+        self._held: Share | None = None
         self.id = connectionId()
         self.host = ""
         self.peer = "?"
@@ -171,6 +175,8 @@ class Channel(HTTPChannel):
         self._openedAt = registry.clock.seconds()
         self._account = registry.budget.connection(self, self.host)
         self._kept = self._account.share(forAddress=True)
+        self._sending = self._account.share()
+        self._held = self._account.share()
         registry.connections.opened(self)
 
     def readConnectionLost(self) -> None:
@@ -385,10 +391,14 @@ class Channel(HTTPChannel):
         """The peer does not take its answers: read no more from it."""
         self._congested = True
         HTTPChannel.pauseProducing(self)
+        if self._sending is not None:
+            self._sending.set(waitingIn(self.transport))
 
     def resumeProducing(self) -> None:
         """The peer has taken what was queued for it."""
         self._congested = False
+        if self._sending is not None:
+            self._sending.set(0)
         HTTPChannel.resumeProducing(self)
         if self._turnCall is not None:
             self.transport.pauseProducing()
@@ -408,6 +418,11 @@ class Channel(HTTPChannel):
             protocol.dataReceived(early)
 
     # Memory
+
+    def chargeHeld(self, size: int) -> None:
+        """Charge what is held back of an answer now, in bytes."""
+        if self._held is not None:
+            self._held.set(size)
 
     @property
     def isPublishing(self) -> bool:

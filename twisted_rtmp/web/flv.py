@@ -382,6 +382,7 @@ class FLVPlay:
             return  # a stream begins with nothing
         self._held.append(data)
         self._heldBytes += len(data)
+        self._channel.chargeHeld(self._heldBytes)
         assert self._kinds is not None
         if self._heldBytes > SETTLE_BYTES or self._kinds.settled:
             self._sendHeader()
@@ -398,6 +399,7 @@ class FLVPlay:
         if held is None or self._kinds is None:
             return
         self._stopTimer()
+        self._channel.chargeHeld(0)
         kinds = self._kinds.received.orBoth()
         self._body.write(b"".join([encodeHeader(*kinds), *held]))
 

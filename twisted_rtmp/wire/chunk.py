@@ -628,6 +628,42 @@ def encodeMessage(
     @raise UsageError: a number or the payload does not fit its field.
     """
     length = len(payload)
+    first, next_ = _chunkHeaders(csid, typeId, timestamp, streamId, length)
+    if length <= chunkSize:
+        return first + payload
+    pieces = [first, payload[:chunkSize]]
+    for at in range(chunkSize, length, chunkSize):
+        pieces.append(next_)
+        pieces.append(payload[at : at + chunkSize])
+    return b"".join(pieces)
+
+
+def cutMessage(
+    csid: int,
+    typeId: int,
+    timestamp: int,
+    streamId: int,
+    payload: bytes,
+    chunkSize: int,
+) -> list[tuple[bytes, memoryview]]:
+    """
+    One message as L{encodeMessage} writes it, without a copy of its payload: the
+    header and the data of each chunk.
+    """
+    length = len(payload)
+    first, next_ = _chunkHeaders(csid, typeId, timestamp, streamId, length)
+    view = memoryview(payload)
+    chunks = [
+        (next_, view[at : at + chunkSize]) for at in range(0, length, chunkSize)
+    ] or [(first, view)]
+    chunks[0] = (first, chunks[0][1])
+    return chunks
+
+
+def _chunkHeaders(
+    csid: int, typeId: int, timestamp: int, streamId: int | None, length: int
+) -> tuple[bytes, bytes]:
+    """Make what stands before a message's first chunk, and before each further one."""
     if length > MAX_MESSAGE_LENGTH:
         raise UsageError(f"a message of {length} bytes does not fit 24 bits")
     timestamp &= 0xFFFFFFFF
@@ -655,16 +691,7 @@ def encodeMessage(
             first = _basicHeader(1, csid) + first
         else:
             first = _basicHeader(0, csid) + first + _STREAM_ID.pack(streamId)
-    if extended:
-        first += extended
-    if length <= chunkSize:
-        return first + payload
-    next_ = _basicHeader(3, csid) + extended
-    pieces = [first, payload[:chunkSize]]
-    for at in range(chunkSize, length, chunkSize):
-        pieces.append(next_)
-        pieces.append(payload[at : at + chunkSize])
-    return b"".join(pieces)
+    return first + extended, _basicHeader(3, csid) + extended
 
 
 def encodeMessages(
