@@ -6,13 +6,9 @@ clock that the test turns.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
 from typing import Any
 from weakref import WeakSet
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from rtmpclient import MemoryTransport
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
@@ -325,32 +321,6 @@ def connected(
     endpoint = MemoryEndpoint(clock, **answers)
     client = Outcome(connectRTMP(clock, url, endpoint=endpoint, limits=limits)).result
     return client, endpoint.servers[-1]
-
-
-def certificate(*names: str) -> bytes:
-    """A key and a certificate for it with these names, in one PEM text."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.now(timezone.utc)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(name) for name in names]),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    ) + signed.public_bytes(serialization.Encoding.PEM)
 
 
 def publishing(clock, **answers):

@@ -7,12 +7,12 @@ import socket
 import pytest
 import pytest_twisted
 from authserver import PASSWORD, USER, Challenger
+from certificates import certificate
 from clientkit import (
     LIMITS,
     Collector,
     MemoryEndpoint,
     Outcome,
-    certificate,
     refusing,
 )
 from rtmpclient import AAC_FRAME, AUDIO

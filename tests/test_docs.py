@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from certificates import certificate
 from serverprocess import (
     ROOT,
     PublishError,
@@ -15,7 +16,6 @@ from serverprocess import (
     environment,
     program,
     publish,
-    selfSigned,
 )
 from twisted.python.systemd import ListenFDs
 
@@ -93,7 +93,7 @@ def test_serversOptionsAreRight(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # What the reader of the page has: certificates, keys, sockets from systemd.
     for name in ("key.pem", "cert.pem", "chain.pem"):
-        (tmp_path / name).write_bytes(selfSigned())
+        (tmp_path / name).write_bytes(certificate("localhost"))
     for name in ("keys", "keys.txt"):
         (tmp_path / name).write_text("s3cret stage\n")
     tracks, *_ = blocks((ROOT / "docs" / "obs-multitrack.md").read_text(), "json")

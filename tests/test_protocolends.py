@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import certificate
 from OpenSSL import SSL
 from protocolkit import SMALL, Ask, Sink, Sinks, refuse
 from rtmpclient import (
@@ -18,7 +19,6 @@ from rtmpclient import (
     VIDEO,
     Client,
 )
-from serverprocess import selfSigned
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -317,13 +317,13 @@ def test_closedWhileHeld(clock: Clock) -> None:
 class TLSClient(Client):
     """The same over TLS, as the server's end has it from Twisted."""
 
-    def __init__(self, factory: RTMPFactory, certificate: ssl.ContextFactory):
+    def __init__(self, factory: RTMPFactory, contexts: ssl.ContextFactory):
         self.closeNotified = False
         self._tls = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
         self._tls.set_connect_state()
         self._shaken = False
         super().__init__(
-            TLSMemoryBIOFactory(certificate, False, factory, factory.clock),
+            TLSMemoryBIOFactory(contexts, False, factory, factory.clock),
             factory.clock,
         )
         self._shake()
@@ -361,15 +361,15 @@ class TLSClient(Client):
 
 
 @pytest.fixture
-def certificate(tmp_path: Path) -> ssl.ContextFactory:
+def contexts(tmp_path: Path) -> ssl.ContextFactory:
     path = tmp_path / "server.pem"
-    path.write_bytes(selfSigned())
+    path.write_bytes(certificate("localhost"))
     return ssl.DefaultOpenSSLContextFactory(str(path), str(path))
 
 
 @pytest.mark.parametrize("held", [False, True])
 def test_TLSEndsUnderHolds(
-    clock: Clock, certificate: ssl.ContextFactory, held: bool
+    clock: Clock, contexts: ssl.ContextFactory, held: bool
 ) -> None:
     """
     The refusal arrives, then both ends say that they close: for that, the server
@@ -377,7 +377,7 @@ def test_TLSEndsUnderHolds(
     """
     decision: Deferred[Any] = Deferred(lambda d: None)
     factory = RTMPFactory(clock, authorizer=Ask(publish=lambda: decision))
-    client = TLSClient(factory, certificate)
+    client = TLSClient(factory, contexts)
     client.publish()
     [protocol] = factory.connections
     assert not client.transport.reading

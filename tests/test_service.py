@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from serverprocess import TWISTD, Server, environment, program, publish, selfSigned
+from certificates import certificate
+from serverprocess import TWISTD, Server, environment, program, publish
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 from twisted.internet.error import CannotListenError
@@ -379,7 +380,7 @@ def test_listensOnASocketFromSystemd(tmp_path):
 
 
 def test_listensWithTLSAndOnAUnixSocket(tmp_path):
-    (tmp_path / "server.pem").write_bytes(selfSigned())
+    (tmp_path / "server.pem").write_bytes(certificate("localhost"))
     listen = ["--listen", "ssl:0:interface=127.0.0.1", "--listen", "unix:s.sock"]
     with Server.twistd(listen, tmp_path) as server:
         publish(f"rtmps://127.0.0.1:{server.port()}/live/test?x=y")

@@ -4,7 +4,7 @@ import os
 import re
 
 import pytest
-from serverprocess import selfSigned
+from certificates import certificate
 from tapkit import parse, refused, serverOf
 from twisted.application.service import IService
 from twisted.internet.endpoints import TCP4ServerEndpoint
@@ -280,7 +280,7 @@ def test_backlogIsPromised():
 
 def test_backlogOfTLS(tmp_path):
     pem = tmp_path / "server.pem"
-    pem.write_bytes(selfSigned())
+    pem.write_bytes(certificate("localhost"))
     assert backlogOf(f"ssl:443:privateKey={pem}:certKey={pem}") == LISTEN_BACKLOG
 
 

@@ -22,7 +22,7 @@ from capture import (
     metadata,
     tags,
 )
-from clientkit import certificate
+from certificates import certificate
 from serverprocess import PATIENCE, Server, environment
 
 from twisted_rtmp.flv.tags import FLVReader

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from capture import Capture, assertSame, capturing, ffmpeg, frames, mediaTags, tags
+from certificates import certificate
 from playing import (
     Outcome,
     Performance,
@@ -23,7 +24,7 @@ from playing import (
     pyavCommand,
     vlcCommand,
 )
-from serverprocess import PATIENCE, program, publish, selfSigned
+from serverprocess import PATIENCE, program, publish
 
 from twisted_rtmp.media import payloads as media
 from twisted_rtmp.wire.messages import Message
@@ -153,7 +154,7 @@ def test_aMissingStreamIsAnErrorToItsPlayer(tmp_path: Path) -> None:
 
 def test_byHTTPS(tmp_path: Path) -> None:
     """As by HTTP, to the end."""
-    (tmp_path / "server.pem").write_bytes(selfSigned())
+    (tmp_path / "server.pem").write_bytes(certificate("localhost"))
     listen = ["--http", "ssl:0:interface=127.0.0.1"]
     with capturing(tmp_path, *listen) as capture:
         url = f"https://127.0.0.1:{httpPort(capture)}/live/secret.flv"

@@ -7,7 +7,6 @@ import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -23,12 +22,10 @@ from capture import (
     tags,
     waitUntil,
 )
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from certificates import certificate
 from playing import Player, Publisher, headersOf, isKeyFrame, lastKeyFrame, played
 from rtmpclient import AVC_HEADER, SocketClient
-from serverprocess import program, selfSigned
+from serverprocess import program
 
 from twisted_rtmp.relay.states import RelayState
 from twisted_rtmp.wire.constants import MessageType
@@ -337,35 +334,6 @@ def test_nginxRefuses(tmp_path: Path, sent: list[Message]) -> None:
         assert "s3cret" not in a.server.output
 
 
-def certificate(folder: Path) -> Path:
-    """A key and a certificate for localhost, which is its own authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(timezone.utc)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "server.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
-
-
 @pytest.mark.parametrize("trusted", [True, False])
 def test_pushByTLS(
     tmp_path: Path,
@@ -375,10 +343,9 @@ def test_pushByTLS(
 ) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    pem = certificate(tmp_path)
-    if not trusted:
-        other = tmp_path / "other.pem"
-        other.write_bytes(selfSigned())
+    pem, other = tmp_path / "server.pem", tmp_path / "other.pem"
+    for path in (pem, other):
+        path.write_bytes(certificate("localhost", isAuthority=True))
     monkeypatch.setenv("SSL_CERT_FILE", str(pem if trusted else other))
     tls = f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1"
     with capturing(tmp_path / "b", "--listen", tls) as b:
