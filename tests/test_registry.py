@@ -390,7 +390,7 @@ def test_connectionsDescribeThemselves(clock):
     assert [(d.kind, d.state) for d in described] == [
         ("rtmp", "streams"),
         ("rtmp", "streams"),
-        ("http", "it is being sent"),
+        ("http", "playing"),
         ("rtmp", "handshake"),
     ]
     assert [d.publishes for d in described] == [("live/key",), (), (), ()]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from httpclient import Connection, Getter, Socket
 from rtmpclient import AVC_FRAME, AVC_KEY_FRAME, VIDEO, Client, decideBy
@@ -594,3 +597,27 @@ def test_whatIsPipelinedIsCountedOnce(factory, site):
     data = b"HEAD / HTTP/1.1\r\n\r\n" * 50
     client.sendBytes(data)
     assert client.protocol.describe().bytesReceived == len(data)
+
+
+@pytest.mark.parametrize("kind", ["response", "socket", "waiting", "request"])
+def test_nothingIsLeftOfAConnection(factory, site, kind):
+    """Not even for the garbage collection."""
+    publisher = Publisher(factory)
+    gc.disable()
+    try:
+        if kind == "request":
+            client = Connection(site)
+            client.sendBytes(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nx")
+        else:
+            ask = Socket if kind == "socket" else Getter
+            client = ask(site, f"/live/{'none' if kind == 'waiting' else 'key'}.flv")
+        channel = weakref.ref(client.protocol)
+        answering = client.protocol.answering
+        answer = weakref.ref(answering) if answering is not None else lambda: None
+        del answering
+        client.leave()
+        client.protocol = None
+        assert (channel(), answer()) == (None, None)
+    finally:
+        gc.enable()
+    publisher.leave()

@@ -1,5 +1,5 @@
 """
-HTTP beside RTMP: live streams as FLV, by GET and by WebSocket.
+HTTP beside RTMP: live streams as FLV, in responses and in WebSockets.
 
 L{HTTPSite} is what an endpoint listens with.
 """

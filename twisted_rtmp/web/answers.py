@@ -1,4 +1,4 @@
-"""The short texts that every resource answers alike."""
+"""Short answers that all resources give alike."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from twisted_rtmp.web.cors import Origins
 
 def answer(request: Request, code: int, text: str) -> bytes:
     """
-    Make a request's answer a text for people.
+    Answer a request with a text for people.
 
     @param text: one line, without its end.
     @return: the body: what a resource's C{render} returns.
     """
-    # In its words: twisted.web does not know all that there are.
+    # With its words: twisted.web does not know all codes.
     request.setResponseCode(code, HTTPStatus(code).phrase.encode("ascii"))
     request.setHeader(b"content-type", b"text/plain; charset=utf-8")
     request.setHeader(b"cache-control", b"no-store")
@@ -29,7 +29,7 @@ def answer(request: Request, code: int, text: str) -> bytes:
 
 
 def finish(request: Request, code: int, text: str) -> None:
-    """Answer, and be done, where C{render} has returned long ago."""
+    """Answer a request whose C{render} has returned, and finish it."""
     body = answer(request, code, text)
     request.setHeader(b"content-length", b"%d" % len(body))
     request.write(body)
@@ -38,19 +38,19 @@ def finish(request: Request, code: int, text: str) -> None:
 
 def notAllowed(request: Request, allowed: Iterable[bytes]) -> bytes:
     """
-    Answer a method that a resource does not have.
+    Answer a request whose method a resource does not have.
 
     @return: the body.
     """
     methods = b", ".join(allowed)
     request.setHeader(b"allow", methods)
     return answer(
-        request, http.NOT_ALLOWED, f"The methods here are {methods.decode('ascii')}."
+        request, http.NOT_ALLOWED, f"The method must be {methods.decode('ascii')}."
     )
 
 
 class Refusal(Resource):
-    """The resource at every address for a page that may not use the server."""
+    """The resource that a page gets at every address if it may not use the server."""
 
     isLeaf = True
 
@@ -76,5 +76,5 @@ class NotFound(Resource):
         return answer(
             request,
             http.NOT_FOUND,
-            "There is nothing here.  A live stream is at /APPLICATION/STREAM.flv.",
+            "Nothing is at this address.  A stream is at /APPLICATION/STREAM.flv.",
         )

@@ -1,4 +1,4 @@
-"""The requests to a decider that stand for what a peer asks for over HTTP."""
+"""The requests by which deciders are asked about peers over HTTP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def connectRequest(
     request: Request, application: str, query: str, kind: str = "http"
 ) -> ConnectRequest:
     """
-    Make the request that C{connect} over RTMP would be, as far as the peer tells.
+    Make the request that stands for a C{connect} over RTMP, as far as the peer tells.
 
     @param kind: C{"http"} or C{"ws"}; over TLS it gets an C{s}.
     """

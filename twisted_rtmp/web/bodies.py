@@ -15,47 +15,48 @@ from twisted_rtmp.web.answers import finish
 from twisted_rtmp.web.channel import channelOf
 from twisted_rtmp.web.websocket import WebSocket
 
-#: Added to the status of HTTP, it is the code with which a WebSocket is closed: one of
-#: those for private use, RFC 6455, 7.4.2.
+#: What is added to a status of HTTP to make the code with which a WebSocket is closed:
+#: one of those for private use.  RFC 6455, 7.4.2.
 CLOSE_STATUS = 4000
 
 
 class Body(Protocol):
-    """How a peer is answered."""
+    """The way in which a peer gets its stream."""
 
     def accept(self) -> None:
-        """Tell the peer, if there is a way, that it may play: a stream may come."""
+        """Tell the peer that it may play, if that can be told before the stream."""
 
     def begin(self) -> None:
-        """Tell the peer that its stream is there."""
+        """Tell the peer that its stream begins."""
 
     def write(self, data: bytes) -> None:
-        """Send some of it."""
+        """Send some of the stream."""
 
     def end(self, code: int) -> None:
         """
-        Send that there is no more.
+        Tell the peer that its stream has ended.
 
-        @param code: why, as a WebSocket says it.
+        @param code: the reason, as a WebSocket gives it.
         """
 
     def fail(self, status: int, text: str) -> None:
         """
         Tell the peer that it gets no stream.
 
-        @param status: why, as HTTP says it.
+        @param status: the reason, as HTTP gives it.
+        @param text: the same in words.
         """
 
 
 class ResponseBody:
-    """The body of an HTTP response: chunked, or for HTTP/1.0 up to the end."""
+    """The body of a response: chunked, or in HTTP/1.0 up to the connection's end."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self._channel = channelOf(request)
 
     def accept(self) -> None:
-        """A response begins with its status: it waits for the stream."""
+        """Say nothing: a response begins with its status, which is not known yet."""
 
     def begin(self) -> None:
         request = self._request
@@ -80,10 +81,10 @@ class ResponseBody:
 
 
 def setHeaders(request: Request) -> None:
-    """Say what is in the body, and that nobody is to keep it."""
+    """Tell what is in the body, and that it must not be stored."""
     request.setHeader(b"content-type", b"video/x-flv")
     request.setHeader(b"cache-control", b"no-store")
-    # nginx passes each piece on at once then, whatever its configuration says.
+    # Makes nginx pass each piece on at once, whatever its configuration says.
     request.setHeader(b"x-accel-buffering", b"no")
 
 
@@ -91,8 +92,8 @@ class SocketBody:
     """
     The messages of a WebSocket.
 
-    It is accepted before the stream is there: browsers open one WebSocket to a host at
-    a time (RFC 6455, 4.1), so that one which waits would keep all others from playing.
+    It is accepted before the stream is there: a browser opens one WebSocket to a host
+    at a time (RFC 6455, 4.1), so one that waited would keep the others from playing.
     """
 
     def __init__(self, request: Request, socket: WebSocket) -> None:
@@ -105,7 +106,7 @@ class SocketBody:
         self._socket.accept()
 
     def begin(self) -> None:
-        """The first message tells it."""
+        """Say nothing: the first message tells it."""
 
     def write(self, data: bytes) -> None:
         self._socket.sendBytes(data)

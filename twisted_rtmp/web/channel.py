@@ -1,9 +1,9 @@
 """
-One connection by HTTP, with its limits and deadlines.
+One HTTP connection, with its limits and deadlines.
 
-A connection by HTTP is one of the server's: it is counted, bounded and ended like one
-by RTMP.  In C{twisted.web} each byte puts the deadline off, bodies have any size, and a
-peer that does not take what it asked for is waited for without end: not here.
+It is counted, bounded and ended like a connection over RTMP.  C{twisted.web} alone
+would let each byte put the deadline off, accept bodies of any size, and wait for ever
+for a peer that does not read its answers.
 """
 
 from __future__ import annotations
@@ -54,29 +54,32 @@ MAX_BODY = 16 * 1024
 #: Headers of a request.  Browsers send about 15, proxies add 5; Apache allows 100.
 MAX_HEADERS = 100
 
-
-#: What is kept of requests that come while one is being answered, in bytes, before no
-#: more is read.  Those who wait for a stream ask for nothing else meanwhile.
+#: Bytes of further requests that are kept while one is being answered; then reading
+#: stops.  A peer that waits for a stream asks for nothing else meanwhile.
 EARLY_BYTES = 16 * 1024
 
-#: What is read between two looks at the clock, in bytes: some 20 of the smallest
+#: Bytes that are parsed between two looks at the clock: some 20 of the smallest
 #: requests.
 PIECE_BYTES = 512
 
-#: How long one connection is read in one turn, in seconds, before the others have
-#: theirs, but for what one request takes: the largest ones take 10 ms.
+#: How long one connection is read before the others have their turn, in seconds.  A
+#: single request may take longer: the largest ones take 10 ms.
 TURN_SECONDS = 0.01
 
-#: The digits of a body's length.  That of the largest body has 5; Python takes no more
-#: than 4300, and raises an error of its own.
+#: Characters of Content-Length.  The largest body's length has 5 digits; Python reads
+#: no number of more than 4300, and raises an error of its own.
 MAX_LENGTH_DIGITS = 20
 
-#: What is read at a time, and queued for a peer before no further request of it is
-#: answered, in bytes.  A browser's request has less than 2 KiB.
+#: Bytes that one read may bring, and that may be queued for a peer before its requests
+#: are read no further.  A browser's request has less than 2 KiB.
 REQUEST_SIZE = 4 * 1024
 
-#: The same while media are sent: as much as Twisted takes, which a key frame may have.
+#: The same while media are sent: Twisted's own figure, which a key frame may reach.
 MEDIA_SIZE = 64 * 1024
+
+
+# Of the module, since one of the class keeps the connection in its events.
+_log = Logger()
 
 
 class ChannelSite(Protocol):
@@ -92,35 +95,34 @@ class ChannelSite(Protocol):
 
 
 class Answering(Protocol):
-    """An answer to a request that takes long."""
+    """An answer that takes long."""
 
     def describe(self, connection: Description) -> Description:
-        """Add to its connection's description what it does there."""
+        """Add what it does to the description of its connection."""
 
     def close(self) -> None:
-        """The server stops: end the answer, and the connection."""
+        """End the answer and the connection, since the server stops."""
 
 
 class Upgraded(Protocol):
-    """What a connection has been given to, after its last request."""
+    """The protocol that a connection speaks after its last request."""
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what came."""
+        """Take bytes that have come."""
 
 
 @implementer(IHalfCloseableProtocol)
 class Channel(HTTPChannel):
     """
-    One connection, and its requests one after the other.
+    One connection, which takes requests one after the other.
 
     @ivar id: the connection's identifier, unique in this process.
-    @ivar host: the address that it counts for; see L{hostOf}.  A trusted proxy's counts
-        for that of the present request's client.
+    @ivar host: the address that it counts for; see L{hostOf}.  A connection from a
+        trusted proxy counts for the client of its present request.
     @ivar peer: the client's address, for log lines.
-    @ivar answering: what answers the present request, if that takes long.
+    @ivar answering: the answer to the present request, if it takes long.
     """
 
-    log = Logger()
     site: ChannelSite
     transport: IStreamTransport
 
@@ -132,20 +134,20 @@ class Channel(HTTPChannel):
         self._direct: DirectSocket | None = None
         self._upgraded: Upgraded | None = None
         self._drain: DrainWatch | None = None
-        # Whether a request has begun that is not complete.
+        # Whether a request has begun, and whether it is complete.
         self._begun = False
         self._complete = False
         self._refused = False
         self._congested = False
-        # Whether it is looked once more for what the peer has sent in time.
+        # Whether this is the last look for a request that came in time.
         self._lastLook = False
         self._bodyBytes = 0
-        # What is read in the next turn, which comes with the call.
+        # The bytes that wait for the connection's next turn, and the call for it.
         self._unread = bytearray()
         self._turnCall: IDelayedCall | None = None
-        # What has come of later requests while one is being answered.
+        # The bytes of further requests that came while one is being answered.
         self._early = bytearray()
-        # What has come of the present request and of later ones.
+        # How many bytes of requests are kept.
         self._requestBytes = 0
         self._account: Account | None = None
         self._kept: Share | None = None
@@ -159,7 +161,7 @@ class Channel(HTTPChannel):
         self._scheme = ""
         self._openedAt = 0.0
         self._received = 0
-        # As much of that as has paid for log lines.
+        # How much of that has paid for log lines.
         self._paid = 0
         self._sent = 0
 
@@ -181,8 +183,10 @@ class Channel(HTTPChannel):
 
     def readConnectionLost(self) -> None:
         """
-        The peer sends no more.  Some do so behind their last request, and get their
-        answer; one that plays has left.
+        End the connection of a peer that has closed its own end.
+
+        Some do that right behind their last request, and still get the answer; a
+        player that does it has left.
         """
         if self.answering is not None:
             self.abort()
@@ -192,7 +196,7 @@ class Channel(HTTPChannel):
             self.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """The peer takes no more: it has left."""
+        """End the connection of a peer that takes no more."""
         self.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -205,8 +209,14 @@ class Channel(HTTPChannel):
         self.site.registry.connections.closed(self)
         if self._account is not None:
             self._account.close()
+        # Nothing of it is to wait for the garbage collection.
+        HTTPChannel.unregisterProducer(self)
+        for request in self.requests:
+            request.producer = None
+        self.requests.clear()
+        self.answering = self._upgraded = self._transferDecoder = None
 
-    # What comes
+    # Receiving
 
     def dataReceived(self, data: bytes) -> None:
         self._received += len(data)
@@ -217,7 +227,7 @@ class Channel(HTTPChannel):
             self.transport.pauseProducing()
 
     def _read(self, data: bytes) -> None:
-        """Take what has come, as far as that goes in one turn."""
+        """Parse bytes until they end or the turn does."""
         clock = self.site.registry.clock
         began = clock.seconds()
         seconds = 0.0
@@ -242,7 +252,7 @@ class Channel(HTTPChannel):
             self.site.registry.turns.took(seconds, self.peer, "reading")
 
     def _turn(self) -> None:
-        """Go on when the other peers have been heard."""
+        """Go on, since the other peers have had their turn."""
         self._turnCall = None
         data = bytes(self._unread)
         self._unread.clear()
@@ -256,12 +266,12 @@ class Channel(HTTPChannel):
         return self._complete and not self.persistent
 
     def _charge(self) -> None:
-        """Charge what is kept of requests."""
+        """Charge the bytes of requests that are kept."""
         if self._kept is not None and self._kept.bytes != self._requestBytes:
             self._kept.set(self._requestBytes)
 
     def setLineMode(self, extra: bytes = b"") -> None:
-        """Go on with the next request, some of which has come."""
+        """Go on with the next request, of which some may have come."""
         extra += self._early
         self._early.clear()
         HTTPChannel.setLineMode(self)
@@ -272,7 +282,7 @@ class Channel(HTTPChannel):
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._upgraded is not None:
-            self._upgraded.dataReceived(data)  # it has come with the request
+            self._upgraded.dataReceived(data)  # it came with the request
         elif self._complete:
             self._keepEarly(data)
         elif not self._refused:
@@ -284,10 +294,10 @@ class Channel(HTTPChannel):
 
     def _keepEarly(self, data: bytes) -> None:
         """
-        Keep what comes before the last request has been answered.
+        Keep bytes of further requests until the present one has been answered.
 
-        In C{twisted.web} each byte that comes alone costs the more, the more of them
-        are kept: ten peers with 16 KiB each took all of the server's time.
+        C{twisted.web} would add up all pieces that it keeps each time one comes: ten
+        peers that send 16 KiB byte by byte took all of the server's time.
         """
         if self.persistent and not self._refused:
             self._early += data
@@ -296,15 +306,15 @@ class Channel(HTTPChannel):
 
     def headerReceived(self, line: bytes) -> bool:
         """
-        Take a header.
+        Take one header.
 
-        @return: whether to go on.
+        @return: whether the request may go on.
         """
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length" and len(value) > MAX_LENGTH_DIGITS:
             self._refuse(http.BAD_REQUEST)
             return False
-        # Resources read headers as text, and that must not fail for any.
+        # Resources may read any header as text.
         if not line.isascii():
             line = line.decode("utf-8", "backslashreplace").encode("utf-8")
         goOn: bool = HTTPChannel.headerReceived(self, line)
@@ -319,10 +329,10 @@ class Channel(HTTPChannel):
 
     def _identify(self) -> bool:
         """
-        Learn from the proxies in front who sends this request: the PROXY protocol has
-        told it by now, or else the headers do.
+        Find out whose request this is, as proxies in front of the server tell: the
+        PROXY protocol has by now, or else the headers do.
 
-        @return: whether that address may have one more connection.
+        @return: whether its address may have one more connection.
         """
         request = self.requests[-1]
         client = self.site.proxies.clientOf(
@@ -338,9 +348,9 @@ class Channel(HTTPChannel):
 
     def _countFor(self, host: str) -> bool:
         """
-        Have an address for which the connection counts.
+        Count the connection for another address.
 
-        @return: whether it may have one more.
+        @return: whether that address may have one more.
         """
         before, self.host = self.host, ""
         if host != before and not self.site.registry.connections.identified(
@@ -353,13 +363,13 @@ class Channel(HTTPChannel):
         return True
 
     def _refuseBody(self) -> None:
-        """Take no more of a body that is too large."""
+        """Refuse a request with too large a body."""
         self.site.registry.counters.violations += 1
         self.warn("{peer} is cut: a body of more than {limit} bytes", limit=MAX_BODY)
         self._refuse(http.REQUEST_ENTITY_TOO_LARGE)
 
     def _refuse(self, code: int) -> None:
-        """Answer a request that is not complete, and take no more."""
+        """Refuse a request before it is complete, and read no further."""
         self._refused = True
         phrase = HTTPStatus(code).phrase.encode("ascii")
         self.transport.write(
@@ -383,19 +393,19 @@ class Channel(HTTPChannel):
             self._countFor("")  # the next request may be anybody's
         HTTPChannel.requestDone(self, request)
         if self._congested and self.persistent:
-            # twisted.web does not when it was the answer itself that was too much.
+            # twisted.web does not, if it was this answer that filled the queue.
             self.transport.pauseProducing()
         self._charge()
 
     def pauseProducing(self) -> None:
-        """The peer does not take its answers: read no more from it."""
+        """Read no further, since the peer does not take its answers."""
         self._congested = True
         HTTPChannel.pauseProducing(self)
         if self._sending is not None:
             self._sending.set(waitingIn(self.transport))
 
     def resumeProducing(self) -> None:
-        """The peer has taken what was queued for it."""
+        """Read on, since the peer has taken what was queued for it."""
         self._congested = False
         if self._sending is not None:
             self._sending.set(0)
@@ -404,13 +414,13 @@ class Channel(HTTPChannel):
             self.transport.pauseProducing()
 
     def isSecure(self) -> bool:
-        """Tell whether the client asked by https, of the server or of a proxy."""
+        """Tell whether the client uses https, with the server or with a proxy."""
         if self._scheme:
             return self._scheme == "https"
         return ISSLTransport.providedBy(self.transport)
 
     def upgrade(self, protocol: Upgraded) -> None:
-        """Give all that comes behind the present request to another protocol."""
+        """Let another protocol take all that comes behind the present request."""
         self._upgraded = protocol
         early = bytes(self._early)
         self._early.clear()
@@ -426,25 +436,25 @@ class Channel(HTTPChannel):
 
     @property
     def isPublishing(self) -> bool:
-        """Nobody publishes over HTTP."""
+        """Whether others depend on the connection: nobody publishes over HTTP."""
         return False
 
     def giveUp(self, why: str) -> None:
-        """Cut the peer: it takes too much memory."""
+        """Cut the peer, since it takes too much memory."""
         self.noteCut(why)
         self.abort()
         if self._account is not None:
             # Now, and not when the transport tells of the end: no other peer has to go.
             self._account.close()
 
-    # What is sent
+    # Sending
 
     def beginMedia(self) -> None:
-        """From here on L{send} is used."""
+        """Get ready for media, which L{send} sends."""
         setReadSize(self.transport, MEDIA_SIZE)
 
     def send(self, data: bytes) -> None:
-        """Send media, at once as far as that goes."""
+        """Send media, at once as far as the system takes them."""
         self._sent += len(data)
         if self._direct is not None:
             data = self._direct.send(data)
@@ -461,7 +471,7 @@ class Channel(HTTPChannel):
         HTTPChannel.writeSequence(self, pieces)
 
     def describe(self) -> Description:
-        """Say what it is and does."""
+        """Describe the connection and what it does."""
         description = Description(
             id=self.id,
             kind="https" if self.isSecure() else "http",
@@ -477,7 +487,7 @@ class Channel(HTTPChannel):
     # The log
 
     def note(self, format: str, **fields: object) -> None:  # noqa: A002
-        """Log something about the peer, C{peer} in the format."""
+        """Log something about the peer, which the format calls C{peer}."""
         self._emit(LogLevel.info, format, fields)
 
     def warn(self, format: str, **fields: object) -> None:  # noqa: A002
@@ -494,17 +504,17 @@ class Channel(HTTPChannel):
         unpaid, self._paid = self._received - self._paid, self._received
         host = self.host or hostOf(self.transport.getPeer())
         fields["peer"] = self.peer
-        self.site.registry.peerLog.emit(self.log, level, format, fields, host, unpaid)
+        self.site.registry.peerLog.emit(_log, level, format, fields, host, unpaid)
 
     # Deadlines and the end
 
     def resetTimeout(self) -> None:
-        """A byte puts nothing off: a whole request has to come in time."""
+        """Let no byte put the deadline off: a whole request must come in time."""
 
     def timeoutConnection(self) -> None:
-        """No request came in time, or only a part of one."""
+        """Close, since no complete request came in time."""
         if not self._lastLook and (self._unread or unreadBy(self.transport)):
-            # It may have come in time: read that first.
+            # It may have come in time: read it first.
             self._lastLook = True
             HTTPChannel.setTimeout(self, 0)
             return
@@ -522,7 +532,7 @@ class Channel(HTTPChannel):
         HTTPChannel.loseConnection(self)
 
     def cutUndrained(self) -> None:
-        """Close at once; the peer is cut if something is still queued for it."""
+        """Close at once; a peer that did not take all of its answer is cut."""
         if unsentBy(self.transport):
             seconds = self.site.registry.limits.drainSeconds
             self.noteCut(f"it takes nothing for {seconds:g} s")
@@ -533,7 +543,7 @@ class Channel(HTTPChannel):
         self.transport.abortConnection()
 
     def close(self) -> None:
-        """The server stops: end what is being answered, and the connection."""
+        """End the present answer and the connection, since the server stops."""
         answering, self.answering = self.answering, None
         if answering is not None:
             answering.close()
@@ -542,7 +552,7 @@ class Channel(HTTPChannel):
 
 
 def channelOf(request: Request) -> Channel:
-    """The connection on which a request came."""
+    """Give the connection on which a request came."""
     channel = request.channel
     assert isinstance(channel, Channel)
     return channel

@@ -1,11 +1,11 @@
 """
-The web pages that may use the server: by their origins, and by the names under which
-they find it.
+The web pages that may use the server.
 
-A browser lets every page send requests to every server.  It says of which origin the
-page is, with C{Origin} or, of those that cannot read the answer, with
-C{Sec-Fetch-Site}; but a page whose own name its owner has made to lead here, known as
-DNS rebinding, is of the same origin.  Only C{Host}, which has that name, tells it.
+A browser lets any page send requests to any server.  It tells the page's origin with
+C{Origin}, or, where the page cannot read the answer, how the page is related to the
+server, with C{Sec-Fetch-Site}.  By DNS rebinding, the owner of a page can make its own
+name lead to this server: then the browser takes both for one site, and only C{Host}
+shows the foreign name.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ _HOST = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]+))(?::\d*)?")
 
 _NAME = re.compile(r"\*|\.?[0-9a-z_-]+(\.[0-9a-z_-]+)*", re.IGNORECASE)
 
-#: What the page is to the server, as browsers say it, that needs no permission: it is
-#: of the same origin, or there is none, as for an address that a person has entered.
-_NO_PAGE = frozenset(("", "same-origin", "none"))
+#: The values of Sec-Fetch-Site with which no page sends a request: it is not there, or
+#: a person has entered the address.
+_NO_PAGE = frozenset(("", "none"))
 
 
 def parseOrigin(text: str) -> str:
     """
     Read an origin.
 
-    @return: as browsers send it; or L{ANY}.
-    @raise ValueError: it is none.
+    @return: the origin as browsers send it, or L{ANY}.
+    @raise ValueError: the text is no origin.
     """
     if text == ANY:
         return ANY
@@ -69,10 +69,10 @@ def parseOrigin(text: str) -> str:
 
 def parseHost(text: str) -> str:
     """
-    Read a name under which the server is known.
+    Read a name of the server.
 
-    @return: in lower case.
-    @raise ValueError: it is none.
+    @return: the name in lower case.
+    @raise ValueError: the text is no name.
     """
     if not _NAME.fullmatch(text):
         raise ValueError(
@@ -92,24 +92,24 @@ def _isAddress(text: str) -> bool:
 
 
 def _dots(name: str) -> Iterable[int]:
-    """Find the dots in a name."""
+    """List the positions of the dots in a name."""
     return (at for at, character in enumerate(name) if character == ".")
 
 
 def _hostOf(origin: str) -> str:
-    """Give the host of an origin; of L{ANY} none."""
+    """Give the host of an origin; for L{ANY}, an empty text."""
     match = _ORIGIN.fullmatch(origin)
     return match[2] if match else ""
 
 
 def _originOfURL(url: str) -> str:
-    """Find the origin that an address has; empty if it has none."""
+    """Give the origin of a URL; empty if it has none."""
     parts = url.split("/", 3)
     return "/".join(parts[:3]) if len(parts) > 2 else ""
 
 
 def _isLink(request: Request) -> bool:
-    """Tell whether a person has followed a link to here, in a window of its own."""
+    """Tell whether a person has followed a link, and no page shows the answer."""
     return (
         request.method in (b"GET", b"HEAD")
         and headerText(request, b"sec-fetch-mode").lower() == "navigate"
@@ -119,9 +119,9 @@ def _isLink(request: Request) -> bool:
 
 class Forbidden(Exception):
     """
-    A request comes from a page that may not use the server.
+    Raised for a request from a page that may not use the server.
 
-    @ivar problem: what is wrong, for the log.
+    @ivar problem: the reason, for the log.
     """
 
     def __init__(self, message: str, problem: str) -> None:
@@ -131,18 +131,18 @@ class Forbidden(Exception):
 
 class Origins:
     """
-    The origins whose pages may play, and read what is answered.  Fetch Standard, 3.2.
+    The origins whose pages may play, and read the answers.  Fetch Standard, 3.2.
 
-    @ivar allowed: such as C{"https://example.org"}; L{ANY} for any.
+    @ivar allowed: the origins, such as C{"https://example.org"}; L{ANY} for any.
     """
 
     def __init__(
         self, allowed: Iterable[str] = (ANY,), hosts: Iterable[str] = ()
     ) -> None:
         """
-        @param hosts: names under which the server is known, besides those of the
-            origins; C{".example.org"} for all that end so, L{ANY} for any.
-        @raise ValueError: one of them is invalid.
+        @param hosts: names of the server, besides those of the origins;
+            C{".example.org"} for all that end so, L{ANY} for any.
+        @raise ValueError: an origin or a host is not valid.
         """
         self.allowed = frozenset(map(parseOrigin, allowed))
         self._hosts = set(map(parseHost, hosts))
@@ -155,12 +155,12 @@ class Origins:
 
     def check(self, request: Request) -> None:
         """
-        Check that the page which a request comes from may use the server.
+        Check that a request does not come from a page that may not use the server.
 
-        A request of no page, as other programs send it, or of a link that a person has
-        followed, is let through.
+        Requests of programs that are no browsers pass, and so do addresses that a
+        person has entered and links that a person has followed.
 
-        @raise Forbidden: it may not.
+        @raise Forbidden: it does.
         """
         if self.open:
             return
@@ -168,7 +168,7 @@ class Origins:
         several = len(request.requestHeaders.getRawHeaders(b"host", ())) > 1
         if several or not self._knows(host):
             raise Forbidden(
-                "This server is not known by this name.  Its operator can add it.",
+                "The server does not answer to this name.  Its operator can allow it.",
                 f"it asks for the host {printable(host)}, which is in neither"
                 " --http-host nor --http-origin",
             )
@@ -179,7 +179,7 @@ class Origins:
         if not origin:
             if _isLink(request):
                 return
-            # Browsers send none for an element such as <video>, but this.
+            # For an element such as <video>, browsers send this instead.
             origin = _originOfURL(headerText(request, b"referer"))
         if origin not in self.allowed:
             raise Forbidden(
@@ -190,9 +190,9 @@ class Origins:
 
     def _knows(self, header: str) -> bool:
         """
-        Decide whether the server is known by a name.
+        Tell whether a name is one of the server's.
 
-        @param header: C{Host}; HTTP/1.0 has none.
+        @param header: the value of C{Host}; empty if there is none, as in HTTP/1.0.
         """
         match = _HOST.fullmatch(header) if len(header) <= MAX_HOST else None
         if match is None:
@@ -209,7 +209,7 @@ class Origins:
         )
 
     def mark(self, request: Request) -> None:
-        """Tell the browser whether the page may read the answer."""
+        """Tell the browser whether its page may read the answer."""
         if self.open:
             request.setHeader(b"access-control-allow-origin", b"*")
             return
@@ -221,7 +221,7 @@ class Origins:
 
     def preflight(self, request: Request, methods: Iterable[bytes]) -> bytes:
         """
-        Answer a browser that asks whether it may ask.
+        Answer a browser that asks what a page may ask.
 
         @return: the body.
         """

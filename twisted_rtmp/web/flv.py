@@ -1,9 +1,9 @@
 """
-Live streams as FLV over HTTP: in the body of a response, or in binary messages of a
-WebSocket.
+Live streams as FLV over HTTP, in the body of a response or in a WebSocket's binary
+messages.
 
-A peer that plays over HTTP is a L{Player<twisted_rtmp.live.players.Player>} like one
-over RTMP: it joins, is bounded, loses frames and is counted alike.
+A peer that plays over HTTP is a L{Player<twisted_rtmp.live.players.Player>}: it joins,
+is bounded, loses frames and is counted like one over RTMP.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ METHODS = (b"GET", b"HEAD", b"OPTIONS")
 #: says its version over HTTP, though not over RTMP.
 LAVF_WITH_TRACKS = 62
 
-#: How long the first bytes wait until it is known whether there is audio and video, in
-#: seconds.  Encoders send metadata and both sequence headers at once; a stream without
-#: metadata may have its first MP3 or PCM some frames later.
+#: How long a player's first bytes wait until it is known whether there is audio and
+#: video, in seconds.  Encoders send metadata and both sequence headers at once; without
+#: metadata, the first MP3 or PCM may come some frames later.
 SETTLE_SECONDS = 1.0
 
-#: Bytes that wait so at most.  Two seconds of 4 Mb/s.
+#: How many bytes wait for that at most: two seconds of 4 Mb/s.
 SETTLE_BYTES = 1024 * 1024
 
 
@@ -74,7 +74,7 @@ def streamOfPath(path: bytes) -> tuple[str, str]:
 
     @param path: such as C{b"/live/eu/stage%201.flv"}, which is C{stage 1} of
         C{live/eu}; percent-encoded UTF-8.
-    @raise ValueError: it names no stream.
+    @raise ValueError: the path names no stream.
     """
     *folders, file = (
         unquote_to_bytes(part).decode("utf-8", "surrogateescape")
@@ -91,17 +91,17 @@ def streamOfPath(path: bytes) -> tuple[str, str]:
 
 
 def queryOf(request: Request) -> str:
-    """Read what follows the C{?} in a request's address, as it came."""
+    """Read the query of a request's address, as it came."""
     return request.uri.partition(b"?")[2].decode("utf-8", "surrogateescape")
 
 
 def playOptions(query: str, agent: bytes | None, gopDefault: bool) -> PlayOptions:
     """
-    Read what a player asks for.
+    Read a player's wishes from its query.
 
-    mpegts.js ends at a message of several tracks, and FFmpeg up to 7 makes garbage of
-    it: such messages are for players that ask for them, as over RTMP, and for those
-    that are known to read them.
+    mpegts.js stops at a message of several tracks, and FFmpeg up to 7 makes garbage of
+    it.  So players get such messages if they ask for them, as over RTMP, or if they
+    are known to read them.
 
     @param agent: the software that the player says it is.
     @param gopDefault: see L{PlayOptions.parse}.
@@ -117,10 +117,10 @@ def playOptions(query: str, agent: bytes | None, gopDefault: bool) -> PlayOption
 class State(Enum):
     """How far an answer has come."""
 
-    ASKING = "it is being decided"
-    WAITING = "nobody publishes the stream yet"
-    PLAYING = "it is being sent"
-    OVER = "all has been said"
+    ASKING = "being decided"
+    WAITING = "waiting for the stream"
+    PLAYING = "playing"
+    OVER = "over"
 
 
 #: The states that may follow each state.
@@ -147,9 +147,9 @@ class FLVPlay:
         self, registry: Registry, request: Request, application: str, name: str
     ) -> None:
         """
-        Look at the request; say nothing yet.
+        Check the request; answer nothing yet.
 
-        @raise BadUpgrade: it asks for a WebSocket, but not as it should.
+        @raise BadUpgrade: it asks for a WebSocket, and is not valid.
         """
         self.peer = peerName(request.getClientAddress())
         self.congested = False
@@ -166,7 +166,7 @@ class FLVPlay:
         self._player: Player | None = None
         self._kinds: StreamKinds | None = None
         self._timer: IDelayedCall | None = None
-        # What waits for the FLV header, as long as that is not sent.
+        # What waits until the FLV header can be sent; L{None} once it has been.
         self._held: list[bytes] | None = []
         self._heldBytes = 0
         self._drain = DrainWatch(self._clock, self._policy.limits.drainSeconds)
@@ -181,7 +181,7 @@ class FLVPlay:
             self._body = ResponseBody(request)
 
     def start(self) -> None:
-        """Ask whether the peer may play; go on when there is a decision."""
+        """Ask whether the peer may play, and go on when that is decided."""
         self._channel.answering = self
         self._request.notifyFinish().addErrback(self._lost)
         decision = Deferred.fromCoroutine(self._decide())
@@ -190,7 +190,7 @@ class FLVPlay:
             self._decision = decision
 
     async def _decide(self) -> None:
-        """Do what was asked for, if it is allowed."""
+        """Serve the request, if the peer may play."""
         try:
             name, request = await self._allowed()
         except Refused as refusal:
@@ -227,13 +227,13 @@ class FLVPlay:
         return name, request
 
     def _failed(self, failure: Failure) -> None:
-        """End the connection: its peer has left, or there is a bug."""
+        """Abort the connection if a bug has ended the request."""
         if not failure.check(CancelledError):
             self.log.failure("{peer}: a request failed", failure, peer=self.peer)
             self._channel.abort()
 
     def _look(self, name: str) -> None:
-        """Say whether the stream is there."""
+        """Answer a HEAD: whether the stream is live."""
         if (self._application, name) not in self._registry.streams:
             self._notThere()
             return
@@ -242,7 +242,7 @@ class FLVPlay:
         self._request.finish()
 
     def _play(self, name: str, request: StreamRequest) -> None:
-        """Play, or wait for the stream."""
+        """Play the stream, or wait for it."""
         self._request.registerProducer(self, True)
         self._body.accept()
         if self._state is State.OVER:
@@ -276,20 +276,20 @@ class FLVPlay:
             self._setTimer(self._policy.limits.playerWaitSeconds, self._notThere)
 
     def _notThere(self) -> None:
-        """Nobody has begun to publish in time."""
+        """Answer that nobody has begun to publish the stream in time."""
         self._timer = None
         self._answer(http.NOT_FOUND, "Nobody publishes this stream.")
 
     # The states
 
     def _enter(self, state: State) -> None:
-        """The only place that changes the state."""
+        """Change the state; nothing else does."""
         if state not in TRANSITIONS[self._state]:
             raise AssertionError(f"{self._state} does not lead to {state}")
         self._state = state
 
     def _setTimer(self, seconds: float, due: Callable[..., object]) -> None:
-        """See to the one thing that has a deadline now."""
+        """Set the deadline of the present state, instead of the last one."""
         self._stopTimer()
         self._timer = self._clock.callLater(seconds, due)
 
@@ -299,7 +299,7 @@ class FLVPlay:
             self._timer = None
 
     def _over(self) -> None:
-        """Nothing more is to be sent: take the player off, and forget all."""
+        """Take the player off the stream, since nothing more is sent to it."""
         self._enter(State.OVER)
         self._stopTimer()
         self._drain.stop()
@@ -321,7 +321,7 @@ class FLVPlay:
             )
 
     def _answer(self, code: int, text: str) -> None:
-        """Answer with words instead of a stream."""
+        """Answer with a text instead of a stream."""
         self._over()
         if code == http.FORBIDDEN:
             self._registry.counters.refused += 1
@@ -333,17 +333,17 @@ class FLVPlay:
         self._body.fail(code, text)
 
     def _lost(self, reason: Failure) -> None:
-        """The connection is gone."""
+        """Stop, since the connection is lost."""
         if self._state is not State.OVER:
             self._over()
 
     def _leave(self) -> None:
-        """The peer wants no more."""
+        """Stop, since the peer has closed its WebSocket."""
         if self._state is not State.OVER:
             self._over()
 
     def describe(self, connection: Description) -> Description:
-        """Add to its connection's description what it does there."""
+        """Add what it does to the description of its connection."""
         suffix = "s" if self._request.isSecure() else ""
         return replace(
             connection,
@@ -355,7 +355,7 @@ class FLVPlay:
         )
 
     def close(self) -> None:
-        """The server stops."""
+        """End the answer, since the server stops."""
         if self._state is State.PLAYING:
             self._sendHeader()
             self._over()
@@ -364,22 +364,22 @@ class FLVPlay:
             self._channel.persistent = 0
             self._answer(http.SERVICE_UNAVAILABLE, "The server is stopping.")
 
-    # What a player needs
+    # The player's outlet
 
     def streamStarted(self, player: Player, stream: PlayedStream, again: bool) -> None:
-        """Tell the peer that the stream is there."""
+        """Tell the peer that its stream begins."""
         self._enter(State.PLAYING)
         self._stopTimer()
         self._kinds = StreamKinds(stream, player.packaging.selection)
         self._body.begin()
 
     def writeMedia(self, data: bytes) -> None:
-        """Send tags, behind the header."""
+        """Send FLV tags, or keep them until the header can be sent."""
         if self._held is None:
             self._body.write(data)
             return
         if not data:
-            return  # a stream begins with nothing
+            return  # nothing has come of the stream yet
         self._held.append(data)
         self._heldBytes += len(data)
         self._channel.chargeHeld(self._heldBytes)
@@ -394,7 +394,7 @@ class FLVPlay:
         self._sendHeader()
 
     def _sendHeader(self) -> None:
-        """Send the FLV header, with the kinds that have come, and what waits."""
+        """Send the FLV header with the kinds that have come, and the tags that wait."""
         held, self._held = self._held, None
         if held is None or self._kinds is None:
             return
@@ -404,7 +404,7 @@ class FLVPlay:
         self._body.write(b"".join([encodeHeader(*kinds), *held]))
 
     def streamEnded(self, player: Player) -> None:
-        """All of the stream has been handed over: end the answer."""
+        """End the answer, since all of the stream has been sent."""
         self._sendHeader()
         self._over()
         self._body.end(CloseReason.NORMAL_CLOSURE)
@@ -417,18 +417,18 @@ class FLVPlay:
     # The transport's producer
 
     def pauseProducing(self) -> None:
-        """The peer does not take what it asked for."""
+        """Let the player queue, since the peer does not take what it asked for."""
         if self._state is not State.PLAYING:
             return
         self.congested = True
         self._drain.start(self._channel.transport, self._notDrained)
 
     def _notDrained(self) -> None:
-        """The peer has taken nothing for too long."""
+        """Cut the peer, since it has taken nothing for too long."""
         self.abort(f"it takes nothing for {self._drain.seconds:g} s")
 
     def resumeProducing(self) -> None:
-        """The peer has taken what was queued."""
+        """Let the player send again, since the peer has taken what was queued."""
         if not self.congested:
             return
         self.congested = False
@@ -437,15 +437,15 @@ class FLVPlay:
             self._player.drain()
 
     def stopProducing(self) -> None:
-        """The connection is lost; L{_lost} sees to all."""
+        """Do nothing: when the connection is lost, L{_lost} is called, too."""
 
 
 class FLVResource(Resource):
     """
     Every live stream, at C{/APPLICATION/STREAM.flv}.
 
-    An L{IAuthorizer<twisted_rtmp.interfaces.IAuthorizer>} is asked as for a player by
-    RTMP: C{connect}, then C{play}.
+    An L{IAuthorizer<twisted_rtmp.interfaces.IAuthorizer>} is asked as about a player
+    over RTMP: C{connect}, then C{play}.
     """
 
     isLeaf = True

@@ -1,9 +1,9 @@
 """
-The headers in which a proxy tells whom it speaks for: X-Forwarded-For with
+The headers by which a proxy tells whom it speaks for: X-Forwarded-For together with
 X-Forwarded-Proto, and Forwarded (RFC 7239).
 
-Anybody can send them, so only those of trusted proxies count, and of these only what
-the proxies have added themselves: they add at the right.
+Anybody can send them.  So only trusted proxies are believed, and only what they have
+added themselves, which stands at the right.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from twisted.internet import address as addresses
 from twisted.internet.interfaces import IAddress
 from twisted.web.http_headers import Headers
 
-#: Proxies that are followed.  Networks that deliver content add 2 or 3; a client may
-#: put a thousand before them.
+#: How many proxies are followed.  Content delivery networks have 2 or 3 in a row; a
+#: client may pretend a thousand.
 MAX_HOPS = 32
 
-#: Stands for every proxy that comes over a UNIX socket, as nginx spells it.
+#: Stands for all proxies that connect over a UNIX socket; nginx spells it so.
 UNIX = "unix:"
 
 #: A parameter of Forwarded, RFC 7239, 4, with what separates it from the next one.
@@ -45,11 +45,11 @@ _NODE = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::(\d{1,5}))?|([0-9.]+):(\d{1,5})|(.+
 
 class Client(NamedTuple):
     """
-    The peer that a request came from, as far as it is known.
+    The client that sent a request, as far as it is known.
 
-    @ivar address: its address; port 0 if that is not known.
-    @ivar scheme: the scheme by which it asked, such as C{"https"}; empty if no proxy
-        has told.
+    @ivar address: its address; the port is 0 if no proxy has told it.
+    @ivar scheme: the scheme that it used, such as C{"https"}; empty if no proxy has
+        told it.
     """
 
     address: IAddress
@@ -57,7 +57,7 @@ class Client(NamedTuple):
 
 
 class _Hop(NamedTuple):
-    """A peer of one of the proxies, as that proxy tells it."""
+    """The peer of one proxy, as that proxy tells."""
 
     node: str
     scheme: str
@@ -68,12 +68,12 @@ def parseNetwork(text: str) -> IPv4Network | IPv6Network | str:
     Read the address of a proxy, or of a network of proxies.
 
     @param text: such as C{10.0.0.0/8}, C{::1}, or L{UNIX}.
-    @raise ValueError: it is none of these.
+    @raise ValueError: the text is none of these.
     """
     if text == UNIX:
         return UNIX
     try:
-        # As nginx does, for what people write: 127.0.0.1/8.
+        # People write 127.0.0.1/8, and nginx accepts it.
         return ip_network(text, strict=False)
     except ValueError:
         raise ValueError(
@@ -87,7 +87,7 @@ class TrustedProxies:
     def __init__(self, networks: Iterable[str] = ()) -> None:
         """
         @param networks: see L{parseNetwork}.
-        @raise ValueError: one of them is invalid.
+        @raise ValueError: one of them is not valid.
         """
         self._networks = [parseNetwork(each) for each in networks]
 
@@ -120,11 +120,11 @@ class TrustedProxies:
         """
         Find out who sent a request.
 
-        @param address: that of the connection.
-        @param headers: those of the request.
-        @return: the rightmost address that is no trusted proxy's.  Where a proxy's
-            word cannot be read, it is the proxy itself; so it is where both kinds of
-            headers are there and differ, as one of them may be the client's own.
+        @param address: the address of the connection's other end.
+        @param headers: the headers of the request.
+        @return: the rightmost address that is not a trusted proxy's.  It is the proxy's
+            own if that cannot be read, or if both kinds of headers are there and
+            differ: one of them may be the client's forgery.
         """
         if not self.trusts(address):
             return Client(address, "")
@@ -139,9 +139,9 @@ class TrustedProxies:
 
     def _follow(self, address: IAddress, hops: Iterable[_Hop]) -> Client:
         """
-        Go from proxy to proxy, as long as they are trusted.
+        Follow the proxies, as long as they are trusted.
 
-        @param hops: what they tell, from right to left.
+        @param hops: their peers, from right to left.
         """
         client = Client(address, "")
         for hop in islice(hops, MAX_HOPS):
@@ -158,9 +158,9 @@ class TrustedProxies:
 
 def _parseHost(text: str) -> IPv4Address | IPv6Address:
     """
-    Read an address, which may be an IPv4 address within IPv6.
+    Read an address; an IPv4 address that is written as IPv6 becomes plain.
 
-    @raise ValueError: it is no address.
+    @raise ValueError: the text is no address.
     """
     host = ip_address(text.partition("%")[0])
     mapped = host.ipv4_mapped if isinstance(host, IPv6Address) else None
@@ -171,8 +171,8 @@ def _parseNode(text: str) -> tuple[IPv4Address | IPv6Address, int]:
     """
     Read an address with an optional port.
 
-    @return: both; port 0 if there is none.
-    @raise ValueError: it is no address, such as C{unknown}.
+    @return: both; the port is 0 if there is none.
+    @raise ValueError: the text is no address, such as C{unknown}.
     """
     match = _NODE.fullmatch(text)
     if match is None:
@@ -185,7 +185,7 @@ def _parseNode(text: str) -> tuple[IPv4Address | IPv6Address, int]:
 
 
 def _lines(headers: Headers, name: bytes) -> list[str] | None:
-    """Give a header's lines, from the last to the first; L{None} if there are none."""
+    """Give a header's values, last one first; L{None} if there is no such header."""
     values = headers.getRawHeaders(name)
     if values is None:
         return None
@@ -203,7 +203,7 @@ def _xForwarded(headers: Headers) -> Iterator[_Hop] | None:
         for scheme in reversed(line.split(","))
     ]
     nodes = (node.strip() for line in lines for node in reversed(line.split(",")))
-    # Most proxies replace the scheme, and have one only.
+    # Most proxies replace the scheme, so there is only one.
     return (
         _Hop(node, schemes[min(index, len(schemes) - 1)] if schemes else "")
         for index, node in enumerate(nodes)
@@ -222,7 +222,7 @@ def _parseForwarded(line: str) -> list[_Hop]:
     """
     Read a line of Forwarded.
 
-    @return: what each proxy tells; one that tells nothing if the line is malformed, or
+    @return: the peers of the proxies; a single unknown one if the line is malformed or
         has too many.
     """
     if line.count(",") >= MAX_HOPS:

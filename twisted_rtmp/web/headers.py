@@ -1,4 +1,4 @@
-"""The headers of a request, as text: peers may send any bytes in them."""
+"""The headers of a request as text, whatever bytes the peer has sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def headerText(request: Request, name: bytes) -> str:
     Give a header as text; empty if there is none.
 
     @param name: in lower case.
-    @return: what is not UTF-8 is shown as it is escaped.
+    @return: the text, in which bytes that are not UTF-8 are escaped.
     """
     return (request.getHeader(name) or b"").decode("utf-8", "backslashreplace")
 
@@ -25,7 +25,7 @@ def headerTokens(request: Request, name: bytes) -> list[str]:
     Give the tokens of a header that is a list of them.
 
     @param name: in lower case.
-    @return: empty if there is none, or if it is no such list.
+    @return: the tokens; empty if there is no such header, or it is no list of tokens.
     """
     tokens = [token.strip(" \t") for token in headerText(request, name).split(",")]
     return tokens if all(map(_TOKEN.fullmatch, tokens)) else []

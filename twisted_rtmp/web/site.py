@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 class Root(Resource):
     """
-    What the site has: resources by the first part of their path, such as statistics,
-    and those that every stream has, by the ending of the path.
+    The root of the site: it finds resources, such as statistics, by the first part of
+    the path, and those that every stream has by the ending of the path.
     """
 
     def __init__(self, nothing: Resource) -> None:
         """
-        Begin with nothing.
+        Begin without any resource.
 
-        @param nothing: what all other addresses lead to.
+        @param nothing: the resource of all other addresses.
         """
         Resource.__init__(self)
         self._nothing = nothing
@@ -40,9 +40,9 @@ class Root(Resource):
 
     def putEnding(self, ending: bytes, resource: Resource) -> None:
         """
-        Have every stream's resource of a kind.
+        Add a resource that every stream has.
 
-        @param ending: of the path, such as C{b".flv"}.
+        @param ending: the end of its path, such as C{b".flv"}.
         """
         self._byEnding[ending] = resource
 
@@ -53,16 +53,16 @@ class Root(Resource):
 
 class HTTPSite(Site):
     """
-    A server's live streams, by HTTP.
+    A server's live streams over HTTP.
 
     @ivar registry: the live streams.
     @ivar origins: the web pages that may play.
-    @ivar proxies: those that are believed when they tell whom they speak for.
-    @ivar root: where other resources can be added.
+    @ivar proxies: the proxies that are believed when they tell whom they speak for.
+    @ivar root: the root, to which other resources can be added.
     """
 
     noisy = False
-    # No HTTP/2: it has no Upgrade, and its requests have no transport of their own.
+    # Not HTTP/2, which has no Upgrade and whose requests share one transport.
     protocol = Channel  # type: ignore[assignment]
 
     def __init__(
@@ -76,8 +76,8 @@ class HTTPSite(Site):
     ) -> None:
         """
         @param registry: the live streams, with their limits and deciders.
-        @param origins: of pages that may play, such as C{"https://example.org"};
-            C{"*"} for any.
+        @param origins: the origins of pages that may play, such as
+            C{"https://example.org"}; C{"*"} for any.
         @param hosts: names under which such pages may find the server, besides those
             of the origins; see L{Origins}.
         @param trustedProxies: see L{TrustedProxies}.
@@ -97,7 +97,7 @@ class HTTPSite(Site):
         )
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override]
-        # A proxy has as many connections as all for whom it speaks.
+        # A trusted proxy's connections are those of all for whom it speaks.
         host = "" if self.proxies.trusts(addr) else hostOf(addr)
         admitted = self.registry.connections.admit(host)
         channel = Site.buildProtocol(self, addr) if admitted else None
@@ -122,16 +122,16 @@ class HTTPSite(Site):
         return [b"http/1.1"]
 
     def getContentFile(self, length: int | None) -> io.BytesIO:
-        """Where a request's body is kept: it is bounded."""
+        """Keep a request's body in memory: it is bounded."""
         return io.BytesIO()
 
-    # No log of its own: it would have the tokens that are in addresses.
+    # There is no access log, since addresses have tokens in them.
 
     def startFactory(self) -> None:
-        """There is no log to open, and no clock for it."""
+        """Open no access log."""
 
     def stopFactory(self) -> None:
-        """There is no log to close."""
+        """Close no access log."""
 
     def log(self, request: HTTPRequest) -> None:
-        """What players do is logged where they begin and end."""
+        """Write nothing: players are logged where they begin and end."""

@@ -2,8 +2,8 @@
 The server's end of a WebSocket that only sends.  RFC 6455.
 
 C{twisted.web.websocket} is not used: as of Twisted 26.10 it keeps all of a message that
-never ends, answers any number of pings, and lets a peer raise errors in it.  Here what
-the peer says is thrown away as it comes, since a player has nothing to say.
+never ends, answers any number of pings, and lets a peer raise errors in it.  Here, all
+that a player says is discarded as it comes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from twisted_rtmp.web.channel import channelOf
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-#: What a peer may send, in frames or parts of frames, within L{WINDOW_SECONDS}.  Pings
-#: come every 5 to 30 s; ten thousand of them fit in one read, at 15 us each.
+#: Frames, or parts of frames, that a peer may send within L{WINDOW_SECONDS}.  Players
+#: ping every 5 to 30 s; ten thousand pings fit in one read, at 15 us each.
 MAX_FRAMES = 100
 WINDOW_SECONDS = 10.0
 
@@ -42,7 +42,7 @@ _EIGHT_BYTES = 127
 
 class BadUpgrade(Exception):
     """
-    A request is none for a WebSocket, though it says so.
+    Raised for a request that says that it is for a WebSocket, and is not valid.
 
     @ivar wrongVersion: the peer speaks another version of the protocol.
     """
@@ -53,18 +53,22 @@ class BadUpgrade(Exception):
 
 
 def isUpgrade(request: Request) -> bool:
-    """Whether a request asks for a WebSocket."""
+    """Tell whether a request is for a WebSocket."""
     upgrade = request.getHeader(b"upgrade")
     return upgrade is not None and upgrade.strip().lower() == b"websocket"
 
 
+def _nothing() -> None:
+    """Do nothing, where nobody is told any more."""
+
+
 def frameHeader(size: int) -> bytes:
     """
-    The header of a binary message in one frame, not masked.  RFC 6455, 5.2.
+    Encode the header of a binary message in one frame, not masked.  RFC 6455, 5.2.
 
-    wsproto would copy the message three times: 3.8 us for one of 13 KB, against 0.2.
+    wsproto would copy the message three times: 3.8 us for one of 13 KB, instead of 0.2.
 
-    @param size: of the message, in bytes.
+    @param size: the size of the message, in bytes.
     """
     if size < _TWO_BYTES:
         return bytes((_BINARY, size))
@@ -74,7 +78,7 @@ def frameHeader(size: int) -> bytes:
 
 
 class WebSocket:
-    """One WebSocket, from the request for it to the end of its connection."""
+    """One WebSocket, from its request to the end of its connection."""
 
     def __init__(
         self,
@@ -84,12 +88,12 @@ class WebSocket:
         peerEnded: Callable[[], object],
     ) -> None:
         """
-        Look at the request; say nothing yet.
+        Check the request; answer nothing yet.
 
-        @param drainSeconds: how long the peer may take nothing, or not answer, after
-            a close.
+        @param drainSeconds: how long the peer may take nothing after a close, nor
+            answer it.
         @param peerEnded: called when the peer ends it, or is cut for what it sends.
-        @raise BadUpgrade: this cannot be a WebSocket.
+        @raise BadUpgrade: the request is not valid.
         """
         self._request = request
         self._channel = channelOf(request)
@@ -113,14 +117,14 @@ class WebSocket:
         except (RemoteProtocolError, HTTPError, UnicodeError) as error:
             version = request.getHeader(b"sec-websocket-version")
             raise BadUpgrade(
-                "This is no request for a WebSocket.",
+                "The request for a WebSocket is not valid.",
                 wrongVersion=version is not None and version != VERSION,
             ) from error
         assert handshake.connection is not None
         self._connection: Connection = handshake.connection
 
     def accept(self) -> None:
-        """Begin: what comes on the connection are frames from here on."""
+        """Accept the WebSocket: from here on the peer sends frames."""
         self._request.notifyFinish().addErrback(lambda _: self._lost())
         self._channel.beginMedia()
         self._transport.write(self._accepted)
@@ -132,10 +136,12 @@ class WebSocket:
 
     def close(self, code: int, reason: str = "") -> None:
         """
-        Send that this is the end.  The connection ends when the peer has answered;
-        before, bytes that it has sent could make it lose what it has not read.
+        Tell the peer that this is the end, and wait for its answer.
 
-        @param code: why; RFC 6455, 7.4.
+        If the connection ended at once, bytes that the peer has just sent could make it
+        lose what it has not read yet.
+
+        @param code: the reason; RFC 6455, 7.4.
         @param reason: the same in words.
         """
         if self._connection.state is not ConnectionState.OPEN:
@@ -146,12 +152,13 @@ class WebSocket:
         self._drain.start(self._transport, self._channel.cutUndrained)
 
     def _lost(self) -> None:
-        """The connection is gone."""
+        """Stop, since the connection is lost or about to close."""
         self._ended = True
         self._drain.stop()
+        self._peerEnded = _nothing  # or else each keeps the other
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what the peer sent."""
+        """Take bytes that the peer has sent."""
         if self._ended:
             return
         now = self._clock.seconds()
@@ -169,10 +176,14 @@ class WebSocket:
                 return
 
     def _isEnd(self, event: Event) -> bool:
-        """Take an event: whether it is the last one."""
+        """
+        Take an event.
+
+        @return: whether it is the last one.
+        """
         connection = self._connection
         if isinstance(event, CloseConnection):
-            # The peer ends it, or answers our end, or has sent what is no frame.
+            # The peer ends it, answers our close, or has sent an invalid frame.
             if connection.state in (
                 ConnectionState.OPEN,
                 ConnectionState.REMOTE_CLOSING,
@@ -184,7 +195,7 @@ class WebSocket:
         return False
 
     def _flooded(self) -> None:
-        """The peer sends what no player sends."""
+        """Cut a peer that sends more than any player does."""
         self._channel.site.registry.counters.violations += 1
         self._channel.warn(
             "{peer} is cut: more than {limit} WebSocket frames within {seconds:g} s",
@@ -197,7 +208,8 @@ class WebSocket:
         self._end()
 
     def _end(self) -> None:
-        """Nothing is left to say."""
+        """Close the connection, since both ends have said all."""
+        peerEnded = self._peerEnded
         self._lost()
-        self._peerEnded()
+        peerEnded()
         self._channel.loseConnection()
