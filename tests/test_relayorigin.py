@@ -18,7 +18,6 @@ from twisted_rtmp.client import InvalidURL
 from twisted_rtmp.client.limits import FAREWELL_SECONDS
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import IAuthorizer, Refused
-from twisted_rtmp.live.directory import IDirectory
 from twisted_rtmp.live.policy import TakeOver
 from twisted_rtmp.relay import Origin, PushRelays, RelayState, parseOrigin
 from twisted_rtmp.relay.base import RETRY_SECONDS
@@ -133,7 +132,6 @@ def test_noOrigins(url):
 
 def test_interfaces(edge):
     assert verifyObject(IService, edge.origin)
-    assert verifyObject(IDirectory, edge.origin)
     [guard] = edge.factory.registry.guards
     assert verifyObject(IAuthorizer, guard)
 
@@ -621,7 +619,6 @@ def test_theServiceStops(edge):
     stopped = edge.origin.stopService()
     assert edge.factory.streams == {}
     assert edge.factory.registry.guards == []
-    assert edge.factory.registry.directory is not edge.origin
     for server in edge.network.servers:
         server.close()
     edge.network.pump()

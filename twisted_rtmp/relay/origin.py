@@ -22,7 +22,6 @@ from twisted_rtmp.interfaces import (
     StreamRequest,
 )
 from twisted_rtmp.live.addresses import hostOf
-from twisted_rtmp.live.directory import IDirectory, LocalDirectory
 from twisted_rtmp.live.paths import ByPath, Key
 from twisted_rtmp.live.shares import Payer, Shares
 from twisted_rtmp.names import printable
@@ -91,7 +90,6 @@ class _Demand:
         return _payerOf(next(iter(self.players)))
 
 
-@implementer(IDirectory)
 class Origin(Service):
     """
     The server from which streams are pulled that are played here and not published
@@ -145,7 +143,6 @@ class Origin(Service):
         Service.startService(self)
         registry = self._registry
         registry.guards.append(cast("IAuthorizer", self._guard))
-        registry.directory = cast("IDirectory", self)
         registry.playerJoined.append(self._playerJoined)
         registry.playerLeft.append(self._playerLeft)
         registry.streamStarted.append(self._streamStarted)
@@ -166,7 +163,6 @@ class Origin(Service):
         Service.stopService(self)
         registry = self._registry
         registry.guards.remove(cast("IAuthorizer", self._guard))
-        registry.directory = cast("IDirectory", LocalDirectory())
         registry.playerJoined.remove(self._playerJoined)
         registry.playerLeft.remove(self._playerLeft)
         registry.streamStarted.remove(self._streamStarted)
@@ -175,19 +171,6 @@ class Origin(Service):
             self._drop(key)
         self._demands.clear()
         return DeferredList(list(self._ending)).addCallback(lambda _: None)
-
-    # The server's directory
-
-    def claim(self, application: str, name: str) -> None:
-        """Allow every name: the origin is asked only for those that are free here."""
-
-    def release(self, application: str, name: str) -> None:
-        """Do nothing: the origin does not have to know."""
-
-    def locate(
-        self, application: str, name: str, request: StreamRequest | None
-    ) -> None:
-        """Do nothing: a stream is pulled when its player waits for it."""
 
     # What happens at the server
 
