@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from twisted_rtmp.media.exheader import (
+    MediaHeader,
     Track,
     checkBody,
-    codecName,
     codecNumber,
-    defaultTrack,
     flagsOfTracks,
     nanosecondsOf,
     need,
@@ -170,46 +169,24 @@ class MultichannelConfig:
     mask: int = 0
 
 
-@dataclass(frozen=True)
-class AudioHeader:
+@dataclass(frozen=True, kw_only=True)
+class AudioHeader(MediaHeader):
     """
-    The header of an audio message: all that comes before its body.
+    The header of an audio message.
 
-    @ivar flags: as L{audioFlags} gives them.
-    @ivar codec: the legacy sound format, or the FourCC as four characters of
-        Latin 1; empty for tracks of many codecs.
-    @ivar packetType: an L{AudioPacketType}, or a number without a meaning yet; L{None}
-        for legacy formats without packets.
-    @ivar bodyOffset: where the body begins in the payload, in bytes.
     @ivar soundRate: Hz, as the legacy header has it, which says 44100 for all AAC;
         L{None} after an enhanced one.
     @ivar soundSize: bits a sample, likewise.
     @ivar channels: 1 or 2, likewise.
-    @ivar nanoseconds: to add to the message's timestamp.
-    @ivar multitrackType: a L{MultitrackType}, or a number without a meaning yet;
-        L{None} where the tracks are not numbered.
-    @ivar tracks: the numbered tracks, in their order.
     @ivar multichannel: of a MultichannelConfig; of the first track's, if numbered.
-    @ivar modEx: the extensions, as types and data.
     """
 
-    flags: int
-    codec: int | str
-    packetType: int | None
-    bodyOffset: int
+    legacyCodecs = AUDIO_CODECS
+
     soundRate: int | None = None
     soundSize: int | None = None
     channels: int | None = None
-    nanoseconds: int = 0
-    multitrackType: int | None = None
-    tracks: tuple[Track, ...] = ()
     multichannel: MultichannelConfig | None = None
-    modEx: tuple[tuple[int, bytes], ...] = ()
-
-    @property
-    def codecName(self) -> str:
-        """The name of the codec, printable whatever the peer sent."""
-        return codecName(self.codec, AUDIO_CODECS)
 
 
 def parseAudio(payload: bytes) -> AudioHeader:
@@ -236,13 +213,13 @@ def parseAudio(payload: bytes) -> AudioHeader:
         row[packetType or 0], len(payload) - offset, True, "FLV 10.1, E.4.2.1"
     )
     return AudioHeader(
-        flags,
-        codec,
-        packetType,
-        offset,
-        _FIXED_RATES.get(codec) or _RATES[first >> 2 & 3],
-        16 if first & 2 else 8,
-        2 if first & 1 else 1,
+        flags=flags,
+        codec=codec,
+        packetType=packetType,
+        bodyOffset=offset,
+        soundRate=_FIXED_RATES.get(codec) or _RATES[first >> 2 & 3],
+        soundSize=16 if first & 2 else 8,
+        channels=2 if first & 1 else 1,
     )
 
 
@@ -272,10 +249,10 @@ def _parseEnhanced(payload: bytes) -> AudioHeader:
         configs = [_readMultichannel(payload[a:b], section) for a, b in bodies]
         multichannel = configs[0]
     return AudioHeader(
-        flags | MOD_EX if modEx else flags,
-        fourCC,
-        packetType,
-        offset,
+        flags=flags | MOD_EX if modEx else flags,
+        codec=fourCC,
+        packetType=packetType,
+        bodyOffset=offset,
         nanoseconds=nanoseconds,
         multitrackType=multitrack,
         tracks=tracks,
@@ -311,13 +288,7 @@ def audioFacts(payload: bytes) -> dict[str, int | bool]:
         header = parseAudio(payload)
     except MessageError:
         return {}
-    codec, start, end = defaultTrack(
-        header.codec,
-        header.multitrackType,
-        header.tracks,
-        header.bodyOffset,
-        len(payload),
-    )
+    codec, body = header.defaultTrack(payload)
     if codec == "":
         return {}
     facts: dict[str, int | bool] = {"audiocodecid": codecNumber(codec)}
@@ -327,7 +298,7 @@ def audioFacts(payload: bytes) -> dict[str, int | bool]:
         rate, size, channels = header.soundRate, header.soundSize, header.channels
     elif header.flags & (SEQUENCE_HEADER | MULTICHANNEL) == SEQUENCE_HEADER:
         try:
-            rate, size, channels = read(payload[start:end])
+            rate, size, channels = read(body)
         except MessageError:
             return facts
     if rate:

@@ -5,8 +5,10 @@ numbered tracks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import ClassVar
 
 from twisted_rtmp.media.flags import CODED, EMPTY, ENHANCED, SEQUENCE_HEADER
 from twisted_rtmp.wire.errors import MessageError
@@ -71,7 +73,7 @@ class Track:
     end: int
 
 
-def codecName(codec: int | str, legacy: dict[int, str]) -> str:
+def codecName(codec: int | str, legacy: Mapping[int, str]) -> str:
     """Name a codec for people; printable whatever the peer sent."""
     if isinstance(codec, int):
         return legacy.get(codec) or f"unknown codec {codec}"
@@ -87,20 +89,53 @@ def codecNumber(codec: int | str) -> int:
     return int.from_bytes(codec.encode("latin-1"), "big")
 
 
-def defaultTrack(
-    codec: int | str,
-    multitrackType: int | None,
-    tracks: tuple[Track, ...],
-    bodyOffset: int,
-    size: int,
-) -> tuple[int | str, int, int]:
-    """Find the default track: its codec, and where its body starts and ends."""
-    if multitrackType is None:
-        return codec, bodyOffset, size
-    for track in tracks:
-        if track.trackId == 0:
-            return track.fourCC, track.start, track.end
-    return "", 0, 0
+@dataclass(frozen=True, kw_only=True)
+class MediaHeader:
+    """
+    The header of an audio or video message: all that comes before its body.
+
+    @ivar flags: see L{twisted_rtmp.media.flags}.
+    @ivar codec: the legacy codec id or sound format, or the FourCC as four characters
+        of Latin 1; empty where none is said: commands, and tracks of many codecs.
+    @ivar packetType: of an enhanced header, or of a legacy codec that has packets; it
+        may be a number without a meaning yet; L{None} where there is none.
+    @ivar bodyOffset: where the body begins in the payload, in bytes.
+    @ivar nanoseconds: to add to the message's timestamp.
+    @ivar multitrackType: a L{MultitrackType}, or a number without a meaning yet;
+        L{None} where the tracks are not numbered.
+    @ivar tracks: the numbered tracks, in their order.
+    @ivar modEx: the extensions, as types and data.
+    """
+
+    legacyCodecs: ClassVar[Mapping[int, str]]
+
+    flags: int
+    codec: int | str
+    packetType: int | None
+    bodyOffset: int
+    nanoseconds: int = 0
+    multitrackType: int | None = None
+    tracks: tuple[Track, ...] = ()
+    modEx: tuple[tuple[int, bytes], ...] = ()
+
+    @property
+    def codecName(self) -> str:
+        """The name of the codec, printable whatever the peer sent."""
+        return codecName(self.codec, self.legacyCodecs)
+
+    def defaultTrack(self, payload: bytes) -> tuple[int | str, bytes]:
+        """
+        Find the track that players begin with, number 0.
+
+        @param payload: the whole message's.
+        @return: its codec and its body; both empty if there is no such track.
+        """
+        if self.multitrackType is None:
+            return self.codec, payload[self.bodyOffset :]
+        for track in self.tracks:
+            if track.trackId == 0:
+                return track.fourCC, payload[track.start : track.end]
+        return "", b""
 
 
 def need(payload: bytes, size: int, section: str) -> None:

@@ -14,11 +14,10 @@ from enum import IntEnum
 
 from twisted_rtmp.media.exheader import (
     TIMED,
+    MediaHeader,
     Track,
     checkBody,
-    codecName,
     codecNumber,
-    defaultTrack,
     flagsOfTracks,
     nanosecondsOf,
     need,
@@ -169,48 +168,26 @@ def videoFlags(payload: bytes) -> int:
         return MALFORMED
 
 
-@dataclass(frozen=True)
-class VideoHeader:
+@dataclass(frozen=True, kw_only=True)
+class VideoHeader(MediaHeader):
     """
-    The header of a video message: all that comes before its body.
+    The header of a video message.
 
-    @ivar flags: as L{videoFlags} gives them.
-    @ivar codec: the legacy codec id, or the FourCC as four characters of Latin 1;
-        empty where none is said: commands, and tracks of many codecs.
     @ivar frameType: a L{FrameType}, or a reserved number.
-    @ivar packetType: a L{VideoPacketType}, or a number without a meaning yet; L{None}
-        where there is none: legacy codecs without packets, commands.
     @ivar compositionTime: milliseconds to add for the time of presentation.
-    @ivar bodyOffset: where the body begins in the payload, in bytes.
     @ivar command: of a command frame: 0 when seeking starts, 1 when it ends.
-    @ivar nanoseconds: to add to the message's timestamp.
-    @ivar multitrackType: a L{MultitrackType}, or a number without a meaning yet;
-        L{None} where the tracks are not numbered.
-    @ivar tracks: the numbered tracks, in their order.
-    @ivar modEx: the extensions, as types and data.
     """
 
-    flags: int
-    codec: int | str
+    legacyCodecs = VIDEO_CODECS
+
     frameType: int
-    packetType: int | None
-    compositionTime: int
-    bodyOffset: int
+    compositionTime: int = 0
     command: int | None = None
-    nanoseconds: int = 0
-    multitrackType: int | None = None
-    tracks: tuple[Track, ...] = ()
-    modEx: tuple[tuple[int, bytes], ...] = ()
 
     @property
     def keyFrame(self) -> bool:
         """Tell whether decoding can start at this frame."""
         return bool(self.flags & KEY_FRAME)
-
-    @property
-    def codecName(self) -> str:
-        """The name of the codec, printable whatever the peer sent."""
-        return codecName(self.codec, VIDEO_CODECS)
 
 
 def parseVideo(payload: bytes) -> VideoHeader:
@@ -238,14 +215,26 @@ def parseVideo(payload: bytes) -> VideoHeader:
     if frameType == FrameType.COMMAND:
         need(payload, offset + 1, "FLV 10.1, E.4.3.1")
         return VideoHeader(
-            COMMAND, codec, frameType, packetType, 0, offset + 1, payload[offset]
+            flags=COMMAND,
+            codec=codec,
+            frameType=frameType,
+            packetType=packetType,
+            bodyOffset=offset + 1,
+            command=payload[offset],
         )
     row = _ROWS[first]
     assert row is not None
     flags = checkBody(
         row[packetType or 0], len(payload) - offset, True, "FLV 10.1, E.4.3.1"
     )
-    return VideoHeader(flags, codec, frameType, packetType, compositionTime, offset)
+    return VideoHeader(
+        flags=flags,
+        codec=codec,
+        frameType=frameType,
+        packetType=packetType,
+        compositionTime=compositionTime,
+        bodyOffset=offset,
+    )
 
 
 def _parseEnhanced(payload: bytes) -> VideoHeader:
@@ -257,14 +246,13 @@ def _parseEnhanced(payload: bytes) -> VideoHeader:
     if frameType == FrameType.COMMAND and packetType != VideoPacketType.METADATA:
         need(payload, offset + 1, section)
         return VideoHeader(
-            ENHANCED | COMMAND | extended,
-            "",
-            frameType,
-            packetType,
-            0,
-            offset + 1,
-            payload[offset],
-            nanoseconds,
+            flags=ENHANCED | COMMAND | extended,
+            codec="",
+            frameType=frameType,
+            packetType=packetType,
+            bodyOffset=offset + 1,
+            command=payload[offset],
+            nanoseconds=nanoseconds,
             modEx=modEx,
         )
     multitrack = None
@@ -288,17 +276,16 @@ def _parseEnhanced(payload: bytes) -> VideoHeader:
             offset += 3
         flags = checkBody(flags, len(payload) - offset, True, section)
     return VideoHeader(
-        flags | extended,
-        fourCC,
-        frameType,
-        packetType,
-        compositionTime,
-        offset,
-        None,
-        nanoseconds,
-        multitrack,
-        tracks,
-        modEx,
+        flags=flags | extended,
+        codec=fourCC,
+        frameType=frameType,
+        packetType=packetType,
+        compositionTime=compositionTime,
+        bodyOffset=offset,
+        nanoseconds=nanoseconds,
+        multitrackType=multitrack,
+        tracks=tracks,
+        modEx=modEx,
     )
 
 
@@ -315,13 +302,7 @@ def videoFacts(payload: bytes) -> dict[str, int]:
         header = parseVideo(payload)
     except MessageError:
         return {}
-    codec, start, end = defaultTrack(
-        header.codec,
-        header.multitrackType,
-        header.tracks,
-        header.bodyOffset,
-        len(payload),
-    )
+    codec, body = header.defaultTrack(payload)
     if codec == "":
         return {}
     facts = {"videocodecid": codecNumber(codec)}
@@ -332,7 +313,7 @@ def videoFacts(payload: bytes) -> dict[str, int]:
         read = KEY_FRAME_SIZES.get(codec)
     if read is not None:
         try:
-            width, height = read(payload[start:end])
+            width, height = read(body)
         except MessageError:
             return facts
         if 0 < width <= _MAX_DIMENSION and 0 < height <= _MAX_DIMENSION:
