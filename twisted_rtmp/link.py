@@ -289,7 +289,7 @@ class Link(Stateful[LinkState], Protocol):
         if self._turnCall is not None:
             self._turnCall.cancel()
             self._turnCall = None
-            self._turns.waiting -= 1
+            self._turns.waits(-1)
         self._drain.stop()
         if not wasClosing:
             self.ending()
@@ -462,8 +462,8 @@ class Link(Stateful[LinkState], Protocol):
         finally:
             self._running = False
         if messages:
-            for receiver in list(receivers.values()):
-                receiver.noteHeard(self._heard)
+            for receiver in receivers.values():
+                receiver.noteHeard(now)
         self.flush()
         if self._kept is not None:
             change = self.wire.reader.unfinished - self._kept.bytes
@@ -507,12 +507,12 @@ class Link(Stateful[LinkState], Protocol):
         """Go on when the other peers have been heard."""
         self.hold(Hold.TURN)
         if self._turnCall is None and _TURN in self._holds:
-            self._turns.waiting += 1
+            self._turns.waits(1)
             self._turnCall = self._clock.callLater(0, self._turn)
 
     def _turn(self) -> None:
         self._turnCall = None
-        self._turns.waiting -= 1
+        self._turns.waits(-1)
         began = self._clock.seconds()
         self.release(Hold.TURN)
         seconds = self._clock.seconds() - began

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
+from twisted_rtmp.ledger import MediaCounts
 from twisted_rtmp.link import Hold, LinkState, MediaReceiver
 from twisted_rtmp.live.decisions import Action
 from twisted_rtmp.live.directory import NameTaken
@@ -103,6 +104,7 @@ class NetStream:
     """
 
     __slots__ = (
+        "_counts",
         "_frames",
         "congested",
         "heard",
@@ -125,6 +127,7 @@ class NetStream:
         self.live: LiveStream | None = None
         self.player: Player | None = None
         self.heard = 0.0
+        self._counts = MediaCounts()
         self._frames = 0
         self.congested = protocol.congested
         self.writeMedia = protocol.writeMedia
@@ -197,7 +200,8 @@ class NetStream:
             )
             return
         self.live = live
-        self._frames = live.frames
+        self._counts = live.ledger.received
+        self._frames = self._counts.video + self._counts.audio
         self.heard = registry.clock.seconds()
         self.messageReceived = live.messageReceived
         protocol.setReceiver(self.id, self)
@@ -218,9 +222,10 @@ class NetStream:
 
     def noteHeard(self, now: float) -> None:
         """Note whether frames came: what is malformed keeps no connection open."""
-        live = self.live
-        if live is not None and live.frames != self._frames:
-            self._frames = live.frames
+        counts = self._counts
+        frames = counts.video + counts.audio
+        if frames != self._frames:
+            self._frames = frames
             self.heard = now
             self.protocol.useful(now)
 

@@ -105,7 +105,7 @@ class RTMPPackaging:
             typeId,
             message.timestamp,
             self.streamId,
-            self._payloadOf(message),
+            self._payloadOf(message) if self.setDataFrame else message.payload,
             self.chunkSize,
         )
 
@@ -126,6 +126,8 @@ class RTMPPackaging:
         return message.payload
 
     def encodeAll(self, messages: Sequence[Message]) -> bytes:
+        if len(messages) == 1:
+            return self.encode(messages[0])
         if self.setDataFrame:
             return b"".join([self.encode(message) for message in messages])
         return encodeMessages(messages, CHUNK_STREAMS, self.streamId, self.chunkSize)
@@ -150,6 +152,8 @@ class FLVPackaging:
         return encodeTag(message.typeId, message.timestamp, message.payload)
 
     def encodeAll(self, messages: Sequence[Message]) -> bytes:
+        if len(messages) == 1:
+            return self.encode(messages[0])
         return b"".join([self.encode(message) for message in messages])
 
     def cut(self, message: Message) -> list[tuple[bytes, memoryview]]:
@@ -172,8 +176,12 @@ class Batch:
         self.messages = messages
         self.refused = refused
         self._streamId = packaging.streamId
-        self._encoded = encoded = [packaging.encode(message) for message in messages]
-        self._data = encoded[0] if len(encoded) == 1 else b"".join(encoded)
+        if len(messages) == 1:
+            self._data = packaging.encode(messages[0])
+            self._encoded = [self._data]
+        else:
+            self._encoded = [packaging.encode(message) for message in messages]
+            self._data = b"".join(self._encoded)
         self._pieces: list[memoryview] | None = None
 
     def writtenFor(self, packaging: Packaging) -> bytes:

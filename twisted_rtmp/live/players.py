@@ -588,11 +588,12 @@ class PlayerGroup:
         self.players: dict[Packaging, dict[Player, None]] = {}
         self.hasVideo = False
         self.stream = stream
+        self._received = stream.ledger.received
         self.gop = GOPCache(limits or GOPLimits(), account.share())
         self._account = account
         self._waiting = account.share()
         # How far the stream was when what waits was charged.
-        self._countedAt = 0
+        self._countAt = COUNTED_BYTES
         # Players that have not taken all of the stream, which has ended, and the calls
         # that end them if they do not within a time.
         self._keptFor: dict[Player, IDelayedCall] = {}
@@ -642,12 +643,21 @@ class PlayerGroup:
         messages = self._pending
         if not messages:
             return
-        if self._position - self._countedAt >= COUNTED_BYTES:
+        received = self._received
+        if received.videoSize + received.audioSize >= self._countAt:
             self.chargeQueues()
         self._pending = []
         if self._beginnings.withheld:
             messages = self._beginnings.completed(messages, self.stream.headers)
         self._pacer.sent(len(messages) * self._count)
+        if len(self.players) == 1 and not self.stream.enhanced:
+            [(packaging, players)] = self.players.items()
+            if not packaging.selection.asksForOtherTracks:
+                # The usual case: all players get all of it, in one form.
+                data = packaging.encodeAll(messages)
+                for player in list(players):
+                    player.deliver(messages, data)
+                return
         batches: dict[Hashable, Batch] = {}
         for packaging, players in list(self.players.items()):
             batch = batches.get(packaging.shared)
@@ -774,7 +784,7 @@ class PlayerGroup:
     @property
     def _position(self) -> int:
         """The bytes of the stream so far."""
-        return self.stream.ledger.received.size
+        return self._received.videoSize + self._received.audioSize
 
     def chargeQueues(self) -> None:
         """
@@ -783,7 +793,8 @@ class PlayerGroup:
         All that play the same of the stream wait for the newest of the same messages:
         the longest of their queues has them all.
         """
-        position = self._countedAt = self._position
+        position = self._position
+        self._countAt = position + COUNTED_BYTES
         longest: dict[Selection, PlayerQueue] = {}
         unfinished: list[Message] = []
         places = 0

@@ -56,6 +56,8 @@ class Turns:
     @ivar cause: what took it: a few words for people.
     @ivar long: how many took L{LONG_TURN_SECONDS} or more.
     @ivar waiting: how many peers wait for their next turn now.
+    @ivar share: how long one peer's messages may be dispatched now, in seconds: the
+        more peers wait for another turn, the shorter, so that nobody waits for all.
     """
 
     log = Logger()
@@ -65,18 +67,16 @@ class Turns:
         self.cause = ""
         self.long = 0
         self.waiting = 0
+        self.share = TURN_SECONDS
         self._clock = clock
         self._logged: float | None = None
         self._unlogged = 0
 
-    @property
-    def share(self) -> float:
-        """
-        How long one peer's messages may be dispatched now, in seconds: the more peers
-        wait for another turn, the shorter, so that nobody waits for all of them.
-        """
+    def waits(self, change: int) -> None:
+        """Count one peer more, or less, that waits for another turn."""
+        self.waiting += change
         share = ROUND_SECONDS / (self.waiting + 1)
-        return min(TURN_SECONDS, max(LEAST_TURN_SECONDS, share))
+        self.share = min(TURN_SECONDS, max(LEAST_TURN_SECONDS, share))
 
     def took(self, seconds: float, peer: str, what: str) -> None:
         """

@@ -628,6 +628,26 @@ def encodeMessage(
     @raise UsageError: a number or the payload does not fit its field.
     """
     length = len(payload)
+    if (
+        length <= chunkSize
+        and length <= MAX_MESSAGE_LENGTH
+        and streamId is not None
+        and 0 <= timestamp < EXTENDED_TIMESTAMP
+        and FIRST_CHUNK_STREAM_ID <= csid < 64
+    ):
+        # Most messages: one chunk, and a header of one form.
+        return (
+            _FORMAT_0.pack(
+                csid,
+                timestamp >> 16,
+                timestamp & 0xFFFF,
+                length >> 16,
+                length & 0xFFFF,
+                typeId,
+                _STREAM_ID.pack(streamId),
+            )
+            + payload
+        )
     first, next_ = _chunkHeaders(csid, typeId, timestamp, streamId, length)
     if length <= chunkSize:
         return first + payload
