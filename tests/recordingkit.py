@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from publisherkit import StubPublisher
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
@@ -66,29 +67,6 @@ class StepPool:
             self._works.pop(0)()
 
 
-class Publisher:
-    """Counts how often it is paused."""
-
-    host = "192.0.2.1"
-
-    @property
-    def connection(self):
-        return self
-
-    def __init__(self) -> None:
-        self.pauses = 0
-        self.paused = False
-
-    def pauseProducing(self) -> None:
-        assert not self.paused
-        self.pauses += 1
-        self.paused = True
-
-    def resumeProducing(self) -> None:
-        assert self.paused
-        self.paused = False
-
-
 class LogLines:
     """Log lines of one namespace, formatted."""
 
@@ -111,7 +89,7 @@ class LogLines:
 def makeStream(
     application: str = "live", name: str = "test", clock: Clock | None = None
 ) -> LiveStream:
-    publisher = Publisher()
+    publisher = StubPublisher()
     stream = LiveStream(application, name, publisher, Pacer(clock or Clock()))
     stream.publisher = publisher  # for assertions
     return stream

@@ -33,6 +33,7 @@ from fuzzkit import (
     mutate,
     named,
 )
+from publisherkit import StubPublisher
 from twisted.internet.task import Clock
 
 from twisted_rtmp.live.pacing import Pacer
@@ -133,15 +134,6 @@ def test_handshake():
                 assert result.events[0] == ("HandshakeDone",)
 
 
-class NoPublisher:
-    """A live stream's publisher; nothing here holds it."""
-
-    def pauseProducing(self) -> None:
-        raise AssertionError("held")
-
-    resumeProducing = pauseProducing
-
-
 def test_media():
     """
     Payloads of audio, video and data, through a live stream: each one comes to the
@@ -150,7 +142,7 @@ def test_media():
     flagsSeen = 0
     for n in range(max(SESSION_COUNT // 10, 500)):
         rng = random.Random(f"{SEED}/media/{n}")
-        stream = LiveStream("a", "b", NoPublisher(), Pacer(Clock()))
+        stream = LiveStream("a", "b", StubPublisher(mayBeHeld=False), Pacer(Clock()))
         sink = CollectingSink(stream)
         stream.addSink(sink)
         cleared = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from publisherkit import StubPublisher
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp.flv.tags import encodeTag
@@ -32,13 +33,6 @@ from twisted_rtmp.wire.messages import Message
 CHUNK_SIZE = 65_536
 AVC_HEADER = b"\x17\x00\0\0\0config"
 AAC_HEADER = b"\xaf\x00\x12\x10"
-
-
-class Publisher:
-    def pauseProducing(self):
-        raise AssertionError("players never hold the publisher")
-
-    resumeProducing = pauseProducing
 
 
 class Outlet:
@@ -101,7 +95,9 @@ class ReadStream(LiveStream):
     """A stream of which each message comes by a read of its own."""
 
     def __init__(self, pacer, policy=None):
-        LiveStream.__init__(self, "live", "s", Publisher(), pacer, policy=policy)
+        LiveStream.__init__(
+            self, "live", "s", StubPublisher(mayBeHeld=False), pacer, policy=policy
+        )
         self.pacer = pacer
 
     def messageReceived(self, message):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from publisherkit import StubPublisher
 from rtmpclient import (
     AAC_FRAME,
     AAC_HEADER,
@@ -31,19 +32,6 @@ from twisted_rtmp.live.timeline import GAP_MILLISECONDS
 from twisted_rtmp.media.metadata import propertiesOf
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message
-
-
-class Publisher:
-    """Notes when it is paused."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def pauseProducing(self) -> None:
-        self.calls.append("pause")
-
-    def resumeProducing(self) -> None:
-        self.calls.append("resume")
 
 
 @implementer(IMediaSink)
@@ -76,12 +64,12 @@ class Sink:
 
 
 @pytest.fixture
-def publisher() -> Publisher:
-    return Publisher()
+def publisher() -> StubPublisher:
+    return StubPublisher()
 
 
 @pytest.fixture
-def stream(publisher: Publisher) -> LiveStream:
+def stream(publisher: StubPublisher) -> LiveStream:
     return LiveStream("live", "key", publisher, Pacer(Clock()))
 
 
@@ -377,7 +365,7 @@ def test_sinkComesTooLate(stream: LiveStream) -> None:
 # Throttles
 
 
-def test_throttlesAreCounted(stream: LiveStream, publisher: Publisher) -> None:
+def test_throttlesAreCounted(stream: LiveStream, publisher: StubPublisher) -> None:
     """The publisher is paused from the first one to the last."""
     first, second = stream.throttle(), stream.throttle()
     first.resumeProducing()
@@ -395,7 +383,7 @@ def test_throttlesAreCounted(stream: LiveStream, publisher: Publisher) -> None:
     assert not stream.throttled
 
 
-def test_endReleasesThePublisher(stream: LiveStream, publisher: Publisher) -> None:
+def test_endReleasesThePublisher(stream: LiveStream, publisher: StubPublisher) -> None:
     """A sink that still stores must not hold a peer that goes on."""
     throttle = stream.throttle()
     throttle.pauseProducing()
@@ -409,6 +397,6 @@ def test_endReleasesThePublisher(stream: LiveStream, publisher: Publisher) -> No
 
 def test_label() -> None:
     assert (
-        LiveStream("a", "b\r\n\x1b", Publisher(), Pacer(Clock())).label
+        LiveStream("a", "b\r\n\x1b", StubPublisher(), Pacer(Clock())).label
         == "a/b\\r\\n\\x1b"
     )

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 from httpclient import Getter
+from publisherkit import StubPublisher
 from recordingkit import World, readTags
 from relaykit import Studio, published
 from rtmpclient import (
@@ -49,19 +50,6 @@ PAYLOADS = {
 }
 
 
-class Publisher:
-    peer = "p"
-    connection = None
-    heard = 0.0
-    unread = False
-
-    def pauseProducing(self):
-        """Nothing to pause."""
-
-    def resumeProducing(self):
-        """Nothing to resume."""
-
-
 class Sink:
     def __init__(self):
         self.messages = []
@@ -82,7 +70,9 @@ class Timed:
 
     def __init__(self):
         self.clock = Clock()
-        self.stream = LiveStream("live", "s", Publisher(), Pacer(self.clock))
+        self.stream = LiveStream(
+            "live", "s", StubPublisher(mayBeHeld=False), Pacer(self.clock)
+        )
         self.sink = Sink()
         self.stream.addSink(self.sink)
 
@@ -299,7 +289,7 @@ def test_anotherPublisherWithAnotherClock(timed):
     """It may break, too; and audio and video of one that begins are in step."""
     timed.run([("K", 0, HOUR, HOUR), ("A", 5, HOUR, HOUR)])
     timed.stream.publisherLeft()
-    timed.stream.resume(Publisher(), 2000)
+    timed.stream.resume(StubPublisher(mayBeHeld=False), 2000)
     timed.send("VH", 0)
     timed.send("A", 20, 2005)
     timed.send("K", 0, 2005)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import pytest_twisted
 from httpclient import FLV
+from publisherkit import StubPublisher
 from rtmpclient import AVC_HEADER, AVC_KEY_FRAME, DATA, VIDEO
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
@@ -25,16 +26,11 @@ from twisted_rtmp.wire.messages import Message
 METADATA = amf0.encode("onMetaData", {"videocodecid": 7.0})
 
 
-class Publisher:
+class Publisher(StubPublisher):
     """Publishes within the process."""
 
-    peer = "here"
-    host = ""
-    heard = 0.0
-    unread = False
-
     def __init__(self, factory):
-        self.connection = self
+        super().__init__()
         self._factory = factory
         self._stream = factory.registry.publish("live", "key", self)
 
@@ -44,15 +40,6 @@ class Publisher:
 
     def leave(self):
         self._factory.registry.unpublish(self._stream, self)
-
-    def pauseProducing(self):
-        """Nothing holds it."""
-
-    def resumeProducing(self):
-        """Nothing has held it."""
-
-    def takenOver(self):
-        """Nobody does."""
 
 
 MESSAGES = [(DATA, 0, METADATA), (VIDEO, 0, AVC_HEADER)]
