@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
@@ -150,6 +150,9 @@ class LiveStream:
         self.publishers = 1
         self._timeline = Timeline(pacer.clock.seconds)
         self._tracks = Tracks(self._received, self._timeline)
+        # The tracks as they were listed last, and the figures at that time.
+        self._listed: Sequence[Track] = ()
+        self._listedAt: tuple[int, ...] | None = None
         # The frames of the publishers before the present one.
         self._framesBefore = 0
         self._videoTime = self._timeline.video
@@ -343,9 +346,21 @@ class LiveStream:
     # Its tracks
 
     @property
-    def tracks(self) -> list[Track]:
+    def tracks(self) -> Sequence[Track]:
         """The tracks and what has come of each: video first, by number."""
-        return list(self._tracks)
+        received = self._received
+        state = (
+            received.video,
+            received.audio,
+            received.headers,
+            received.videoSize,
+            received.audioSize,
+        )
+        if state != self._listedAt:
+            # Once for all players that wait to know which kinds there are.
+            self._listedAt = state
+            self._listed = list(self._tracks)
+        return self._listed
 
     def ended(self) -> Ended:
         """Tell which tracks have ended, so that newcomers begin without them."""
@@ -511,6 +526,7 @@ class LiveStream:
         self.players.publisherChanged()
         self._headers.forget()
         self._tracks.restart()
+        self._listedAt = None
         self.enhanced = False
         self._framesBefore += self.frames
 
