@@ -37,7 +37,8 @@ class Encoder(NamedTuple):
     An encoder of OBS.
 
     @ivar codec: one of L{CODECS}.
-    @ivar vendors: the graphics cards that it needs one of; empty: none.
+    @ivar vendors: the vendors of graphics cards of which it needs one; empty: it needs
+        none.
     @ivar systems: the systems on which OBS has it; empty: all.
     """
 
@@ -127,8 +128,9 @@ class Canvas:
     """
     A picture that an encoder composes.
 
-    @ivar width: of the picture before it is scaled, in pixels.
-    @ivar height: the same.
+    @ivar width: the width of the picture before it is scaled, in pixels.
+    @ivar height: its height, in pixels.
+    @ivar rate: its frame rate.
     """
 
     width: int
@@ -142,9 +144,9 @@ class EncoderRequest:
     A request for a configuration: what an encoder can do, and what its user wants.
 
     @ivar canvases: the pictures that it can send, the main one first.
-    @ivar codecs: those of L{CODECS} that it supports.
-    @ivar vendors: those of its graphics cards; L{None}: not known.
-    @ivar system: the one that it runs on; L{None}: not known.
+    @ivar codecs: the codecs of L{CODECS} that it supports.
+    @ivar vendors: the vendors of its graphics cards; L{None}: not known.
+    @ivar system: the system that it runs on; L{None}: not known.
     @ivar bitrate: the most that all tracks together may have, in kbit/s; L{None}: any.
     @ivar videoTracks: the highest number of video tracks; L{None}: any.
     @ivar vodTrack: whether it sends an audio track for recordings beside that of the
@@ -166,7 +168,7 @@ class EncoderRequest:
         """
         Read a request as OBS 30.2 and later write it.
 
-        Unknown fields are those of a newer schema, and ignored.
+        Unknown fields are ignored: they belong to a newer schema.
 
         @param request: the JSON object.
         @raise BadField: a field is missing or wrong.

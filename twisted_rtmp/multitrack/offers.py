@@ -83,7 +83,7 @@ KEY_FIELD = "/{stream_key}"
 
 class Unsuitable(Exception):
     """
-    Nothing in the offer suits an encoder.
+    Raised if nothing in the offer suits an encoder.
 
     @ivar description: the reason, a sentence for the person at the encoder.
     """
@@ -106,7 +106,7 @@ class VideoConfiguration:
     @ivar width: the picture's largest width, in pixels.
     @ivar height: the picture's largest height, in pixels.
     @ivar rate: the frame rate; L{None}: that of the canvas.
-    @ivar bitrate: the one in the encoder's settings, in kbit/s.
+    @ivar bitrate: the bit rate in the encoder's settings, in kbit/s.
     @ivar canvasIndex: the canvas that it shows; 0 is the main one.
     @ivar extra: further fields, which OBS gets as they are.
     """
@@ -231,7 +231,11 @@ def _texts(value: object, where: str) -> list[str]:
 def _has(
     theirs: frozenset[int] | str | None, needed: frozenset[int] | frozenset[str]
 ) -> bool | None:
-    """Whether one of the needed things is there; L{None}: that is not known."""
+    """
+    Tell whether an encoder has one of the things that are needed.
+
+    @return: L{None} if it does not say.
+    """
     if not needed:
         return True
     if theirs is None:
@@ -266,8 +270,8 @@ class AudioConfiguration:
     """
     One audio track, as the operator wants it.
 
-    @ivar channels: their number; L{None}: those that the encoder has.  OBS refuses
-        fewer than it has.
+    @ivar channels: the number of channels; L{None}: as many as the encoder has.  OBS
+        refuses fewer.
     """
 
     codec: str
@@ -303,7 +307,7 @@ class IngestEndpoint:
 
     @ivar protocol: C{"RTMP"} or C{"RTMPS"}.
     @ivar template: the URL, with L{KEY_FIELD} in it.
-    @ivar application: the one in the URL.
+    @ivar application: the application in the URL.
     """
 
     protocol: str
@@ -412,7 +416,7 @@ class Offer:
         """
         List the audio tracks for an encoder, as OBS reads them.
 
-        @param asked: the encoder's request; L{None}: all that there are.
+        @param asked: the encoder's request; L{None}: all tracks of the file.
         """
         vod = self.vod
         if asked is not None:
@@ -432,8 +436,8 @@ class Offer:
         List the video tracks that an encoder can and wants to send, in the file's
         order, as OBS reads them.
 
-        @param asked: the encoder's request; L{None}: the first that there are.
-        @raise Unsuitable: there is none.
+        @param asked: the encoder's request; L{None}: the first tracks of the file.
+        @raise Unsuitable: there is no such track.
         """
         if asked is None:
             return [
@@ -568,7 +572,7 @@ class OfferFile:
         """
         Read the file.
 
-        @raise BadField: it is invalid.
+        @raise BadField: its content is not valid.
         @raise OSError: it cannot be read.
         """
         self.path = os.path.abspath(path)
@@ -579,7 +583,7 @@ class OfferFile:
         """
         Read the file again if it has changed since the last look.
 
-        @raise BadField: it is invalid now; L{offer} stays as it was.
+        @raise BadField: its content is not valid now; L{offer} stays as it was.
         @raise OSError: it cannot be read now; the same.
         """
         seen = self._state()

@@ -1,8 +1,8 @@
 """
 The configuration that an encoder asks for before it publishes several tracks.
 
-OBS 30.2 and later POST their abilities and their user's wishes, and get the tracks to
-encode and the address to publish to: OBS, C{frontend/utility/GoLiveAPI_Network.cpp};
+OBS 30.2 and later POST what they can do and what their user wants, and get the tracks
+to encode and the address to publish to: OBS, C{frontend/utility/GoLiveAPI_Network.cpp};
 Amazon IVS, Multitrack Video Integration API Reference, GetClientConfiguration.
 """
 
@@ -49,11 +49,11 @@ METHODS = (b"GET", b"HEAD", b"POST", b"OPTIONS")
 #: waits 5 for the whole answer, and then tells its user only that there was none.
 DECISION_SECONDS = 4.0
 
-#: The only service that the schema knows.
+#: The only service in the schema.
 SERVICE = "IVS"
 
-#: Versions of the schema: that of OBS 30.2 to 31.0, and that of OBS since.  An answer
-#: has the version that was asked for, or the newest.
+#: Versions of the schema: of OBS 30.2 to 31.0, and of OBS since.  An answer has the
+#: version that was asked for, or the newest.
 SCHEMA_VERSIONS = ("2024-06-04", "2025-01-25")
 
 #: The ports that a URL may leave out.
@@ -64,10 +64,10 @@ class MultitrackResource(Resource):
     """
     The offer to encoders.
 
-    The answer to a C{POST} is for the encoder that it describes; that to a C{GET} has
-    everything, for people who paste it into OBS.  A fault in an encoder's request is
-    answered with status 200, in the form that OBS shows to its user: of any other
-    status OBS shows no more than the number.
+    The answer to a C{POST} is for the encoder that the request describes; the answer to
+    a C{GET} has everything, for people who paste it into OBS.  A fault in an encoder's
+    request is answered with status 200, in the form that OBS shows to its user: of any
+    other status OBS shows only the number.
     """
 
     isLeaf = True
@@ -85,7 +85,7 @@ class MultitrackResource(Resource):
         @param file: the operator's offer.
         @param ingests: lists where the server listens for encoders: protocols of
             L{DEFAULT_PORTS}, with TCP ports.
-        @param origins: web pages that may read the answers.
+        @param origins: the web pages that may read the answers.
         """
         Resource.__init__(self)
         self._registry = registry
@@ -159,7 +159,7 @@ class MultitrackResource(Resource):
         asked: EncoderRequest,
         version: str,
     ) -> None:
-        """Answer when it is known whether the encoder may publish."""
+        """Answer an encoder once it is decided whether it may publish."""
         asking = Deferred.fromCoroutine(self._ask(request, offer, key))
         gone = request.notifyFinish().addErrback(lambda failure: asking.cancel())
         try:
@@ -184,7 +184,7 @@ class MultitrackResource(Resource):
         """
         Ask the deciders as if the encoder published.
 
-        @raise Refused: it may not.
+        @raise Refused: the encoder may not publish.
         """
         if not offer.checksKey:
             return
@@ -204,7 +204,7 @@ class MultitrackResource(Resource):
         asked: EncoderRequest,
         version: str,
     ) -> bytes:
-        """Write what suits an encoder, or why nothing does."""
+        """Write what suits an encoder, or the reason why nothing does."""
         try:
             video = offer.videoFor(asked)
             endpoints = self._endpoints(request, offer, parseStreamName(key)[0])
@@ -234,8 +234,8 @@ class MultitrackResource(Resource):
         List the addresses to publish to: those of the file, or those where the server
         listens.
 
-        @param key: the encoder's stream key; OBS ignores it, others want it back.
-        @raise Unsuitable: there is none.
+        @param key: the encoder's stream key, which others than OBS want back.
+        @raise Unsuitable: there is no such address.
         """
         endpoints = [(each.protocol, each.template) for each in offer.endpoints]
         if not endpoints:
@@ -287,7 +287,7 @@ def _written(request: Request, value: dict[str, Any], code: int = http.OK) -> by
     request.setHeader(b"cache-control", b"no-store")
     body = json.dumps(value, indent=2).encode("ascii") + b"\n"
     if request.method == b"HEAD":
-        # twisted.web would leave it out, too, but logs the address, with its tokens.
+        # twisted.web would leave the body out, too, but log the address and its tokens.
         request.setHeader(b"content-length", b"%d" % len(body))
         return b""
     return body
