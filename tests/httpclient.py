@@ -82,7 +82,7 @@ class Connection:
             self.heard(data)
 
     def heard(self, data: bytes) -> None:
-        """The server said something."""
+        """Take bytes that the server has sent."""
 
     def leave(self) -> None:
         """Close, as a peer does."""

@@ -57,7 +57,7 @@ def canvas(width=1920, height=1080, framerate=None):
 
 
 def request(**preferences):
-    """What OBS 32 sends."""
+    """Make a request as OBS 32 sends it."""
     return {
         "service": "IVS",
         "schema_version": "2025-01-25",
@@ -113,7 +113,7 @@ def request(**preferences):
 
 
 def oldRequest():
-    """What OBS 30.2 to 31.0 sends: one canvas, and nothing of audio."""
+    """Make a request as OBS 30.2 to 31.0 sends it: one canvas, nothing of audio."""
     asked = request()
     asked["schema_version"] = "2024-06-04"
     asked["preferences"] = {
@@ -153,7 +153,7 @@ def assertOBSReads(answer):
 
 
 def serving(clock, factory, path, ingests):
-    """A function that makes a site of what a file says."""
+    """Give a function that makes a site with an offer."""
 
     def serve(offer=OFFER, origins=("*",), **fields):
         path.write_text(json.dumps({**offer, **fields}))
@@ -176,7 +176,7 @@ def post(site, asked, **headers):
 
 
 def answered(site, asked, **headers):
-    """What OBS is told, if that is no error."""
+    """Read OBS' answer, which must not be an error."""
     client = post(site, asked, **headers)
     assert client.status == 200
     assert client.headers["content-type"] == "application/json"
@@ -188,7 +188,7 @@ def answered(site, asked, **headers):
 
 
 def refused(client, status=200):
-    """What OBS shows to its user."""
+    """Read the text that OBS shows to its user."""
     assert client.status == status
     assert client.headers["content-type"] == "application/json"
     answer = json.loads(client.body)
@@ -215,7 +215,7 @@ def offered(wishes, **fields):
 
 
 def wishesFor(*canvases, **fields):
-    """EncoderRequest of who has canvases of (width, height, numerator, denominator)."""
+    """Make a request; a canvas is (width, height, numerator, denominator)."""
     return EncoderRequest(
         tuple(Canvas(w, h, FrameRate(*fps)) for w, h, *fps in canvases), **fields
     )

@@ -1,4 +1,4 @@
-"""The file that says what is offered, and the option that names it."""
+"""The file with the offer to encoders, and the option that names it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def path(tmp_path):
 
 
 def changed(value, *path):
-    """The offer with another value in it; of L{None}, without one."""
+    """Change a value in the offer; with L{None}, take it out."""
     offer = deepcopy(OFFER)
     *parents, last = path
     inner = offer
@@ -247,7 +247,7 @@ def test_theServiceHasIt(path, monkeypatch, tmp_path):
     assert template == "rtmp://localhost:1936/live/{stream_key}"
 
 
-def test_withoutTheOptionThereIsNothing(clock, factory):
+def test_withoutTheOptionThereIsNoResource(clock, factory):
     client = Getter(HTTPSite(clock, factory.registry), TARGET)
     client.leave()
     assert client.status == 404

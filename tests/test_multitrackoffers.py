@@ -1,4 +1,4 @@
-"""What encoders of several tracks are offered: sizes, rates, codecs."""
+"""The offer to encoders of several tracks: sizes, rates, codecs."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_graphicsCards(told, vendors):
     assert EncoderRequest.parse(asked).vendors == vendors
 
 
-def test_whatAnEncoderCannotDoIsLeftOut(serve):
+def test_tracksThatAnEncoderCannotMakeAreLeftOut(serve):
     both = [
         video(1920, 1080, 5000, type="obs_qsv11_av1"),
         video(1920, 1080, 8000, type="obs_nvenc_h264_tex"),
@@ -263,7 +263,7 @@ def test_noEncoderSuits(serve):
     )
 
 
-def test_whoTellsNoCodecsHasH264(serve):
+def test_anEncoderThatTellsNoCodecsHasH264(serve):
     asked = request()
     del asked["client"], asked["capabilities"]
     two = [video(640, 360, 500), video(640, 360, 400, type="ffmpeg_svt_av1")]
@@ -315,7 +315,7 @@ def test_channels(serve, written, expected):
     assert answer["audio_configurations"]["live"][0]["channels"] == expected
 
 
-def test_whatElseOBSCanBeTold(serve):
+def test_furtherFieldsForOBS(serve):
     extra = {
         "gpu_scale_type": "OBS_SCALE_LANCZOS",
         "colorspace": "VIDEO_CS_709",

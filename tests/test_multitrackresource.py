@@ -1,4 +1,4 @@
-"""The configuration service: who is answered what, and when."""
+"""The configuration service: its answers, and those who get none."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_theKeysQueryIsNoPartOfIt(serve):
 # Who is answered
 
 
-def test_onlyWhoMayPublishIsAnswered(serve, factory, lines):
+def test_onlyThoseThatMayPublishGetAnAnswer(serve, factory, lines):
     decideBy(factory, AllowList(["live"], {KEY: "stage"}))
     site = serve()
     answered(site, request())
@@ -229,7 +229,7 @@ def test_theKeyNeedNotBeChecked(serve, factory):
 
 @implementer(IAuthorizer)
 class Slow:
-    """Decides when it is told to, and keeps what it was asked."""
+    """An authorizer that decides when it is told to, and keeps its requests."""
 
     def __init__(self):
         self.decision = Deferred(lambda _: self.cancelled())
@@ -255,7 +255,7 @@ def ask(site, key=KEY):
     return Getter(site, TARGET, "POST", body, user_agent="obs-basic 32.2.2")
 
 
-def test_whatTheAuthorizerIsAsked(serve, factory):
+def test_theAuthorizersRequests(serve, factory):
     slow = decideBy(factory, Slow())
     client = ask(serve(), KEY + "?user=me")
     connect, publish = slow.asked
@@ -489,7 +489,7 @@ def test_aConnectionCanBeUsedAgain(serve):
 
 
 def test_everything(serve):
-    """Without an encoder: all there is, to be pasted into OBS."""
+    """A browser gets the whole offer, to be pasted into OBS."""
     tracks = {"live": [audio(160)], "vod": [audio(320, channels=1)]}
     client = Getter(serve(audio_configurations=tracks), TARGET)
     client.leave()

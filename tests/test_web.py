@@ -1,4 +1,4 @@
-"""FLV over HTTP and WebSocket: who gets what, and when."""
+"""FLV over HTTP and WebSocket: what players get, and when."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_paths(path, stream):
 
 
 @pytest.mark.parametrize("path", [b"/live/.flv", b"/live/%20.flv", b"/live/key", b"/"])
-def test_pathsOfNothing(path):
+def test_pathsWithoutAStream(path):
     with pytest.raises(ValueError, match="must be /APPLICATION/STREAM"):
         streamOfPath(path)
 
@@ -92,7 +92,7 @@ def test_pathsOfNothing(path):
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
-def test_otherAddressesAreNothing(site, target, method):
+def test_otherAddressesAreNotFound(site, target, method):
     client = Getter(site, target, method)
     if target == "/live/.flv" and method == "POST":
         assert client.status == 405
@@ -104,7 +104,7 @@ def test_otherAddressesAreNothing(site, target, method):
         assert "/APPLICATION/STREAM.flv" in client.text
 
 
-def test_aNameIsTheSameByRTMPAndHTTP(factory, site, play):
+def test_aNameIsTheSameOverRTMPAndHTTP(factory, site, play):
     Publisher(factory, "caf\xe9/1 2", "a/b")
     assert play.isThere(play(site, "/a/b/caf%C3%A9%2F1%202.flv"))
 
@@ -173,7 +173,7 @@ def test_joinsWithTheNextKeyFrameIfAskedTo(factory, site, play):
 
 
 def test_theFirstOfSeveralTracks(factory, site, play):
-    """As a plain stream, unless others are asked for: mpegts.js ends at others."""
+    """As a plain stream, unless others are asked for: mpegts.js stops at others."""
     record, unit = AVC_HEADER[5:], AVC_KEY_FRAME[5:]
     header = b"\x96\x00avc1\x01" + record
     frame = b"\x96\x01avc1\x01\0\0\0" + unit
@@ -209,7 +209,7 @@ def test_theFirstOfSeveralTracks(factory, site, play):
         ("tracks=all", None, True),
     ],
 )
-def test_whoGetsEveryTrack(query, agent, everything):
+def test_playersThatGetEveryTrack(query, agent, everything):
     options = playOptions(query, agent, True)
     assert options.selection.everything is everything
     assert options.gopCache is (query != "gop=0")
@@ -226,7 +226,7 @@ def test_manyGetTheSame(factory, site):
 
 
 def test_oneWriteAFlush(clock):
-    """What one read has brought is one chunk, and one message."""
+    """All that one read has brought is one chunk, or one message."""
     factory = RTMPFactory(clock)
     site = HTTPSite(clock, factory.registry)
     publisher = Publisher(factory)
@@ -292,7 +292,7 @@ def test_headersOfAResponse(factory, site):
     assert client.headers["x-accel-buffering"] == "no"
 
 
-def test_http10GetsAnEndByTheConnectionsEnd(factory, site):
+def test_inHTTP10TheConnectionsEndIsTheEnd(factory, site):
     publisher = Publisher(factory)
     publisher.media(VIDEO, AVC_KEY_FRAME, 0)
     client = Connection(site)

@@ -63,7 +63,7 @@ def stalled(factory, site, play):
     return publisher, client
 
 
-def test_whoLeavesIsForgottenAtOnce(factory, site, play, lines):
+def test_aPlayerThatLeavesIsForgottenAtOnce(factory, site, play, lines):
     publisher = Publisher(factory)
     client = play(site)
     client.leave()
@@ -75,7 +75,7 @@ def test_whoLeavesIsForgottenAtOnce(factory, site, play, lines):
     publisher.leave()
 
 
-def test_whoLeavesWhileWaiting(factory, site, play):
+def test_aPlayerThatLeavesWhileItWaits(factory, site, play):
     client = play(site)
     client.leave()
     assert factory.players("live", "key") == []
@@ -91,7 +91,7 @@ def test_changesOfTheNumberOfPlayersAreTold(factory, site, play):
 
 
 def test_theEndIsTheEndOfItsPlayers(factory, site, play):
-    """They wait for no other publication."""
+    """They do not wait for another publication."""
     told = []
     factory.playersChanged.append(lambda *change: told.append(change))
     publisher = Publisher(factory)
@@ -104,7 +104,7 @@ def test_theEndIsTheEndOfItsPlayers(factory, site, play):
     assert client.protocol in factory.connections
 
 
-def test_whoDoesNotReadIsBounded(clock, factory, site, play, lines):
+def test_aPlayerThatDoesNotReadIsBounded(clock, factory, site, play, lines):
     publisher = Publisher(factory)
     publisher.media(VIDEO, AVC_KEY_FRAME)
     client = play(site)
@@ -134,7 +134,7 @@ def test_whoDoesNotReadIsBounded(clock, factory, site, play, lines):
     publisher.leave()
 
 
-def test_whoReadsNothingIsCut(clock, factory, stalled, lines):
+def test_aPlayerThatReadsNothingIsCut(clock, factory, stalled, lines):
     publisher, client = stalled
     publisher.media(VIDEO, LARGE_KEY_FRAME)
     assert client.protocol in factory.connections
@@ -149,7 +149,7 @@ def test_whoReadsNothingIsCut(clock, factory, stalled, lines):
     publisher.leave()
 
 
-def test_whoReadsAgainIsNotCut(clock, factory, stalled):
+def test_aPlayerThatReadsAgainIsNotCut(clock, factory, stalled):
     publisher, client = stalled
     publisher.media(VIDEO, LARGE_KEY_FRAME)
     publisher.media(VIDEO, AVC_FRAME, 40)
@@ -174,7 +174,7 @@ def test_theEndComesBehindWhatIsQueued(play, stalled):
     assert play.ended(client)
 
 
-def test_whoDoesNotTakeTheEndIsCut(clock, factory, stalled):
+def test_aPlayerThatDoesNotTakeTheEndIsCut(clock, factory, stalled):
     publisher, client = stalled
     publisher.leave()
     clock.advance(factory.limits.drainSeconds)
@@ -182,7 +182,7 @@ def test_whoDoesNotTakeTheEndIsCut(clock, factory, stalled):
     assert not factory.connections
 
 
-def test_whoTakesTheEndSlowlyGetsAllOfIt(clock, factory, stalled, lines):
+def test_aPlayerThatTakesTheEndSlowlyGetsAllOfIt(clock, factory, stalled, lines):
     publisher, client = stalled
     waiting = client.transport.transport = FileDescriptor(clock)
     waiting.dataBuffer = bytes(3)
@@ -258,7 +258,7 @@ def test_aConnectionThatAsksNoMoreIsClosed(clock, factory, site):
 
 
 def test_aConnectionThatDoesNotCloseIsAborted(clock, factory, site):
-    """As TLS without an answer to its end."""
+    """As TLS does, if the peer does not answer its end."""
     client = Connection(site)
     client.transport.taking = False
     clock.advance(factory.limits.requestSeconds)
@@ -317,7 +317,7 @@ def test_smallBodiesAreRead(site):
 
 
 def test_requestsAreReadInSmallPieces(factory, site):
-    """Thousands of them fit into what is read otherwise."""
+    """Thousands of requests would fit into a read of the usual size."""
     client = Connection(site)
     assert client.transport.bufferSize == REQUEST_SIZE
     client.transport.taking = False
@@ -330,7 +330,7 @@ def test_requestsAreReadInSmallPieces(factory, site):
 
 
 class BusyClock(Clock):
-    """A clock by which all that is done takes time."""
+    """A clock that goes on each time it is looked at."""
 
     def seconds(self):
         self.rightNow += 0.0001
@@ -338,7 +338,7 @@ class BusyClock(Clock):
 
 
 def test_otherPeersHaveTheirTurn():
-    """However many requests come in one piece."""
+    """They need not wait until all requests of one piece are answered."""
     clock = BusyClock()
     factory = RTMPFactory(clock)
     site = HTTPSite(clock, factory.registry)
@@ -359,7 +359,7 @@ def test_otherPeersHaveTheirTurn():
     assert not factory.connections
 
 
-def test_whoLeavesBeforeItsTurnIsForgotten():
+def test_aPeerThatLeavesBeforeItsTurnIsForgotten():
     clock = BusyClock()
     factory = RTMPFactory(clock)
     client = Connection(HTTPSite(clock, factory.registry))
@@ -370,7 +370,7 @@ def test_whoLeavesBeforeItsTurnIsForgotten():
 
 
 def test_requestsThatComeEarlyAreBounded(factory, authorizer, site):
-    """While one waits for its decision, the next ones wait; each is answered."""
+    """While a request waits for its decision, further ones wait, too."""
     authorizer.playAnswer = Deferred()
     client = Connection(site)
     head = b"HEAD /live/key.flv HTTP/1.1\r\n\r\n"
@@ -391,7 +391,7 @@ def test_requestsThatComeEarlyAreBounded(factory, authorizer, site):
 
 
 def test_nothingIsKeptThatComesWhileItPlays(factory, site):
-    """Nobody asks for more on such a connection; that it is closed is seen at once."""
+    """So its end is seen at once, whatever the peer has sent before."""
     publisher = Publisher(factory)
     client = Getter(site, "/live/key.flv")
     for _ in range(20):
@@ -420,7 +420,7 @@ def test_requestsAreChargedUntilTheyAreAnswered(factory, authorizer, site):
     assert budget.used == before
 
 
-def test_thoseThatTakeTooMuchMemoryAreCut(clock, lines):
+def test_peersThatTakeTooMuchMemoryAreCut(clock, lines):
     factory = RTMPFactory(
         clock,
         limits=ServerLimits(memory=MemoryLimits(addressBytes=100_000)),
@@ -443,7 +443,7 @@ def test_aRefusedRequestIsNotCutForItsSilence(clock, factory, site):
     assert factory.counters.cut == 0
 
 
-def test_whoReadsNoAnswersIsBoundedAndCut(clock, factory, site):
+def test_aPeerThatReadsNoAnswersIsBoundedAndCut(clock, factory, site):
     client = Connection(site)
     client.transport.taking = False
     for _ in range(1000):
@@ -454,13 +454,13 @@ def test_whoReadsNoAnswersIsBoundedAndCut(clock, factory, site):
     assert client.transport.aborted
 
 
-def test_mediaAreQueuedInLargerOnes(factory, site, play):
+def test_mediaAreQueuedInLargerPieces(factory, site, play):
     Publisher(factory)
     assert play(site).transport.bufferSize == MEDIA_SIZE
 
 
 def test_noAddressIsLogged(factory, site, lines):
-    """They may have tokens in them."""
+    """Addresses may have tokens in them."""
     site.doStart()
     Publisher(factory)
     Getter(site, "/live/key.flv?token=s3cret").leave()
@@ -471,14 +471,14 @@ def test_noAddressIsLogged(factory, site, lines):
     assert "s3cret" not in "\n".join(lines)
 
 
-def test_namesAreLoggedPrintable(factory, site, lines):
+def test_namesInTheLogArePrintable(factory, site, lines):
     Getter(site, "/li%0Ave/k%1B[31m.flv").leave()
     assert any(r"li\nve/k\x1b[31m" in line for line in lines)
     assert not any("\x1b" in line or "\n" in line for line in lines)
 
 
-def test_theServersEnd(clock, factory, site, play):
-    """Everybody gets a clean one."""
+def test_aServerThatStops(clock, factory, site, play):
+    """Everybody is told that it is the end."""
     publisher = Publisher(factory)
     publisher.media(VIDEO, AVC_KEY_FRAME)
     playing = play(site)
@@ -506,7 +506,7 @@ def test_theServersEnd(clock, factory, site, play):
     assert Connection(site).turnedAway
 
 
-def test_theServersEndAmidADecision(factory, authorizer, site, play):
+def test_aServerThatStopsDuringADecision(factory, authorizer, site, play):
     authorizer.playAnswer = Deferred(lambda _: None)
     client = play(site)
     stopped = factory.stop()
@@ -515,8 +515,8 @@ def test_theServersEndAmidADecision(factory, authorizer, site, play):
     assert stopped.called
 
 
-def test_theServersEndWithoutTheirs(clock, factory, site):
-    """Who does not answer is not waited for."""
+def test_aServerThatStopsWaitsForNobodyForLong(clock, factory, site):
+    """Peers that do not answer are aborted."""
     Publisher(factory).leave()
     Publisher(factory)
     client = Socket(site, "/live/key.flv", answers=False)
@@ -541,7 +541,7 @@ HEADER_NAMES = (
 @pytest.mark.parametrize("value", [b"\xff", b"\xc3(", b"\xed\xa0\x80", b"a\r\n \xff"])
 @pytest.mark.parametrize("target", [b"/live/key.flv", b"/text"])
 def test_headersMayHaveAnyBytes(factory, authorizer, target, value, lines):
-    """Also those that an application's own resource reads as text."""
+    """Also headers that an application's own resource reads as text."""
 
     class Text(Resource):
         isLeaf = True
@@ -575,7 +575,7 @@ def test_headersMayHaveAnyBytes(factory, authorizer, target, value, lines):
     ],
 )
 def test_theLogIsPaidFor(factory, lines, request_, closes):
-    """A peer's lines have no more bytes than it has sent, but for a few."""
+    """It has no more bytes of a peer than the peer has sent, but for a few lines."""
     site = HTTPSite(
         factory.registry.clock, factory.registry, origins=["https://a.example"]
     )
@@ -592,7 +592,7 @@ def test_theLogIsPaidFor(factory, lines, request_, closes):
     assert factory.counters.linesLeftOut > 0
 
 
-def test_whatIsPipelinedIsCountedOnce(factory, site):
+def test_pipelinedBytesAreCountedOnce(factory, site):
     client = Connection(site)
     data = b"HEAD / HTTP/1.1\r\n\r\n" * 50
     client.sendBytes(data)

@@ -36,7 +36,7 @@ def authorizer(factory):
     return decideBy(factory, Authorizer())
 
 
-def test_theAuthorizerIsAskedAsForRTMP(factory, authorizer, site, play):
+def test_theAuthorizerIsAskedAsOverRTMP(factory, authorizer, site, play):
     publisher = Publisher(factory)
     authorizer.connects.clear()
     client = play(
@@ -113,7 +113,7 @@ def test_aRefusalThatTakesTime(factory, authorizer, site, play):
 
 
 def test_anAuthorizerThatHangs(clock, factory, authorizer, site, play, lines):
-    """It is named, and it is not what the peer is blamed for."""
+    """The log names the authorizer, and does not blame the peer."""
     cancelled = []
     authorizer.playAnswer = Deferred(cancelled.append)
     client = play(site)
@@ -149,7 +149,7 @@ def test_guessesAreSlowedDown(clock, factory, authorizer, site, play):
     assert statuses == {403, 503}
 
 
-def test_whoLeavesAmidADecision(factory, authorizer, site, play):
+def test_aPeerThatLeavesDuringADecision(factory, authorizer, site, play):
     cancelled = []
     authorizer.connectAnswer = Deferred(cancelled.append)
     client = play(site)

@@ -1,4 +1,4 @@
-"""Who is behind a proxy, by X-Forwarded-For, X-Forwarded-Proto and Forwarded."""
+"""Clients behind a proxy: X-Forwarded-For, X-Forwarded-Proto and Forwarded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROXY = IPv4Address("TCP", "127.0.0.1", 40_000)
 
 
 def found(lines, networks=("127.0.0.1", "10.0.0.0/8", "2001:db8:f::/48"), peer=PROXY):
-    """The address, port and scheme that are found."""
+    """Find a client's address, port and scheme."""
     headers = Headers()
     for name, value in lines:
         headers.addRawHeader(name, value)
@@ -127,7 +127,7 @@ def test_schemes(lines, scheme):
         IPv4Address("TCP", "nonsense", 1),
     ],
 )
-def test_thoseWhoAreNotTrustedAreNotBelieved(peer):
+def test_otherPeersAreNotBelieved(peer):
     lines = Headers({"X-Forwarded-For": ["198.51.100.1"]})
     proxies = TrustedProxies(["127.0.0.1", "::1"])
     assert proxies.clientOf(peer, lines) == (peer, "")
@@ -165,7 +165,7 @@ def factory(clock):
 
 @pytest.fixture
 def site(clock, factory):
-    """The test's connections come from a trusted proxy."""
+    """A site whose connections all come from a trusted proxy."""
     return HTTPSite(clock, factory.registry, trustedProxies=["198.51.100.0/24"])
 
 
@@ -260,7 +260,7 @@ def test_theLimitsAreThePeers(clock):
 
 
 def test_refusalsSlowTheirOwnPeerDown(clock, factory, site):
-    """Guesses through a proxy are counted for those who guess."""
+    """Guesses through a proxy count for the client that guesses."""
     authorizer = decideBy(factory, Authorizer())
     authorizer.playAnswer = Refused()
     limits = factory.limits.addresses

@@ -86,7 +86,7 @@ BODIES = (
 
 
 def oddRequest(generator: random.Random) -> bytes:
-    """A request put together of odd parts."""
+    """Put a request together of odd parts."""
     headers = []
     if generator.random() < 0.8:
         headers.append(b"Host: localhost")
@@ -108,7 +108,7 @@ def oddRequest(generator: random.Random) -> bytes:
 
 
 class Fuzzed:
-    """A server, and sites of it with and without what is checked of requests."""
+    """A server with two sites, of which one checks origins and believes proxies."""
 
     def __init__(self, folder: Path, generator: random.Random) -> None:
         self._generator = generator
@@ -140,7 +140,7 @@ class Fuzzed:
         self.connections: list[Connection] = []
 
     def send(self, data: bytes) -> None:
-        """Have a peer send all of this, in pieces."""
+        """Let a peer send data in pieces."""
         generator = self._generator
         connection = Connection(generator.choice(self.sites))
         connection.transport.taking = generator.random() < 0.9
@@ -157,7 +157,7 @@ class Fuzzed:
             connection.leave()
 
     def end(self) -> None:
-        """Let all leave, and see that nothing is left of them."""
+        """Let all peers leave, and check that nothing is left of them."""
         for connection in self.connections:
             connection.transport.taking = True
             connection.pump()

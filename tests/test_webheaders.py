@@ -1,4 +1,4 @@
-"""The FLV header: how long it waits for what a stream has."""
+"""The FLV header: how long it waits until a stream has shown what it has."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ def test_aStreamThatHasShownWhatItHasIsBelieved(factory, site, play):
     assert len(client.tags) == 1 + SETTLE_FRAMES
 
 
-def test_thoseWhoWaitCostNoDecoding(factory, site, play, monkeypatch):
-    """Metadata that promise much are read once, however many wait, whatever comes."""
+def test_playersThatWaitCostNoDecoding(factory, site, play, monkeypatch):
+    """Metadata are decoded once, however many players wait for what they promise."""
     calls = []
     decode = amf0.decode
 

@@ -27,7 +27,7 @@ METADATA = amf0.encode("onMetaData", {"videocodecid": 7.0})
 
 
 class Publisher(StubPublisher):
-    """Publishes within the process."""
+    """A publisher within the process."""
 
     def __init__(self, factory):
         super().__init__()
@@ -66,7 +66,7 @@ class Listening:
 
 
 class SocketClient:
-    """Gathers messages up to the end."""
+    """A client that gathers messages up to the end."""
 
     def __init__(self):
         self.flv = FLV()
@@ -76,10 +76,10 @@ class SocketClient:
         return self
 
     def negotiationStarted(self, transport):
-        """The connection is there."""
+        """Do nothing yet."""
 
     def negotiationFinished(self):
-        """The WebSocket is there."""
+        """Do nothing yet."""
 
     def pongReceived(self, payload):
         raise AssertionError("nobody asked")
@@ -116,7 +116,7 @@ async def test_twistedsWebSocket(reactor):
 
 
 class HalfClosed(Protocol):
-    """Asks, and closes its end of the connection; then it gathers what comes."""
+    """A client that sends a request, closes its own end, and gathers what comes."""
 
     def __init__(self, request):
         self._request = request
@@ -135,7 +135,7 @@ class HalfClosed(Protocol):
 
 
 class Late(Resource):
-    """Answers when it is told to."""
+    """A resource that answers when it is told to."""
 
     isLeaf = True
 
@@ -154,7 +154,7 @@ def halfClosed(reactor, listening, request):
 
 
 @pytest_twisted.ensureDeferred
-async def test_whoSaysNoMoreGetsTheAnswers(reactor):
+async def test_aPeerThatSendsNoMoreGetsTheAnswers(reactor):
     head = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
     late = Late()
     async with Listening(reactor) as listening:
@@ -172,7 +172,7 @@ async def test_whoSaysNoMoreGetsTheAnswers(reactor):
 
 
 @pytest_twisted.ensureDeferred
-async def test_aPlayerThatSaysNoMoreHasLeft(reactor):
+async def test_aPlayerThatSendsNoMoreHasLeft(reactor):
     changes = []
     async with Listening(reactor) as listening:
         listening.factory.playersChanged.append(lambda *change: changes.append(change))

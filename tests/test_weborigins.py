@@ -27,7 +27,7 @@ def factory(clock):
 
 @pytest.fixture
 def site(clock, factory, tmp_path):
-    """For pages of some origins; with a configuration for encoders, too."""
+    """A site for pages of some origins, with a configuration for encoders."""
     path = tmp_path / "offer.json"
     path.write_text(json.dumps({**OFFER, "check_stream_key": False}))
     site = HTTPSite(
@@ -50,7 +50,7 @@ def site(clock, factory, tmp_path):
 
 
 class Multitrack:
-    """The configuration for encoders, as one more thing to get."""
+    """A request for the configuration for encoders."""
 
     def __new__(cls, site, target, **headers):
         return Getter(site, "/multitrack-config", **headers)
@@ -64,7 +64,7 @@ def play(request):
 
 
 def served(play, site, **headers):
-    """Whether the answer is there; it is that or a refusal."""
+    """Tell whether a request is served; otherwise it must be refused."""
     client = play(site, **{"host": "localhost", **headers})
     if isinstance(client, Socket):
         assert client.accepted == (client.rejected != 403)
@@ -175,7 +175,7 @@ def test_pagesWithoutAnOrigin(site, play, headers, allowed):
     ],
 )
 def test_hosts(site, play, lines, host, known):
-    """A name that leads here is not always the server's."""
+    """Not every name that leads here is the server's."""
     assert served(play, site, host=host) == known
     told = any(f"it asks for the host {host[:100]}" in line for line in lines)
     assert told != known
@@ -189,7 +189,7 @@ def test_severalHosts(site):
     assert client.raw.startswith(b"HTTP/1.1 403 ")
 
 
-def test_requestsOfOldWithoutAHost(site):
+def test_oldRequestsHaveNoHost(site):
     client = Connection(site)
     client.sendBytes(b"HEAD /live/key.flv HTTP/1.0\r\n\r\n")
     assert client.raw.startswith(b"HTTP/1.0 200 ")
@@ -203,7 +203,7 @@ def test_anyHost(clock, factory):
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 @pytest.mark.parametrize("target", ["/live/key.flv", "/multitrack-config"])
-def test_whoMayRead(site, method, target):
+def test_pagesThatMayRead(site, method, target):
     client = Getter(site, target, method, host="localhost", origin=PAGE)
     assert client.headers["access-control-allow-origin"] == PAGE
     assert client.headers["access-control-allow-credentials"] == "true"
@@ -215,7 +215,7 @@ def test_whoMayRead(site, method, target):
         assert "access-control-allow-credentials" not in headers
 
 
-def test_credentialsAreForNobodyWhereAllMayRead(clock, factory):
+def test_noCredentialsWhereAllPagesMayRead(clock, factory):
     site = HTTPSite(clock, factory.registry, origins=["*", PAGE])
     Publisher(factory)
     client = Getter(site, "/live/key.flv", origin=PAGE, host="x.example")
@@ -234,7 +234,7 @@ def test_credentialsAreForNobodyWhereAllMayRead(clock, factory):
     ],
 )
 def test_headersThatPagesMaySend(site, asked, allowed):
-    """A wildcard would not stand for them beside credentials."""
+    """Beside credentials, a wildcard would not stand for them."""
     client = Connection(site)
     client.sendBytes(
         b"OPTIONS /live/key.flv HTTP/1.1\r\nHost: localhost\r\nOrigin: https://a.example"
@@ -275,6 +275,6 @@ def test_credentialsReachTheAuthorizer(factory, site, play, lines):
         ([PAGE], ["*.example"]),
     ],
 )
-def test_wrongOnes(clock, factory, origins, hosts):
+def test_wrongOriginsAndHosts(clock, factory, origins, hosts):
     with pytest.raises(ValueError, match="must be "):
         HTTPSite(clock, factory.registry, origins=origins, hosts=hosts)

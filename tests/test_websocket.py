@@ -54,7 +54,7 @@ def test_pingsAreAnswered(factory, site):
     ],
 )
 def test_framesBehindTheRequest(factory, site, decided, frame, answer):
-    """They are read behind the answer to it, which may take a while."""
+    """They are read once the request has been answered, which may take a while."""
     authorizer = decideBy(factory, Authorizer())
     Publisher(factory)
     authorizer.playAnswer = None if decided else Deferred()
@@ -76,7 +76,7 @@ def test_framesBehindTheRequest(factory, site, decided, frame, answer):
     assert not factory.counters.violations
 
 
-def test_whatAPlayerSaysIsThrownAway(clock, factory, site):
+def test_messagesOfAPlayerAreDiscarded(clock, factory, site):
     """A message without end is not kept."""
     Publisher(factory)
     client = Socket(site, "/live/key.flv")
@@ -149,7 +149,7 @@ def test_aCloseFrameAndMoreBehindIt(factory, site):
     assert client.transport.disconnected
 
 
-def test_whoDoesNotAnswerACloseIsAborted(clock, factory, site):
+def test_aPeerThatDoesNotAnswerACloseIsAborted(clock, factory, site):
     publisher = Publisher(factory)
     client = Socket(site, "/live/key.flv", answers=False)
     publisher.leave()
@@ -207,7 +207,7 @@ def test_noWebSocketByHTTP10(factory, site):
     assert b" 400 " in bytes(client.raw)[:14]
 
 
-def test_theHeadOfAWebSocketIsThatOfAResponse(factory, site):
+def test_aHEADForAWebSocketIsAnsweredAsAnyOther(factory, site):
     Publisher(factory)
     client = Getter(site, "/live/key.flv", "HEAD", upgrade="websocket")
     assert client.status == 200

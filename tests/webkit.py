@@ -38,7 +38,7 @@ def site(clock, factory):
 
 
 class Publisher(Client):
-    """Sends messages, and sees to it that the server passes them on."""
+    """A publisher whose messages the server has passed on at once."""
 
     def __init__(self, factory, name="key", app="live", headers=True):
         super().__init__(factory)
@@ -54,7 +54,7 @@ class Publisher(Client):
 
 
 class Answers:
-    """Both ways to get a stream, as one."""
+    """Responses and WebSockets, used in the same way."""
 
     def __init__(self, kind):
         self.kind = kind
@@ -74,7 +74,7 @@ class Answers:
 
     @staticmethod
     def failure(client):
-        """With which status it got no stream after it had been allowed, and why."""
+        """Give the status and text with which an allowed player got no stream."""
         client.pump()
         if isinstance(client, Getter):
             return client.status, client.text
@@ -82,7 +82,7 @@ class Answers:
 
     @staticmethod
     def ended(client):
-        """Whether it was told that this is the end, and the connection closed."""
+        """Tell whether the player was told of the end and its connection closed."""
         client.pump()
         told = client.complete if isinstance(client, Getter) else client.closed == 1000
         return told and client.transport.disconnected
@@ -95,7 +95,7 @@ def play(request):
 
 @implementer(IAuthorizer)
 class Authorizer:
-    """Asked by players; says what it is told to say."""
+    """An authorizer that says what it is told to say."""
 
     def __init__(self):
         self.connects = []
