@@ -157,7 +157,7 @@ def serving(clock, factory, path, ingests):
 
     def serve(offer=OFFER, origins=("*",), **fields):
         path.write_text(json.dumps({**offer, **fields}))
-        site = HTTPSite(clock, factory.registry, origins=origins)
+        site = HTTPSite(factory.registry, origins=origins)
         file = OfferFile(str(path))
         resource = MultitrackResource(
             factory.registry, file, lambda: ingests, Origins(origins)

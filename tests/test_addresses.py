@@ -88,7 +88,7 @@ def test_oneAddressNeverTakesAllPlaces(clock, lines, crowd, other):
 
 def test_anAddressCountsWhateverItSpeaks(clock):
     factory = serving(clock, connections=4)
-    site = HTTPSite(clock, factory.registry)
+    site = HTTPSite(factory.registry)
     here = "198.51.100.7"  # of every test's client
     clients = [Client(factory) for _ in range(3)]
     assert factory.registry.addresses.connections(here) == 3
@@ -145,7 +145,7 @@ def test_publishesAreCounted(clock):
 
 def test_playsAreCounted(clock):
     factory = serving(clock, playBurst=2, playRate=1.0)
-    site = HTTPSite(clock, factory.registry)
+    site = HTTPSite(factory.registry)
     targets = [Getter(site, f"/live/{name}.flv") for name in "abc"]
     for target in targets:
         target.pump()

@@ -120,7 +120,7 @@ def test_longApplicationsAreRefused(factory):
 
 
 def test_longNamesAreRefusedOverHTTP(factory, clock):
-    site = HTTPSite(clock, factory.registry)
+    site = HTTPSite(factory.registry)
     getter = Getter(site, f"/live/{'n' * (NAME_BYTES + 1)}.flv")
     assert getter.status == 403
 

@@ -100,7 +100,7 @@ def factory(clock):
 
 @pytest.fixture
 def page(clock, factory):
-    site = HTTPSite(clock, factory.registry)
+    site = HTTPSite(factory.registry)
 
     def opened(query=""):
         client = Getter(site, f"/live/key.flv{query}")

@@ -166,7 +166,7 @@ class World:
         self.clock = WorkClock()
         self.sinks: list[Watch] = []
         self.factory = RTMPFactory(self.clock, sinkFactories=[self])
-        self.site = HTTPSite(self.clock, self.factory.registry)
+        self.site = HTTPSite(self.factory.registry)
         self.peers: list[Peer] = []
         self.longest: tuple[float, object] = (0.0, None)
         self.publisher = self.accept(

@@ -577,7 +577,7 @@ def test_theRestOfAStreamIsNotKeptForEver(clock: Clock, lines: list[str]) -> Non
     source = Client(factory)
     source.publish()
     source.media(VIDEO, KEY_FRAME)
-    getter = Getter(HTTPSite(clock, factory.registry), "/live/key.flv")
+    getter = Getter(HTTPSite(factory.registry), "/live/key.flv")
     getter.transport.taking = False
     for number in range(1, 20):
         source.media(VIDEO, FRAME, number * 40)

@@ -248,7 +248,7 @@ def test_theServiceHasIt(path, monkeypatch, tmp_path):
 
 
 def test_withoutTheOptionThereIsNoResource(clock, factory):
-    client = Getter(HTTPSite(clock, factory.registry), TARGET)
+    client = Getter(HTTPSite(factory.registry), TARGET)
     client.leave()
     assert client.status == 404
 
@@ -257,7 +257,7 @@ def test_whereEncodersCanPublish():
     """Each protocol and port once, and those of HTTP not at all."""
     reactor = MemoryReactorClock()
     factory = RTMPFactory(reactor)
-    site = HTTPSite(reactor, factory.registry)
+    site = HTTPSite(factory.registry)
     listeners = [
         Listener(text, endpointFromString(reactor, text), listened)
         for text, listened in (

@@ -188,7 +188,7 @@ def test_aStreamThatIsHereIsNotLookedFor(factory, directory):
 
 
 def test_aStreamIsLookedForOverHTTP(factory, directory, clock):
-    client = Getter(HTTPSite(clock, factory.registry), "/live/key.flv")
+    client = Getter(HTTPSite(factory.registry), "/live/key.flv")
     [request] = directory.requests
     assert (request.application, request.name) == ("live", "key")
     assert request.connect.kind == "http"
@@ -294,7 +294,7 @@ def test_aPathIsOneStreamWhereverItIsDivided(clock, published, played, waits):
     late = Client(factory)
     late.publish(played[1], app=played[0])
     assert BAD_NAME in late.codes()
-    watcher = Getter(HTTPSite(clock, factory.registry), f"/{'/'.join(played)}.flv")
+    watcher = Getter(HTTPSite(factory.registry), f"/{'/'.join(played)}.flv")
     assert len(factory.players(*played)) == 2
     watcher.leave()
     player.leave()
@@ -341,7 +341,7 @@ def test_anAllowedApplicationHasAllThatIsBelowIt(clock, app, fine):
 def test_aDeciderThatHangsIsNamedOverHTTPToo(clock, lines):
     decision: Deferred[Any] = Deferred()
     factory = RTMPFactory(clock, authorizer=Ask(play=lambda: decision))
-    client = Getter(HTTPSite(clock, factory.registry), "/live/key.flv")
+    client = Getter(HTTPSite(factory.registry), "/live/key.flv")
     clock.advance(factory.limits.decisionSeconds)
     client.pump()
     assert client.status == 503
@@ -383,7 +383,7 @@ def test_connectionsDescribeThemselves(clock):
     publisher.publish("key")
     publisher.media(VIDEO, AVC_HEADER)
     player = play(factory, "key")
-    watcher = Getter(HTTPSite(clock, factory.registry), "/live/key.flv", user_agent="x")
+    watcher = Getter(HTTPSite(factory.registry), "/live/key.flv", user_agent="x")
     clock.advance(1)
     idle = Client(factory)
     described = [each.describe() for each in factory.connections]

@@ -57,7 +57,7 @@ def uncollected():
 @pytest.mark.parametrize("leavesFirst", [False, True], ids=["", "player first"])
 def test_nothingIsLeft(clock, play, grace, slow, leavesFirst):
     factory = RTMPFactory(clock, latency=0, grace=grace)
-    site = HTTPSite(clock, factory.registry)
+    site = HTTPSite(factory.registry)
     source = Client(factory)
     source.publish("key")
     source.media(DATA, METADATA)

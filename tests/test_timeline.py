@@ -407,7 +407,7 @@ def test_aWebPageGetsItsTimeLine():
     factory = RTMPFactory(clock, latency=0)
     encoder = Client(factory)
     encoder.publish("key")
-    page = Getter(HTTPSite(clock, factory.registry), "/live/key.flv")
+    page = Getter(HTTPSite(factory.registry), "/live/key.flv")
     send(encoder, clock)
     page.pump()
     assert [time for typeId, time, _ in page.flv.tags if typeId != DATA] == GOT

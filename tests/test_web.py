@@ -37,7 +37,7 @@ def factory(clock):
 
 @pytest.fixture
 def site(clock, factory):
-    return HTTPSite(clock, factory.registry)
+    return HTTPSite(factory.registry)
 
 
 @pytest.fixture(params=[Getter, Socket], ids=["response", "socket"])
@@ -228,7 +228,7 @@ def test_manyGetTheSame(factory, site):
 def test_oneWriteAFlush(clock):
     """All that one read has brought is one chunk, or one message."""
     factory = RTMPFactory(clock)
-    site = HTTPSite(clock, factory.registry)
+    site = HTTPSite(factory.registry)
     publisher = Publisher(factory)
     publisher.media(VIDEO, AVC_KEY_FRAME, 0)
     getter = Getter(site, "/live/key.flv")
@@ -259,7 +259,7 @@ def test_timestampsAreThoseOfTheStream(factory, site, play):
 
 def test_aStreamGoesOnWithinItsGrace(clock, play):
     factory = RTMPFactory(clock, latency=0, grace=5)
-    site = HTTPSite(clock, factory.registry)
+    site = HTTPSite(factory.registry)
     publisher = Publisher(factory)
     publisher.media(VIDEO, AVC_KEY_FRAME, 0)
     client = play(site)

@@ -40,7 +40,7 @@ def factory(clock):
 
 @pytest.fixture
 def site(clock, factory):
-    return HTTPSite(clock, factory.registry)
+    return HTTPSite(factory.registry)
 
 
 @pytest.fixture(params=[Getter, Socket], ids=["response", "socket"])
@@ -218,7 +218,7 @@ def test_aSuccessorComesWhileTheEndIsQueued(factory, play, stalled):
 def test_connectionsCountAgainstTheLimit(clock, lines):
     limits = ServerLimits(connections=2, addresses=AddressLimits(connectionShare=1))
     factory = RTMPFactory(clock, limits=limits)
-    site = HTTPSite(clock, factory.registry)
+    site = HTTPSite(factory.registry)
     Publisher(factory)
     Connection(site)
     assert factory.counters.accepted == 2
@@ -341,7 +341,7 @@ def test_otherPeersHaveTheirTurn():
     """They need not wait until all requests of one piece are answered."""
     clock = BusyClock()
     factory = RTMPFactory(clock)
-    site = HTTPSite(clock, factory.registry)
+    site = HTTPSite(factory.registry)
     count = REQUEST_SIZE // 19
     client = Connection(site)
     client.sendBytes(b"HEAD / HTTP/1.1\r\n\r\n" * count)
@@ -362,7 +362,7 @@ def test_otherPeersHaveTheirTurn():
 def test_aPeerThatLeavesBeforeItsTurnIsForgotten():
     clock = BusyClock()
     factory = RTMPFactory(clock)
-    client = Connection(HTTPSite(clock, factory.registry))
+    client = Connection(HTTPSite(factory.registry))
     client.sendBytes(b"HEAD / HTTP/1.1\r\n\r\n" * (REQUEST_SIZE // 19))
     client.leave()
     assert not factory.connections
@@ -425,7 +425,7 @@ def test_peersThatTakeTooMuchMemoryAreCut(clock, lines):
         clock,
         limits=ServerLimits(memory=MemoryLimits(addressBytes=100_000)),
     )
-    site = HTTPSite(clock, factory.registry)
+    site = HTTPSite(factory.registry)
     data = b"POST / HTTP/1.1\r\nContent-Length: 16000\r\n\r\n" + bytes(15_000)
     clients = [Connection(site) for _ in range(10)]
     for client in clients:
@@ -552,7 +552,6 @@ def test_headersMayHaveAnyBytes(factory, authorizer, target, value, lines):
             ).encode()
 
     site = HTTPSite(
-        factory.registry.clock,
         factory.registry,
         origins=["https://a.example"],
         hosts=["*"],
@@ -576,9 +575,7 @@ def test_headersMayHaveAnyBytes(factory, authorizer, target, value, lines):
 )
 def test_theLogIsPaidFor(factory, lines, request_, closes):
     """It has no more bytes of a peer than the peer has sent, but for a few lines."""
-    site = HTTPSite(
-        factory.registry.clock, factory.registry, origins=["https://a.example"]
-    )
+    site = HTTPSite(factory.registry, origins=["https://a.example"])
     count = 0
     client = Connection(site)
     while not factory.counters.linesLeftOut or count < 1000:

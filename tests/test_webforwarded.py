@@ -166,7 +166,7 @@ def factory(clock):
 @pytest.fixture
 def site(clock, factory):
     """A site whose connections all come from a trusted proxy."""
-    return HTTPSite(clock, factory.registry, trustedProxies=["198.51.100.0/24"])
+    return HTTPSite(factory.registry, trustedProxies=["198.51.100.0/24"])
 
 
 @pytest.fixture(params=[Getter, Socket], ids=["response", "socket"])
@@ -203,7 +203,7 @@ def test_everybodySeesThePeer(factory, site, play, lines, headers):
 
 def test_nobodyElseIsBelieved(clock, factory, play):
     authorizer = decideBy(factory, Authorizer())
-    site = HTTPSite(clock, factory.registry)
+    site = HTTPSite(factory.registry)
     client = play(site, x_forwarded_for="192.0.2.1", x_forwarded_proto="https")
     [connect] = authorizer.connects
     assert connect.address == client.address
@@ -245,7 +245,7 @@ def test_eachRequestOfAConnectionIsSomebodyElses(factory, site):
 def test_theLimitsAreThePeers(clock):
     limits = ServerLimits(connections=4, addresses=AddressLimits(connectionShare=0.5))
     factory = RTMPFactory(clock, limits=limits)
-    site = HTTPSite(clock, factory.registry, trustedProxies=["198.51.100.8"])
+    site = HTTPSite(factory.registry, trustedProxies=["198.51.100.8"])
     players = [
         Getter(site, "/live/key.flv", x_forwarded_for="192.0.2.1") for _ in range(3)
     ]

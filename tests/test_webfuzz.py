@@ -120,9 +120,8 @@ class Fuzzed:
         path.write_text(json.dumps(OFFER))
         registry = self.factory.registry
         self.sites = [
-            HTTPSite(self.clock, registry),
+            HTTPSite(registry),
             HTTPSite(
-                self.clock,
                 registry,
                 origins=["https://a.example"],
                 trustedProxies=["198.51.100.0/24"],

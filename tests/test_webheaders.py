@@ -31,7 +31,7 @@ def factory(clock):
 
 @pytest.fixture
 def site(clock, factory):
-    return HTTPSite(clock, factory.registry)
+    return HTTPSite(factory.registry)
 
 
 @pytest.fixture(params=[Getter, Socket], ids=["response", "socket"])

@@ -51,7 +51,7 @@ class Listening:
 
     def __init__(self, reactor):
         self.factory = RTMPFactory(reactor)
-        self.site = HTTPSite(reactor, self.factory.registry)
+        self.site = HTTPSite(self.factory.registry)
         self._endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
 
     async def __aenter__(self):

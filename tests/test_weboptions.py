@@ -116,7 +116,7 @@ def test_theServiceListensWithASite():
 def test_aListenerMayHaveAFactoryOfItsOwn():
     reactor = MemoryReactorClock()
     factory = RTMPFactory(reactor)
-    site = HTTPSite(reactor, factory.registry)
+    site = HTTPSite(factory.registry)
     listeners = [
         Listener("one", endpointFromString(reactor, "tcp:1")),
         Listener("other", endpointFromString(reactor, "tcp:2"), site),

@@ -31,7 +31,6 @@ def site(clock, factory, tmp_path):
     path = tmp_path / "offer.json"
     path.write_text(json.dumps({**OFFER, "check_stream_key": False}))
     site = HTTPSite(
-        clock,
         factory.registry,
         origins=[PAGE, "http://B.Example:8000", "https://c.example:443"],
         hosts=["stream.example", ".media.example"],
@@ -196,7 +195,7 @@ def test_oldRequestsHaveNoHost(site):
 
 
 def test_anyHost(clock, factory):
-    site = HTTPSite(clock, factory.registry, origins=[PAGE], hosts=["*"])
+    site = HTTPSite(factory.registry, origins=[PAGE], hosts=["*"])
     Publisher(factory)
     assert Getter(site, "/live/key.flv", "HEAD", host="x.example").status == 200
 
@@ -216,7 +215,7 @@ def test_pagesThatMayRead(site, method, target):
 
 
 def test_noCredentialsWhereAllPagesMayRead(clock, factory):
-    site = HTTPSite(clock, factory.registry, origins=["*", PAGE])
+    site = HTTPSite(factory.registry, origins=["*", PAGE])
     Publisher(factory)
     client = Getter(site, "/live/key.flv", origin=PAGE, host="x.example")
     assert client.headers["access-control-allow-origin"] == "*"
@@ -277,4 +276,4 @@ def test_credentialsReachTheAuthorizer(factory, site, play, lines):
 )
 def test_wrongOriginsAndHosts(clock, factory, origins, hosts):
     with pytest.raises(ValueError, match="must be "):
-        HTTPSite(clock, factory.registry, origins=origins, hosts=hosts)
+        HTTPSite(factory.registry, origins=origins, hosts=hosts)

@@ -25,7 +25,7 @@ def factory(clock):
 
 @pytest.fixture
 def site(clock, factory):
-    return HTTPSite(clock, factory.registry)
+    return HTTPSite(factory.registry)
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 20])

@@ -34,7 +34,7 @@ def factory(clock):
 
 @pytest.fixture
 def site(clock, factory):
-    return HTTPSite(clock, factory.registry)
+    return HTTPSite(factory.registry)
 
 
 class Publisher(Client):

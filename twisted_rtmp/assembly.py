@@ -119,7 +119,6 @@ def makeServer(
     if settings.allowed:
         registry.guards.append(AllowList(settings.allowed))
     site = HTTPSite(
-        reactor,
         registry,
         origins=settings.http.origins,
         hosts=settings.http.hosts,

@@ -19,7 +19,7 @@ from twisted_rtmp.web.flv import FLVResource
 from twisted_rtmp.web.forwarded import TrustedProxies
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, IReactorTime
+    from twisted.internet.interfaces import IAddress
 
 
 class Root(Resource):
@@ -67,7 +67,6 @@ class HTTPSite(Site):
 
     def __init__(
         self,
-        reactor: IReactorTime,
         registry: Registry,
         *,
         origins: Iterable[str] = ("*",),
