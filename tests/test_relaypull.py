@@ -22,9 +22,12 @@ from zope.interface.verify import verifyObject
 
 from twisted_rtmp.client import RTMPURL, InvalidURL
 from twisted_rtmp.interfaces import IMediaSink
+from twisted_rtmp.limits import HeaderLimits, MemoryLimits, ServerLimits
 from twisted_rtmp.live.policy import TakeOver
 from twisted_rtmp.relay import PullRelay, PushRelays, RelayState, parsePull
 from twisted_rtmp.relay.base import SILENCE_SECONDS
+from twisted_rtmp.wire import amf0
+from twisted_rtmp.wire.limits import MIB, WireLimits
 
 
 class Pulling(Studio):
@@ -380,6 +383,11 @@ class LateClient:
     def disconnect(self):
         return succeed(None)
 
+    whenEnded = disconnect
+
+    def chargeTo(self, account):
+        """Keep nothing."""
+
 
 @pytest.mark.parametrize("taken", [False, True])
 def test_mediaMayComeBeforeTheAnswer(taken):
@@ -526,3 +534,93 @@ def test_aHookStopsIt(studio):
 
 def test_aServiceThatHasNotBegun(studio):
     assert studio.service.stopService().called
+
+
+# What a source may cost
+
+
+def test_anUnfinishedMessageIsCharged():
+    studio = Pulling()
+    pull = studio.start()
+    studio.giveHeaders()
+    used = studio.factory.registry.budget.used
+    source = studio.source
+    frame = AVC_KEY_FRAME + bytes(6 * MIB)
+    data = source.connection.writer.encode(6, VIDEO, 0, 1, frame)
+    source.protocol.dataReceived(data[: 5 * MIB])
+    assert studio.factory.registry.budget.used - used >= 4 * MIB
+    source.close()
+    studio.network.pump()
+    assert studio.factory.registry.budget.used <= used
+    studio.until(pull, RelayState.EXPECTING)
+    studio.service.stopService()
+    studio.settle()
+
+
+def test_aSourceThatTakesTooMuchIsLeft():
+    limits = ServerLimits(
+        wire=WireLimits(messageSize=2 * MIB, unfinishedBytes=2 * MIB),
+        memory=MemoryLimits(connectionBytes=MIB, serverBytes=2 * MIB),
+    )
+    studio = Pulling(limits=limits)
+    pull = studio.start()
+    source = studio.source
+    data = source.connection.writer.encode(
+        6, VIDEO, 0, 1, AVC_KEY_FRAME + bytes(2 * MIB - 64)
+    )
+    source.protocol.dataReceived(data[:-1])
+    studio.network.pump()
+    assert pull.state is RelayState.WAITING
+    assert "of memory" in pull.why
+    assert source.transport.disconnected
+    assert studio.factory.registry.budget.used < MIB
+    studio.service.stopService()
+    studio.settle()
+
+
+@pytest.mark.parametrize(
+    ("typeId", "payload"),
+    [
+        (DATA, amf0.encode("onMetaData", {"x": "y" * 60_000, "z": "y" * 60_000})),
+        (DATA, amf0.encode("onMetaData", {str(n): float(n) for n in range(999)})),
+        (DATA, amf0.encode("onMetaData", {"x": ["y" * 60_000] * 9})),
+        (DATA, b"\x02\xff\xff"),
+        (VIDEO, AVC_HEADER + bytes(1 << 20)),
+        (VIDEO, b"\x57" * 20),
+        (VIDEO, b""),
+        (AUDIO, AAC_HEADER + bytes(1 << 20)),
+        (AUDIO, b"\xaf"),
+    ],
+)
+def test_floodsOfOneMessageCostNoMore(studio, lines, typeId, payload):
+    studio.start()
+    studio.giveHeaders()
+    [stream] = studio.factory.streams.values()
+    before = len(lines)
+    source = studio.source
+    for number in range(50):
+        source.media(typeId, number, payload)
+    studio.network.pump()
+    kept = sum(len(message.payload) for message in stream.headers())
+    assert kept <= HeaderLimits().allBytes
+    assert len(lines) - before <= 3
+    assert studio.service.pull.state is RelayState.RELAYING
+
+
+def test_statusesWithoutEndAreIgnored(studio, lines):
+    studio.start()
+    studio.giveHeaders()
+    before = len(lines)
+    source = studio.source
+    for code in ("NetStream.Play.Start", "NetStream.Data.Start", "No.Such.Code", ""):
+        for _ in range(500):
+            studio.source.connection.sendCommand(
+                "onStatus",
+                0,
+                None,
+                {"code": code, "description": "x" * 900},
+                streamId=1,
+            )
+        source.pump()
+    assert len(lines) == before
+    assert studio.service.pull.state is RelayState.RELAYING

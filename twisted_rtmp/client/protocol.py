@@ -598,6 +598,10 @@ class RTMPClient(Link):
             [receiver] = self.receivers.values()
             receiver.messageReceived(message)
 
+    @property
+    def sendsMedia(self) -> bool:
+        return any(isinstance(each, Publication) for each in self._streams.values())
+
     def drained(self) -> None:
         for stream in list(self._streams.values()):
             if self.congested:

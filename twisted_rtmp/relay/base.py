@@ -72,6 +72,23 @@ class Connect(Protocol):
     ) -> Deferred[RTMPClient]: ...
 
 
+class _Kept:
+    """What is kept for the other end of one connection: see L{Holder}."""
+
+    def __init__(self, relay: Relay, client: RTMPClient) -> None:
+        self._relay = relay
+        self._client = client
+
+    @property
+    def isPublishing(self) -> bool:
+        """Tell whether others depend on it: it gives up after all others."""
+        return bool(self._relay.publishes)
+
+    def giveUp(self, why: str) -> None:
+        """Leave the other end: it takes too much memory."""
+        self._client.abort(f"It is cut: {why}.")
+
+
 class Relay(Stateful[RelayState]):
     """
     A stream of another server, or on it, that is kept up until the relay is stopped.
@@ -303,6 +320,7 @@ class Relay(Stateful[RelayState]):
                 client = await self.reach(url)
             self.at = client.url
             self._client = client
+            self._charge(client)
             self._mover.follow(client)
             # After the client's own limit, whose error says more.
             _boundSilence(client.transport, 2 * self._limits.drainSeconds)
@@ -311,6 +329,15 @@ class Relay(Stateful[RelayState]):
             return caught
         finally:
             self.attemptEnded()
+
+    def _charge(self, client: RTMPClient) -> None:
+        """Charge what is kept for the other end to the server's budget."""
+        # To no address: an edge's origin has as many streams as there are.
+        account = self.registry.budget.connection(
+            _Kept(self, client), "", self._limits.wire.unfinishedBytes
+        )
+        client.chargeTo(account)
+        client.whenEnded().addCallback(lambda _: account.close())
 
     async def _dropNext(self) -> None:
         """End a connection that is not needed after all."""
