@@ -470,6 +470,38 @@ def test_aWayThatIsNotTrueHarmsNobodyElse(edge):
     assert len(paths) == 3
 
 
+def test_anotherSpellingIsTriedWhereOneFails(edge):
+    """Origins of other kinds know a stream by one division of its path only."""
+
+    def only(application):
+        def answer(server, command):
+            if command.argument(0)["app"] == application:
+                accept(server, command)
+            else:
+                refusing("NetConnection.Connect.InvalidApp")(server, command)
+
+        return answer
+
+    edge.network.scripted("o", connect=only("live"))
+    Player(edge, "live/key", app="")
+    assert edge.pull.state is RelayState.WAITING
+    honest = Player(edge)
+    edge.giveStream()
+    assert honest.media() == STREAM
+    assert len(edge.network.urls) == 2
+
+
+def test_theSpellingOfOneThatLeavesIsNotKept(edge):
+    edge.network.scripted("o", connect=refusing("NetConnection.Connect.InvalidApp"))
+    honest = Player(edge)
+    other = Player(edge, "live/key", app="")
+    edge.network.scripted("o")
+    other.leave()
+    edge.giveStream()
+    assert honest.media() == STREAM
+    assert edge.network.urls[-1].application == "live"
+
+
 # Places for pulls
 
 

@@ -28,6 +28,7 @@ from twisted_rtmp.names import printable
 from twisted_rtmp.relay.base import Connect
 from twisted_rtmp.relay.pull import Pull
 from twisted_rtmp.relay.push import PushedPlayer
+from twisted_rtmp.relay.states import RelayState
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -88,6 +89,10 @@ class _Demand:
     def payer(self) -> Payer:
         """The peer that its place is counted for: its first player."""
         return _payerOf(next(iter(self.players)))
+
+    def nearest(self) -> Player:
+        """Find the player with the shortest way, the first one of several."""
+        return min(self.players, key=lambda player: len(self.players[player]))
 
 
 class Origin(Service):
@@ -191,10 +196,15 @@ class Origin(Service):
         idle = self._idle.pop(key, None)
         if idle is not None:
             idle.cancel()
-        if pull.live is None and len(path) < len(demand.path):
-            # The way of the one that asked first may lead in a circle, or be a lie.
-            self.pulls.pop(key).stop()
-            self._pull(demand)
+        # The way of the one that asked first may lead in a circle, or be a lie; and an
+        # origin of another kind may know the stream only as another player spells it.
+        isNearer = len(path) < len(demand.path)
+        isFailing = pull.state is RelayState.WAITING
+        isSpelt = key == (pull.application, pull.name)
+        if pull.live is None and (
+            isNearer or (isFailing and not isSpelt and len(path) == len(demand.path))
+        ):
+            self._pullAgain(demand, player)
 
     def _playerLeft(self, player: Player) -> None:
         """Stop pulling a stream that nobody wants; one that is there, after a while."""
@@ -207,6 +217,10 @@ class Origin(Service):
         if demand.players:
             if demand in self._places:
                 self._places.take(demand, demand.payer)
+            if pull is not None and pull.live is None:
+                spelling = pull.application, pull.name
+                if not any(other.key == spelling for other in demand.players):
+                    self._pullAgain(demand, demand.nearest())
         elif pull is None:
             self._forget(demand)
         elif pull.live is None:
@@ -239,7 +253,7 @@ class Origin(Service):
         elif not demand.players and pull.live is None:
             self._drop(key)
 
-    # Shares
+    # Places
 
     def _serve(self, demand: _Demand, payer: Payer) -> None:
         """Pull a stream, if there is a place for it."""
@@ -247,7 +261,7 @@ class Origin(Service):
             return
         places = self._places
         if places.take(demand, payer):
-            self._pull(demand)
+            self._pull(demand, demand.nearest())
             return
         other = places.takeFrom(demand, payer, self._mayYield)
         if other is None:
@@ -257,7 +271,7 @@ class Origin(Service):
         self.pulls.pop(other.key).stop()
         places.wait(other, other.payer)
         self._tellFull(other.key)
-        self._pull(demand)
+        self._pull(demand, demand.nearest())
 
     def _mayYield(self, demand: _Demand) -> bool:
         """Tell whether a pull may lose its place: it has no stream yet."""
@@ -270,10 +284,15 @@ class Origin(Service):
 
     # Pulls
 
-    def _pull(self, demand: _Demand) -> None:
-        """Start to pull a stream, by the way of the player that is nearest."""
-        application, name = key = demand.key
-        demand.path = min(demand.players.values(), key=len, default=())
+    def _pullAgain(self, demand: _Demand, player: Player) -> None:
+        """Pull a stream that has not come for another player."""
+        self.pulls.pop(demand.key).stop()
+        self._pull(demand, player)
+
+    def _pull(self, demand: _Demand, player: Player) -> None:
+        """Start to pull a stream, as a player spells it and by the way to that."""
+        application, name = key = player.key
+        demand.path = demand.players[player]
         pull = Pull(
             self._reactor,
             self._registry,
