@@ -1,4 +1,4 @@
-"""Names of hosts, looked up so that nothing waits for the look-ups at the end."""
+"""Look-ups of host names, which do not keep a process that is about to end."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     )
     from twisted.python.failure import Failure
 
-#: Look-ups at once.  Each takes some milliseconds, or half a minute where no name
-#: server answers; further hosts wait then.
+#: The number of look-ups at the same time.  Each takes some milliseconds, or half a
+#: minute if no name server answers; further hosts have to wait then.
 RESOLVER_THREADS = 16
 
 _FAMILIES: dict[Any, Any] = {IPv4Address: AF_INET, IPv6Address: AF_INET6}
@@ -48,7 +48,7 @@ _Query = tuple[str, int, Any, Any]
 
 
 class _ResolverPool(ThreadPool):
-    """Threads that do not keep the process, should no name server ever answer."""
+    """Threads that do not keep the process alive if no name server ever answers."""
 
     threadFactory = DaemonThread
 
@@ -64,7 +64,7 @@ class _Resolution:
         self.name = name
 
     def cancel(self) -> None:
-        """Do nothing: the system cannot be told."""
+        """Do nothing: the system's look-up cannot be cancelled."""
 
 
 @implementer(IHostnameResolver)
@@ -73,8 +73,8 @@ class HostResolver:
     The system's resolver, in threads of its own.
 
     A reactor that stops waits for its own threads, and so for a name server that does
-    not answer.  However often a host is asked for meanwhile, it is looked up once at a
-    time; what is an address already is not looked up at all.
+    not answer.  A host is looked up once at a time, however often it is asked for; an
+    address is not looked up at all.
     """
 
     def __init__(self, reactor: IReactorThreads) -> None:
@@ -139,7 +139,7 @@ def _answer(receivers: Sequence[IResolutionReceiver], found: list[Any]) -> None:
 
 
 def installResolver(reactor: object) -> None:
-    """Let a reactor look names up so, if it can be told."""
+    """Let a reactor use a L{HostResolver}, if it takes a resolver at all."""
     if IReactorPluggableNameResolver.providedBy(reactor):
         resolver = HostResolver(cast("IReactorThreads", reactor))
         reactor.installNameResolver(cast("IHostnameResolver", resolver))

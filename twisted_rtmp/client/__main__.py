@@ -78,7 +78,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose arguments may stand in files."""
 
     def convert_arg_line_to_args(self, line: str) -> list[str]:
-        """Take each line for an argument, but for empty ones and C{#} comments."""
+        """Take each line as an argument, except empty lines and C{#} comments."""
         line = line.lstrip("\ufeff").strip()
         return [line] if line and not line.startswith("#") else []
 

@@ -180,10 +180,10 @@ class Command:
         redirects: int = 0,
     ) -> _Stream:
         """
-        Start a stream, maybe at another server that this one sends its clients to.
+        Start a stream, at another server if this one redirects its clients.
 
         @param ask: publishes or plays it on a connection.
-        @param redirects: how many servers before this one have done so.
+        @param redirects: how many servers have done so before.
         @raise CancelledError: Ctrl-C was pressed.
         """
         try:

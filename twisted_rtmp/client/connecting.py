@@ -94,7 +94,7 @@ def connectRTMP(
         and password are used if the server asks for them.
     @param endpoint: where to connect to, such as a UNIX socket or a proxy, in place of
         the URL's host and port; or a function that gives it for a URL.  With an
-        endpoint alone, a server that sends its clients to another one is an error.
+        endpoint alone, a redirect to another server is an error.
     @param tlsOptions: for C{rtmps}, in place of those that trust the system's
         certificates and want the host's name in the server's.
     @param properties: added to those of C{connect}.
@@ -168,7 +168,7 @@ async def _connect(
     factoryFor: Callable[..., _ClientFactory],
     follows: bool,
 ) -> RTMPClient:
-    """Connect, and to another server where one sends its clients there."""
+    """Connect, and follow servers that redirect their clients."""
     redirects = 0
     while True:
         try:
@@ -182,16 +182,16 @@ async def _connect(
 
 def rejectedTo(url: RTMPURL, error: ConnectRejected, redirects: int) -> RTMPURL:
     """
-    Make the address that a server sends its clients to.
+    Make the address that a server redirects its clients to.
 
     @param url: the server's.
     @param error: its answer, with a C{redirect}.
-    @param redirects: how many servers before it have done the same.
-    @raise ConnectRejected: the address is invalid, or it is one too many.
+    @param redirects: how many servers have done so before.
+    @raise ConnectRejected: the address is invalid, or this server is one too many.
     """
     if redirects == MAX_REDIRECTS:
         raise ConnectRejected(
-            f"{MAX_REDIRECTS} servers in a row have sent us to another one.",
+            f"{MAX_REDIRECTS} servers in a row have redirected the client.",
             code=error.code,
         ) from error
     try:
@@ -200,9 +200,9 @@ def rejectedTo(url: RTMPURL, error: ConnectRejected, redirects: int) -> RTMPURL:
         to = url.rejectedTo(error.redirect)
     except InvalidURL as invalid:
         raise ConnectRejected(
-            f"The server sends us elsewhere, but {invalid}.", code=error.code
+            f"The server's redirect is invalid: {invalid}.", code=error.code
         ) from error
-    _log.info("{url} sends us to {to}", url=str(url), to=str(to))
+    _log.info("{url} redirects to {to}", url=str(url), to=str(to))
     return to
 
 

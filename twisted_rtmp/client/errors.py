@@ -49,7 +49,7 @@ class ClientError(RTMPError):
     def __init__(
         self, description: str, *, code: str = "", show: Show = printable
     ) -> None:
-        """@param show: makes the server's words fit for logs, such as without keys."""
+        """@param show: makes the server's words fit for logs."""
         # They go to logs and terminals: on one line, and short.
         text = show(description)
         super().__init__(f"{text} ({show(code)})" if code else text)

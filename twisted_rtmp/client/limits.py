@@ -20,7 +20,7 @@ COMMAND_SECONDS = 15.0
 #: confirmation or end, in seconds.  All has been sent then; some servers never answer.
 FAREWELL_SECONDS = 5.0
 
-#: The number of servers in a row that may send a client that connects to another one.
+#: The number of redirects that are followed in a row, from server to server.
 MAX_REDIRECTS = 5
 
 #: The number of reconnect requests that are obeyed at once.  Two servers that send a
@@ -37,8 +37,8 @@ STEADY_SECONDS = 10.0
 #: as long.
 MAX_MOVE_SECONDS = 600.0
 
-#: Log lines about the requests of one connection's server at once, and in each second
-#: after: a server that asks for moves all the time cannot fill the log.
+#: Log lines about a server's requests on one connection: some at once, and a number of
+#: them in each second after.  A server that asks all the time cannot fill the log.
 REQUEST_LINES = 10
 REQUEST_LINE_RATE = 1 / 60
 

@@ -497,7 +497,7 @@ class RTMPClient(Link):
                 if status.saysNo:
                     self._connectRefused(status)
             elif status.saysNo or code in DISCONNECTS:
-                # A server may send a client elsewhere also when it begins a stream.
+                # A server may redirect a client when it begins a stream, too.
                 rejected = status.redirect and status.refusal(ConnectRejected)
                 self._fail(rejected or status.ended())
             return
@@ -544,7 +544,7 @@ class RTMPClient(Link):
             callback(request)
 
     def _tellOf(self, request: str) -> None:
-        """Log what the server has asked for; not too often."""
+        """Log a request of the server's, unless there are too many."""
         if not self._requestLines.take(
             REQUEST_LINES, REQUEST_LINE_RATE, self.seconds()
         ):

@@ -29,7 +29,7 @@ class Secrets:
         """
         Make a server's words fit for a log line, without what they repeat of secrets.
 
-        It costs no more than a line does, however long they are.
+        The cost is that of a line, however long the words are.
         """
         longest = len(self._secrets[0]) if self._secrets else 0
         window = text[: SHOWN_CHARACTERS + longest]
@@ -54,7 +54,7 @@ class Secrets:
 
 
 def _isWhole(text: str, begin: int, end: int) -> bool:
-    """Tell whether a part of a text stands there as a word of its own."""
+    """Tell whether a part of a text is a word of its own."""
     before, after = text[begin - 1 : begin], text[end : end + 1]
     return not (_isWord(before) or _isWord(after))
 

@@ -39,8 +39,9 @@ DISCONNECTS = frozenset(
     ("NetConnection.Connect.Closed", "NetConnection.Connect.AppShutdown")
 )
 
-#: The code that refuses a connection.  With an C{ex} of code 302 it names another
-#: server, as Flash Media Server, Wowza and SRS do it; SRS when a stream is played.
+#: The code that refuses a connection.  With an C{ex} of code 302 it redirects the
+#: client to another server: Flash Media Server and Wowza do so at C{connect}, SRS at
+#: C{play}.
 REJECTED = "NetConnection.Connect.Rejected"
 
 #: The code that confirms the end of a publication.
@@ -103,7 +104,7 @@ class Status:
 
     @property
     def redirect(self) -> str:
-        """The address that a rejected client is sent to, or empty: C{ex.redirect}."""
+        """The address that the client is redirected to, or empty: C{ex.redirect}."""
         more = self.properties.get("ex")
         if self.code != REJECTED or not isinstance(more, dict):
             return ""

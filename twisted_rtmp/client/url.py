@@ -72,7 +72,7 @@ class RTMPURL:
         """
         server, path, query = _split(text)
         if query and path and "/" not in path[:-1]:
-            # As content delivery networks ask for it.
+            # Content delivery networks want it so.
             return server._with(*_applicationAndName(path + query))
         application, name = _applicationAndName(path)
         return server._with(application, name + query if query else _suffixed(name))
@@ -242,7 +242,7 @@ def _hostAndPort(address: str, defaultPort: int) -> tuple[str, int]:
     if not port:
         return host, defaultPort
     if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
-        # Not what stands there: it may be a part of a password.
+        # Without the text itself, which may be a part of a password.
         raise InvalidURL("the port must be a number from 1 to 65535")
     return host, int(port)
 

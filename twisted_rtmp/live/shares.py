@@ -1,4 +1,4 @@
-"""Shares: a scarce good that addresses share, and in an address its connections."""
+"""Shares: places that addresses share, and within an address its connections."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ class Payer(NamedTuple):
 
 class Shares(Generic[_T]):
     """
-    A number of places, those who have one, and those who wait for one.
+    A number of places, the things that have one, and those that wait for one.
 
-    Each address has its share at most.  Where there is no place left, one that has more
-    than another gives one up for it: an address for another address, a connection for
-    another one of the same address.  Those who wait are served in turn, one of each
-    address.
+    Each address has its share at most.  When no place is left, an address with more of
+    them gives one up for an address with fewer, and so does a connection for another
+    one of its address.  Those that wait are served in turn, one of each address.
 
     @ivar limit: how many places there are.
     @ivar perHost: how many of them one address may have.

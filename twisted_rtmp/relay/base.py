@@ -42,13 +42,14 @@ if TYPE_CHECKING:
 RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 30.0
 
-#: The same after the other end has said no: that takes a person to change.
+#: The same after a refusal, which only a person can change.
 REFUSED_SECONDS = 5.0
 MAX_REFUSED_SECONDS = 120.0
 
-#: A source that sends nothing for this time, in seconds, is left and asked again: also
-#: one that has let us play a stream that has not started.  Ours and MediaMTX' end a
-#: silent publication after 10 s, ours a play that waits after 30.
+#: A source that sends nothing for this time, in seconds, is left and asked again, even
+#: if it has accepted the play of a stream that has not started.  This server and
+#: MediaMTX end a silent publication after 10 s; this server ends a play that waits
+#: after 30.
 SILENCE_SECONDS = 30.0
 
 #: Delays, by how many attempts have failed in a row.
@@ -60,7 +61,7 @@ REFUSED = backoffPolicy(REFUSED_SECONDS, MAX_REFUSED_SECONDS)
 
 
 class Connect(Protocol):
-    """A way to connect: L{connectRTMP}, or that with arguments of one's own."""
+    """A way to connect: L{connectRTMP}, or the same with other arguments."""
 
     def __call__(
         self,
@@ -73,7 +74,7 @@ class Connect(Protocol):
 
 
 class _Kept:
-    """What is kept for the other end of one connection: see L{Holder}."""
+    """The memory that one connection of a relay takes: see L{Holder}."""
 
     def __init__(self, relay: Relay, client: RTMPClient) -> None:
         self._relay = relay
@@ -86,7 +87,7 @@ class _Kept:
 
     def giveUp(self, why: str) -> None:
         """Leave the other end: it takes too much memory."""
-        self._client.abort(f"It is cut: {why}.")
+        self._client.abort(f"The connection is cut: {why}.")
 
 
 class Relay(Stateful[RelayState]):
@@ -214,7 +215,7 @@ class Relay(Stateful[RelayState]):
         return [client for client in clients if client is not None]
 
     def _failed(self, failure: Failure) -> None:
-        """Log any error but that it was stopped: it is a bug, which ends the relay."""
+        """Log an error that has ended the relay, unless it was stopped: it is a bug."""
         if not failure.check(CancelledError):
             self.log.failure("{relay} failed", failure, relay=self.label)
 
@@ -266,7 +267,7 @@ class Relay(Stateful[RelayState]):
                 await client.whenEnded()
 
     def _wasSteady(self) -> bool:
-        """Tell whether the last connection was a good one."""
+        """Tell whether the last connection has lasted: see L{STEADY_SECONDS}."""
         accepted = self._acceptedAt
         return (
             accepted is not None and self._clock.seconds() - accepted >= STEADY_SECONDS
@@ -290,7 +291,7 @@ class Relay(Stateful[RelayState]):
                 except ConnectRejected as caught:
                     error = caught
             if url is not None:
-                self._enter(RelayState.WAITING, f"it is sent on to {url}")
+                self._enter(RelayState.WAITING, f"it is redirected to {url}")
                 if self._client is not None:
                     self._client.abort()
                     await self._disconnect()
@@ -299,7 +300,7 @@ class Relay(Stateful[RelayState]):
         return self._judge(error)
 
     def _isRejected(self, error: Exception | None) -> TypeGuard[ConnectRejected]:
-        """Tell whether it is to continue where the other end sends its clients."""
+        """Tell whether the other end has redirected it, and it is to follow."""
         return (
             isinstance(error, ConnectRejected)
             and bool(error.redirect)
@@ -461,14 +462,14 @@ class Relay(Stateful[RelayState]):
         """Prepare for another connection: the present one is about to be ended."""
 
     def attemptEnded(self) -> None:
-        """Clear up behind an attempt."""
+        """Clean up after an attempt."""
 
     def isDone(self) -> bool:
         """Tell whether there is nothing left to relay."""
         return False
 
     def relayEnded(self) -> None:
-        """Clear up behind the last attempt."""
+        """Clean up after the last attempt."""
 
     @property
     def moving(self) -> bool:
@@ -481,7 +482,7 @@ class Relay(Stateful[RelayState]):
         self.stop()
 
     def describe(self) -> Description:
-        """Say what it is and does, of all its connections together."""
+        """Describe the relay, with all its connections together."""
         clients = self._clients()
         state = self.state.value
         return Description(
@@ -529,7 +530,7 @@ def _boundSilence(transport: object, seconds: float) -> None:
 
     Where the system has no such option, it takes these minutes.
     """
-    below = getattr(transport, "transport", transport)  # TLS has one below
+    below = getattr(transport, "transport", transport)  # TLS wraps another one
     connection = getattr(below, "socket", None)
     if (
         isinstance(connection, socket.socket)

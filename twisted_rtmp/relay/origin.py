@@ -46,11 +46,11 @@ IDLE_SECONDS = 10.0
 #: the origin.
 MAX_PULLS = 1000
 
-#: The part of these that the players of one address may have: proxies bring those of
-#: many streams; the others have places left.
+#: The part of these that the players of one address may have.  The players of many
+#: streams may come through one proxy; the others have places left.
 PULL_SHARE = 7 / 8
 
-#: Edges in a row on the way of one stream.  Each adds its delay; more than two or three
+#: Edges in a row that one stream may pass.  Each adds its delay; more than two or three
 #: are a mistake.
 MAX_HOPS = 8
 
@@ -60,12 +60,12 @@ MAX_PATH_SIZE = 1024
 #: The least time between two log lines about streams that are not pulled, in seconds.
 LOG_SECONDS = 10.0
 
-#: The property of C{connect} in which an edge names the edges on the stream's way from
-#: this connection on, nearest last: identifiers, separated by spaces.  Servers ignore
-#: properties that they do not know.
+#: The property of C{connect} in which an edge names the edges that the stream passes
+#: from this connection on: identifiers, the nearest last, separated by spaces.  Servers
+#: ignore properties that they do not know.
 PATH_PROPERTY = "edgePath"
 
-#: The edges on a stream's way, the farthest first.
+#: The edges that a stream passes, the farthest first.
 Path = Sequence[str]
 
 
@@ -74,8 +74,8 @@ class _Demand:
     A stream that is played or waited for, and its players.
 
     @ivar key: its application and name, as its first player spells them.
-    @ivar players: its players, and the way to each.
-    @ivar path: the way by which it is pulled.
+    @ivar players: its players, and the edges before each.
+    @ivar path: the edges that it is pulled for.
     """
 
     __slots__ = ("key", "path", "players")
@@ -91,7 +91,7 @@ class _Demand:
         return _payerOf(next(iter(self.players)))
 
     def nearest(self) -> Player:
-        """Find the player with the shortest way, the first one of several."""
+        """Find the player with the fewest edges before it, the first of several."""
         return min(self.players, key=lambda player: len(self.players[player]))
 
 
@@ -102,7 +102,7 @@ class Origin(Service):
 
     @ivar pulls: the pulls that have not ended, by application and name.
     @ivar idleSeconds: the time that a stream is kept without players.
-    @ivar identifier: this edge's name on the ways of streams, so that none is a circle.
+    @ivar identifier: this edge's name in streams' paths, so that none is a circle.
     """
 
     log = Logger()
@@ -196,7 +196,7 @@ class Origin(Service):
         idle = self._idle.pop(key, None)
         if idle is not None:
             idle.cancel()
-        # The way of the one that asked first may lead in a circle, or be a lie; and an
+        # The path that the first player has given may be a circle, or a lie; and an
         # origin of another kind may know the stream only as another player spells it.
         isNearer = len(path) < len(demand.path)
         isFailing = pull.state is RelayState.WAITING
@@ -290,7 +290,7 @@ class Origin(Service):
         self._pull(demand, player)
 
     def _pull(self, demand: _Demand, player: Player) -> None:
-        """Start to pull a stream, as a player spells it and by the way to that."""
+        """Start to pull a stream for one of its players, as that one spells it."""
         application, name = key = player.key
         demand.path = demand.players[player]
         pull = Pull(
@@ -349,8 +349,8 @@ class Origin(Service):
         if self._toldFull is None or now - self._toldFull >= LOG_SECONDS:
             self._toldFull = now
             self.log.warn(
-                "{stream} is not pulled from the origin now: {count} streams are,"
-                " and its players' addresses have their share of {limit}",
+                "{stream} is not pulled from the origin yet: {count} of {limit} places"
+                " are taken, or its players' address has its share of them",
                 stream=printable("/".join(key)),
                 count=len(self._places),
                 limit=self._places.limit,
@@ -398,7 +398,7 @@ def _payerOf(player: Player) -> Payer:
 
 
 def _pathOf(player: Player) -> Path:
-    """Give the way to a player, behind other edges, as its peer tells it."""
+    """Give the edges before a player, as its peer names them."""
     request = player.request
     return () if request is None else _parsePath(request.connect.properties)
 

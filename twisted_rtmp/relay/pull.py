@@ -82,7 +82,7 @@ class Pull(Relay):
         self.mediaReceived = self._firstReceived
         self._subscription: Subscription | None = None
         self._paused = False
-        # Messages that were received the name was being claimed.
+        # Messages that were received while the name was being claimed.
         self._unclaimed: list[Message] = []
         # The live stream's figures when this became its publisher.
         self._before = 0, 0
@@ -198,7 +198,7 @@ class Pull(Relay):
         if live is not None:
             self.mediaReceived = self._firstReceived
             self._counters = self._countersWith(live)
-            # While it moves the players stay, without notice.
+            # While it moves, the players stay and notice nothing.
             self.registry.unpublish(live, self, MOVE_SECONDS if self.moving else 0.0)
 
     def _leave(self, why: str) -> None:
