@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,8 @@ from recordingkit import (
     readTags,
     video,
 )
+from rtmpclient import AVC_HEADER, AVC_KEY_FRAME, VIDEO
+from twisted.logger import globalLogBeginner
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp import disk
@@ -360,3 +364,27 @@ def test_recorderDoesNotKnowTheProtocol():
         source = Path(module.__file__).read_text()
         assert "twisted_rtmp.protocol" not in source
         assert "twisted_rtmp.factory" not in source
+
+
+def test_whatWasRecordedIsFreeWithoutACollection(tmp_path):
+    """A few streams' sequence headers, kept until a collection, were many MiB."""
+    world = World(tmp_path)
+    payload = AVC_HEADER + bytes(10_000)
+    own = sys.getrefcount(payload)
+    stream = world.stream()
+    stream.messageReceived(Message(VIDEO, 0, 1, payload))
+    stream.messageReceived(Message(VIDEO, 0, 1, AVC_KEY_FRAME))
+    world.tick()
+    assert sys.getrefcount(payload) > own
+    gc.disable()
+    try:
+        stream.end()
+        world.tick()
+        assert world.finished
+        stream.forget()
+        del stream
+        # Before a program begins to log, its last lines are kept, with who said them.
+        globalLogBeginner._initialBuffer._buffer.clear()
+        assert sys.getrefcount(payload) == own
+    finally:
+        gc.enable()

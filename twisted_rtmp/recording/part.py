@@ -161,6 +161,7 @@ class RecordedFile:
         muxer = self.muxer
         survey = self._survey
         headers = [m for m in self._headers if not survey.takeMetadata(m)]
+        self._headers = []
         for message in headers:
             survey.learnMessage(message)
         tags = [encodeTag(m.typeId, 0, m.payload) for m in headers]
@@ -213,6 +214,11 @@ class RecordedFile:
         times, positions = self.muxer.index.before(size if hasRoom else 0)
         head = self._survey.encodeFinalHead(size, stored.lastTime, times, positions)
         return head.start
+
+    def forget(self) -> None:
+        """Forget what wrote the file, which is closed: no circle of references."""
+        self._headers = []
+        del self._writer, self._survey
 
     @property
     def path(self) -> str:

@@ -449,6 +449,7 @@ class FLVRecorder(Stateful[_State]):
                     self._track,
                 )
             )
+        part.forget()
         if self.state is _State.ENDED and not self._unfinished:
             self._leave()
             waiting, self._waiting = self._waiting, []
