@@ -56,7 +56,7 @@ def rowsOf(text: str) -> list[list[str]]:
 
 PAGE = (ROOT / "docs" / "codecs.md").read_text()
 _HEAD, _PAIRS, _TRACKS = re.split(
-    r"^(?=## What is tested|And these)", PAGE, flags=re.MULTILINE
+    r"^(?=## What is tested|These are sent as tracks)", PAGE, flags=re.MULTILINE
 )
 
 
