@@ -46,6 +46,7 @@ class PageServer(ThreadingHTTPServer):
     Serves a page on a port of its own, so that it asks another origin to play.
 
     @ivar page: what it serves.
+    @ivar origin: the page's origin.
     @ivar reports: what the page said.
     """
 
@@ -54,6 +55,7 @@ class PageServer(ThreadingHTTPServer):
     def __init__(self, page: str) -> None:
         super().__init__(("127.0.0.1", 0), PageRequest)
         self.page = page
+        self.origin = f"http://127.0.0.1:{self.server_port}"
         self.reports: queue.Queue[dict[str, Any]] = queue.Queue()
         self._thread = threading.Thread(target=self.serve_forever)
         self._thread.start()
@@ -102,27 +104,28 @@ class Browser:
         self,
         urls: dict[str, str],
         folder: Path,
-        page: str = PAGE,
+        page: str | PageServer = PAGE,
         seconds: float = 1,
     ) -> None:
         """
         Open the page.
 
         @param urls: what to play, by names for the reports.
+        @param page: the page, or its server, which is stopped at the end.
         @param seconds: of each, until it is reported to be playing.
         """
         command = program("chromium")
         if not MPEGTS.exists():
             needed("mpegts.js (npm ci --prefix tests/clients)")
-        self._pages = PageServer(page)
+        self._pages = PageServer(page) if isinstance(page, str) else page
         players = json.dumps(
             [{"id": name, "url": url, "seconds": seconds} for name, url in urls.items()]
         )
-        page = f"http://127.0.0.1:{self._pages.server_port}/#{quote(players)}"
+        url = f"{self._pages.origin}/#{quote(players)}"
         self._said = folder / "chromium.log"
         with self._said.open("wb") as said:
             self._process = subprocess.Popen(
-                [command, *OPTIONS, f"--user-data-dir={folder / 'profile'}", page],
+                [command, *OPTIONS, f"--user-data-dir={folder / 'profile'}", url],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
