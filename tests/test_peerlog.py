@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from rtmpclient import Client
+from recordingkit import World
+from rtmpclient import AUDIO, Client
 from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel
 
@@ -12,6 +15,8 @@ from twisted_rtmp.limits import AddressLimits, ServerLimits
 from twisted_rtmp.live.addresses import Addresses
 from twisted_rtmp.live.counters import Counters
 from twisted_rtmp.live.peerlog import LINE_BYTES, PeerLog
+from twisted_rtmp.live.policy import Policy
+from twisted_rtmp.live.registry import Registry
 
 LIMITS = AddressLimits(logBurst=10 * (LINE_BYTES + 10), logRate=(LINE_BYTES + 10) / 10)
 
@@ -64,6 +69,32 @@ def test_bytesPayForLines(written: Written) -> None:
 
 def test_noAddressNoBound(written: Written) -> None:
     assert written.write(50, host="") == 50
+
+
+def test_aFloodOfNames(clock: Clock, lines: list[str], tmp_path: Path) -> None:
+    """Lines on streams, and on their recordings, are paid for, too."""
+    limits = ServerLimits(
+        streamBurst=100_000, addresses=AddressLimits(logBurst=1000, logRate=0)
+    )
+    world = World(tmp_path)
+    policy = Policy(limits=limits, sinkFactories=[world.recordings])
+    registry = Registry(clock, policy)
+    factory = RTMPFactory(clock, registry=registry)
+    client = Client(factory)
+    client.connect()
+    for number in range(500):
+        client.command("publish", 0, None, f"s{number}", "live", streamId=1)
+        client.media(AUDIO, b"\xaf\x01x", streamId=1)
+        world.tick(1)
+        client.command("closeStream", 0, None, streamId=1)
+        world.tick(1)
+    received = client.protocol.wire.bytesReceived
+    assert len(world.paths()) == 500
+    written = sum(len(line) for line in lines)
+    assert 0 < written <= received + 1000
+    assert registry.counters.linesLeftOut > 500
+    client.leave()
+    assert world.recordings.stop().called
 
 
 def test_aPeerThatPlaysAgainAndAgain(clock: Clock, lines: list[str]) -> None:

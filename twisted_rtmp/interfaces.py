@@ -15,6 +15,7 @@ from twisted_rtmp.wire.messages import Message
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IPushProducer
+    from twisted.logger import Logger, LogLevel
 
 
 class Refused(Exception):
@@ -165,6 +166,19 @@ class IStreamPart(Interface):
 
     def throttle() -> IPushProducer:
         """Make a producer by which one sink can slow the encoder down."""
+
+    def tell(
+        log: Logger,
+        level: LogLevel,
+        format: str,  # noqa: A002  as Twisted's Logger calls it
+        **fields: object,
+    ) -> None:
+        """
+        Write a log line that comes of the stream, as long as its publisher's address
+        may cause more.
+
+        @param format: as for L{Logger.emit}, with its C{fields}.
+        """
 
     def share() -> Share:
         """Make an account of what one sink keeps, which the stream is charged for."""

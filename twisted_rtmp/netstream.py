@@ -51,6 +51,7 @@ class StreamConnection(Protocol):
     def peer(self) -> str: ...
     @property
     def host(self) -> str: ...
+    def unpaid(self) -> int: ...
     @property
     def state(self) -> LinkState: ...
     @property
@@ -146,6 +147,10 @@ class NetStream:
     def unread(self) -> bool:
         """Tell whether bytes of the peer have come and wait to be looked at."""
         return self.protocol.unread
+
+    def unpaid(self) -> int:
+        """Take the bytes that came from the peer and have paid for no log line yet."""
+        return self.protocol.unpaid()
 
     @property
     def connection(self) -> object:

@@ -303,10 +303,15 @@ class RTMPProtocol(Link):
 
     def _emit(self, level: LogLevel, format: str, fields: dict[str, Any]) -> None:  # noqa: A002
         """Write a log line that the peer's bytes have paid for."""
+        fields["peer"] = self.peer
+        unpaid = self.unpaid()
+        self.registry.peerLog.emit(self.log, level, format, fields, self.host, unpaid)
+
+    def unpaid(self) -> int:
+        """Take the bytes that came from the peer and have paid for no log line yet."""
         received = self.wire.bytesReceived
         unpaid, self._paid = received - self._paid, received
-        fields["peer"] = self.peer
-        self.registry.peerLog.emit(self.log, level, format, fields, self.host, unpaid)
+        return unpaid
 
     # Decisions
 

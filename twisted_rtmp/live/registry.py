@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from twisted_rtmp.interfaces import (
     ConnectRequest,
@@ -274,6 +274,7 @@ class Registry:
             policy=self.policyFor(application, name),
             pacer=self.pacer,
             budget=self.budget,
+            peerLog=self.peerLog,
         )
         self.streams[key] = stream
         self._openSinks(stream)
@@ -340,7 +341,9 @@ class Registry:
         seconds = self.clock.seconds() - since
         self.counters.continued += 1
         stream.resume(publisher, round(seconds * 1000))
-        self.log.info(
+        stream.tell(
+            self.log,
+            LogLevel.info,
             "{stream} is continued by {peer} after {seconds:.1f} s",
             stream=stream.label,
             peer=publisher.peer,
@@ -375,7 +378,9 @@ class Registry:
             stream.awaitPublisher()
             end = self.clock.callLater(grace, self._endOrphan, stream)
             self._orphans[stream] = self.clock.seconds(), end
-            self.log.info(
+            stream.tell(
+                self.log,
+                LogLevel.info,
                 "{stream} has lost its publisher {peer} and waits {grace:g} s for one",
                 stream=stream.label,
                 peer=publisher.peer,
@@ -429,7 +434,9 @@ class Registry:
 
         def finished(_: None) -> None:
             self._ending.discard(ended)
-            self.log.info(
+            stream.tell(
+                self.log,
+                LogLevel.info,
                 "{stream} ended after {seconds:.1f} s: {summary}",
                 stream=stream.label,
                 seconds=seconds,

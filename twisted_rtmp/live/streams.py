@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IPushProducer
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
 from twisted_rtmp.flv.metadata import withoutFileFacts
@@ -16,6 +16,7 @@ from twisted_rtmp.ledger import Ledger
 from twisted_rtmp.live.budget import Budget, Share
 from twisted_rtmp.live.headers import HEADER, Headers
 from twisted_rtmp.live.pacing import Pacer
+from twisted_rtmp.live.peerlog import PeerLog
 from twisted_rtmp.live.players import PlayerGroup
 from twisted_rtmp.live.policy import Policy
 from twisted_rtmp.live.timeline import GAP_MILLISECONDS, NEVER, MediaTime, Timeline
@@ -67,6 +68,9 @@ class Publisher(Protocol):
     @property
     def unread(self) -> bool:
         """Tell whether bytes of it have come that nobody has looked at yet."""
+
+    def unpaid(self) -> int:
+        """Take the bytes that came from its peer and have paid for no log line yet."""
 
     @property
     def connection(self) -> object:
@@ -135,10 +139,12 @@ class LiveStream:
         *,
         policy: Policy | None = None,
         budget: Budget | None = None,
+        peerLog: PeerLog | None = None,
     ) -> None:
         """
         @param pacer: gathers what is written to the players; has the clock.
         @param budget: is charged for what is kept.
+        @param peerLog: bounds the log lines that come of it.
         """
         self.application = application
         self.name = name
@@ -148,6 +154,9 @@ class LiveStream:
         self._received = self.ledger.received
         self.publisher: Publisher | None = publisher
         self.publishers = 1
+        self._peerLog = peerLog
+        self._payingHost = ""
+        self._unpaid = 0
         self._timeline = Timeline(pacer.clock.seconds)
         self._tracks = Tracks(self._received, self._timeline)
         # The tracks as they were listed last, and the figures at that time.
@@ -251,7 +260,9 @@ class LiveStream:
         """Count a break of the publisher's clock; log the first one."""
         self.ledger.clockBreaks += 1
         if self.ledger.clockBreaks == 1:
-            self.log.warn(
+            self.tell(
+                self.log,
+                LogLevel.warn,
                 "{stream}: the publisher's clock went from {before} to {after} ms; the"
                 " stream goes on at {time} ms, and further breaks are counted only",
                 stream=self.label,
@@ -326,7 +337,9 @@ class LiveStream:
         self.ledger.discard(reason)
         if reason not in self._told:
             self._told.add(reason)
-            self.log.warn(
+            self.tell(
+                self.log,
+                LogLevel.warn,
                 "{stream}: a message is discarded as {reason} ({detail}); further"
                 " ones are counted only",
                 stream=self.label,
@@ -466,6 +479,29 @@ class LiveStream:
         waiting = DeferredList([_after(ended) for ended in self._ending])
         return waiting.addCallback(lambda _: None)
 
+    # The log
+
+    def tell(
+        self,
+        log: Logger,
+        level: LogLevel,
+        format: str,  # noqa: A002  as Twisted's Logger calls it
+        **fields: object,
+    ) -> None:
+        """Write a log line that comes of the stream, if its publisher has paid."""
+        if self._peerLog is None:
+            log.emit(level, format, **fields)
+            return
+        self._collect()
+        unpaid, self._unpaid = self._unpaid, 0
+        self._peerLog.emit(log, level, format, fields, self._payingHost, unpaid)
+
+    def _collect(self) -> None:
+        """Take what the publisher pays for log lines, now or when it has left."""
+        if self._peerLog is not None and self.publisher is not None:
+            self._payingHost = self.publisher.host
+            self._unpaid += self.publisher.unpaid()
+
     # Memory
 
     def share(self) -> Share:
@@ -499,7 +535,9 @@ class LiveStream:
         """
         if not self._gaveUp:
             self._gaveUp = True
-            self.log.warn(
+            self.tell(
+                self.log,
+                LogLevel.warn,
                 "{stream} loses its cached GOP, and what waits for slow players: {why};"
                 " further losses are counted only",
                 stream=self.label,
@@ -511,6 +549,7 @@ class LiveStream:
 
     def publisherLeft(self) -> None:
         """Do without a publisher."""
+        self._collect()
         before, self.publisher = self.publisher, None
         if self._holds and before is not None:
             # Its connection may stay; the hold is the next publisher's.

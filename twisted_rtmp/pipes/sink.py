@@ -17,7 +17,7 @@ from twisted.internet.interfaces import (
     IReactorProcess,
     IReactorTime,
 )
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
 from twisted_rtmp.flv import tags as flv
@@ -241,7 +241,9 @@ class PipeSink(Stateful[_State]):
             return False
         if not self.running:
             return False  # the log has said how it ended
-        self.log.info(
+        self._stream.tell(
+            self.log,
+            LogLevel.info,
             "{stream}: running {command} (process {pid})",
             stream=self._stream.label,
             command=printable(self._arguments[0]),
@@ -254,7 +256,9 @@ class PipeSink(Stateful[_State]):
 
     def _notStarted(self, why: str) -> None:
         """Go on without a child."""
-        self.log.warn(
+        self._stream.tell(
+            self.log,
+            LogLevel.warn,
             "{stream}: cannot run {command}: {why}",
             stream=self._stream.label,
             command=printable(self._arguments[0]),
@@ -343,7 +347,9 @@ class PipeSink(Stateful[_State]):
         if left > 0:
             self._stallCall = self._reactor.callLater(left, self._checkStall)
             return
-        self.log.warn(
+        self._stream.tell(
+            self.log,
+            LogLevel.warn,
             "{stream}: the child has read nothing for {seconds:g} s; terminating it",
             stream=self._stream.label,
             seconds=self._stallSeconds,
@@ -413,8 +419,9 @@ class PipeSink(Stateful[_State]):
             self._signalCall.cancel()
             self._signalCall = None
         early = not self._streamHasEnded
-        tell = self.log.info if well and not early else self.log.warn
-        tell(
+        self._stream.tell(
+            self.log,
+            LogLevel.info if well and not early else LogLevel.warn,
             "{stream}: the child {status}{early}",
             stream=self._stream.label,
             status=status,

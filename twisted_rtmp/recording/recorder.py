@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -380,7 +380,9 @@ class FLVRecorder(Stateful[_State]):
         self._account.stored(messages, counts)
         if not self._announced:
             self._announced = True
-            self.log.info(
+            self._stream.tell(
+                self.log,
+                LogLevel.info,
                 "Recording {stream} to {path}",
                 stream=self._stream.label,
                 path=part.path,
@@ -466,7 +468,9 @@ class FLVRecorder(Stateful[_State]):
                 size=part.size,
             )
         elif part.size:
-            self.log.info(
+            self._stream.tell(
+                self.log,
+                LogLevel.info,
                 "Recorded {stream}: {path}, {duration:.3f} s, {size} bytes",
                 stream=self._stream.label,
                 path=part.path,
@@ -479,7 +483,9 @@ class FLVRecorder(Stateful[_State]):
         now = self._disk.reactor.seconds()
         if self._told is None or now - self._told >= TELL_SECONDS:
             self._told = now
-            self.log.warn(
+            self._stream.tell(
+                self.log,
+                LogLevel.warn,
                 "Recording of {stream} " + message,
                 stream=self._stream.label,
                 **fields,

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
 from twisted_rtmp.interfaces import ILiveStream, IMediaSink, IStreamPart, Share
@@ -171,6 +172,16 @@ class _TrackSource:
     def throttle(self) -> IPushProducer:
         """Make a producer by which the publisher is slowed down."""
         return self._stream.throttle()
+
+    def tell(
+        self,
+        log: Logger,
+        level: LogLevel,
+        format: str,  # noqa: A002  as Twisted's Logger calls it
+        **fields: object,
+    ) -> None:
+        """Write a log line that comes of the stream."""
+        self._stream.tell(log, level, format, **fields)
 
     def share(self) -> Share:
         """Make an account of what waits for the disk."""

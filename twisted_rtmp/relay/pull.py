@@ -222,6 +222,10 @@ class Pull(Relay):
         """Whether bytes of the source have come that nobody has looked at yet."""
         return self._client is not None and self._client.unread
 
+    def unpaid(self) -> int:
+        """Give 0: its log lines have no bound."""
+        return 0
+
     @property
     def connection(self) -> object:
         """An object of its own: it shares its connection with no other publisher."""
