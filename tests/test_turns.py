@@ -8,12 +8,16 @@ from collections.abc import Iterator
 import pytest
 from protocolkit import SocketClient
 from rtmpclient import AVC_FRAME, VIDEO, Client
+from twisted.internet.defer import Deferred
 from twisted.internet.error import AlreadyCalled, AlreadyCancelled
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
+from zope.interface import implementer
 
 from twisted_rtmp.factory import RTMPFactory
-from twisted_rtmp.limits import HANDSHAKE_SECONDS, SILENT_SECONDS
+from twisted_rtmp.interfaces import ILiveStream, IMediaSink, ISinkFactory
+from twisted_rtmp.limits import HANDSHAKE_SECONDS, SILENT_SECONDS, STOP_SECONDS
+from twisted_rtmp.live.policy import Policy
 from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.live.snapshot import snapshot
 from twisted_rtmp.live.turns import (
@@ -24,6 +28,7 @@ from twisted_rtmp.live.turns import (
     Turns,
     awakeClock,
 )
+from twisted_rtmp.wire.messages import Message
 
 
 @pytest.fixture
@@ -67,6 +72,16 @@ def test_aStallIsNoTime(awake: AwakeClock, reactor: Reactor, lines: list[str]) -
     assert 10 <= awake.seconds() <= 10 + BEAT_SECONDS
     [line] = [line for line in lines if "stood still" in line]
     assert "59.8 s" in line
+
+
+def test_timeNeverFallsBack(awake: AwakeClock, reactor: Reactor) -> None:
+    """Not when what was told during a stall turns out to have been one."""
+    reactor.turn(5)
+    told: list[float] = []
+    reactor.callLater(0.1, lambda: told.append(awake.seconds()))
+    reactor.stall(60)
+    told.append(awake.seconds())
+    assert told == sorted(told)
 
 
 def test_workIsNoStall(awake: AwakeClock, reactor: Reactor) -> None:
@@ -146,6 +161,34 @@ def test_aStallGivesNoNameAway(reactor: Reactor, stalled: bool) -> None:
     assert factory.counters.takenOver == (0 if stalled else 1)
     for client in (first, second):
         client.leave()
+
+
+@implementer(IMediaSink, ISinkFactory)
+class Endless:
+    """A sink that never has all stored."""
+
+    sinkName = "endless"
+
+    def openSink(self, stream: ILiveStream) -> Endless:
+        return self
+
+    def mediaReceived(self, message: Message) -> None:
+        """Keep nothing."""
+
+    def streamEnded(self) -> Deferred[None]:
+        return Deferred()
+
+
+def test_aStallDoesNotLengthenTheEnd(reactor: Reactor) -> None:
+    """A service manager does not wait for longer, either."""
+    registry = Registry(reactor, Policy(sinkFactories=[Endless()]))
+    client = Client(RTMPFactory(reactor, registry=registry), reactor)
+    client.publish("key")
+    stopped = registry.stop()  # the client has not heard of it yet
+    reactor.turn(1)
+    reactor.stall(STOP_SECONDS - 1)
+    assert stopped.called
+    client.pump()
 
 
 @pytest.fixture

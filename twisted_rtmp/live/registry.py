@@ -90,6 +90,7 @@ class Registry:
         @param latency: how long a message may wait, in seconds, to be handled together
             with others when there is much to do; 0 passes each on at once.
         """
+        self._reactor = clock
         self.clock = clock = awakeClock(clock)
         self.turns = clock.turns if isinstance(clock, AwakeClock) else Turns(clock)
         self.policy = policy or Policy()
@@ -572,7 +573,8 @@ class Registry:
         waiting = [_after(ended) for ended in self._ending]
         waiting.append(closed)
         stopped: Deferred[None] = Deferred()
-        timer: IDelayedCall = self.clock.callLater(
+        # By the reactor's own clock: whoever stops the server waits through its stalls.
+        timer: IDelayedCall = self._reactor.callLater(
             self.limits.stopSeconds, self._abortAll, stopped
         )
 

@@ -8,6 +8,7 @@ passed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -129,14 +130,18 @@ class AwakeClock:
     def __init__(self, reactor: IReactorTime) -> None:
         self.turns = Turns(reactor)
         self.stalled = 0.0
+        self._told = -math.inf
         self._reactor = reactor
         self._seconds: Callable[[], float] = reactor.seconds
         self._beat: IDelayedCall | None = None
         self._beatDue = 0.0
 
     def seconds(self) -> float:
-        """Tell the time, in seconds."""
-        return self._seconds() - self.stalled
+        """Tell the time, in seconds; it never falls back when a stall is noticed."""
+        now = self._seconds() - self.stalled
+        if now > self._told:
+            self._told = now
+        return self._told
 
     def callLater(
         self,
