@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urljoin
 
@@ -23,6 +24,8 @@ _OTHER_SCHEMES = {
 #: Applications of one part whose streams have names with slashes, on Flash Media
 #: Server; ffmpeg knows this one.
 _ONDEMAND = "ondemand"
+
+_WHITE_OR_CONTROL = re.compile(r"[\x00-\x20\x7f]")
 
 
 @dataclass(frozen=True)
@@ -221,10 +224,10 @@ def _split(text: str) -> tuple[RTMPURL, str, str]:
 
 
 def _checkCharacters(text: str) -> None:
-    for character in text:
-        # librtmp's users put parameters after a space.
-        if character <= " " or character == "\x7f":
-            raise InvalidURL(f"the URL must not have a character {character!a}")
+    # librtmp's users put parameters after a space.
+    found = _WHITE_OR_CONTROL.search(text)
+    if found is not None:
+        raise InvalidURL(f"the URL must not have a character {found[0]!a}")
 
 
 def _hostAndPort(address: str, defaultPort: int) -> tuple[str, int]:
