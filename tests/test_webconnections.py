@@ -12,6 +12,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
 from webkit import LARGE_KEY_FRAME, Answers, Authorizer, Publisher
 
 from twisted_rtmp.factory import RTMPFactory
@@ -367,6 +368,32 @@ def test_aPeerThatLeavesBeforeItsTurnIsForgotten():
     client.leave()
     assert not factory.connections
     assert clock.getDelayedCalls() == []
+
+
+def test_connectionsDescribeThemselves(factory, site):
+    class Late(Resource):
+        isLeaf = True
+
+        def render(self, request):
+            asked.append(request)
+            return NOT_DONE_YET
+
+    asked = []
+    site.root.putChild(b"late", Late())
+    client = Connection(site)
+    states = [client.protocol.describe().state]
+    for data in (b"GET /late", b" HTTP/1.1\r\n\r\n"):
+        client.sendBytes(data)
+        states.append(client.protocol.describe().state)
+    asked[0].finish()
+    states.append(client.protocol.describe().state)
+    assert states == [
+        "between requests",
+        "receiving a request",
+        "answering",
+        "between requests",
+    ]
+    assert client.protocol.describe().bytesReceived == 22
 
 
 def test_requestsThatComeEarlyAreBounded(factory, authorizer, site):

@@ -473,12 +473,15 @@ class Channel(HTTPChannel):
 
     def describe(self) -> Description:
         """Describe the connection and what it does."""
+        state = "between requests"
+        if self._begun:
+            state = "answering" if self._complete else "receiving a request"
         description = Description(
             id=self.id,
             kind="https" if self.isSecure() else "http",
             peer=self.peer,
             since=self._openedAt,
-            state="between requests",
+            state=state,
             bytesReceived=self._received,
             bytesSent=self._sent,
         )
