@@ -24,6 +24,7 @@ from pathlib import Path
 
 from twisted_rtmp.wire.connection import Connection, Role
 from twisted_rtmp.wire.constants import NEED_DATA, MessageType
+from twisted_rtmp.wire.handshake import ClientHandshake
 from twisted_rtmp.wire.messages import Command, Message
 
 TWISTD = (
@@ -40,6 +41,9 @@ VIDEO_TRACKS = 4
 AUDIO_TRACKS = 5
 
 SECONDS = 20
+
+#: Connections that are opened at once.
+AT_ONCE = 200
 MIB = 1 << 20
 
 
@@ -89,17 +93,24 @@ class Server:
 
 
 class Peer:
-    """A connection to the server."""
+    """
+    A connection to the server.
+
+    @ivar socket: its socket.
+    """
 
     def __init__(self, port: int) -> None:
-        """Connect, as far as the answer to C{connect}."""
+        """Open the connection, and say what can be said at once."""
         self.socket = socket.create_connection(("127.0.0.1", port), 60)
-        self._wire = Connection(Role.CLIENT)
+        self._wire = Connection(Role.CLIENT, handshake=ClientHandshake(digest=False))
         self._wire.start()
         self._send()
+
+    def finish(self) -> None:
+        """Shake hands, and connect."""
         while not self._wire.handshakeDone:
             self._receive()
-        self.ask("connect", 1, {"app": "live", "tcUrl": "rtmp://127.0.0.1/live"})
+        self._ask("connect", 1, {"app": "live", "tcUrl": "rtmp://127.0.0.1/live"})
 
     def _send(self) -> None:
         self.socket.sendall(self._wire.dataToSend())
@@ -116,8 +127,7 @@ class Peer:
         self._send()
         return commands
 
-    def ask(self, name: str, transactionId: float, *arguments: object) -> None:
-        """Send a command, and wait for its answer."""
+    def _ask(self, name: str, transactionId: float, *arguments: object) -> None:
         self._wire.sendCommand(name, transactionId, *arguments)
         self._send()
         while not any(each.name == "_result" for each in self._receive()):
@@ -125,7 +135,7 @@ class Peer:
 
     def begin(self, command: str, *arguments: object) -> None:
         """Publish or play."""
-        self.ask("createStream", 2, None)
+        self._ask("createStream", 2, None)
         self._wire.sendCommand(command, 3, None, *arguments, streamId=1)
         self._send()
         while not any(each.name == "onStatus" for each in self._receive()):
@@ -141,6 +151,17 @@ class Peer:
         self.socket.setblocking(True)
         self._send()
         self.socket.setblocking(False)
+
+
+def connected(port: int, count: int) -> list[Peer]:
+    """Connect so many peers, some at a time."""
+    peers: list[Peer] = []
+    while len(peers) < count:
+        batch = [Peer(port) for _ in range(min(AT_ONCE, count - len(peers)))]
+        for peer in batch:
+            peer.finish()
+        peers += batch
+    return peers
 
 
 def frames(number: int, tracks: bool) -> list[Message]:
@@ -270,19 +291,19 @@ def main() -> None:
 
 def measure(server: Server, idle: int, players: int, publishers: int) -> None:
     """Bring a server into each state, and back."""
-    publisher, player = Peer(server.port), Peer(server.port)
+    publisher, player = connected(server.port, 2)
     publisher.begin("publish", "warm")
     player.begin("play", "warm")
     Studio([publisher], tracks=False).play([player], 2)
     closeAll(server, [publisher, player])
     table = Table(server)
 
-    peers = [Peer(server.port) for _ in range(idle)]
+    peers = connected(server.port, idle)
     table.line(f"{idle} idle connections", idle)
     closeAll(server, peers)
     table.line("gone", 0)
 
-    sources = [Peer(server.port) for _ in range(publishers)]
+    sources = connected(server.port, publishers)
     for index, source in enumerate(sources):
         source.begin("publish", f"s{index}")
     studio = Studio(sources, tracks=True)
@@ -291,7 +312,7 @@ def measure(server: Server, idle: int, players: int, publishers: int) -> None:
     for index in range(players):
         if index % 25 == 0:
             studio.play(peers, 0.2)
-        viewer = Peer(server.port)
+        [viewer] = connected(server.port, 1)
         form = index % (VIDEO_TRACKS * AUDIO_TRACKS)
         video, audio = form % VIDEO_TRACKS, form // VIDEO_TRACKS
         viewer.begin("play", f"s0?video={video}&audio={audio}")

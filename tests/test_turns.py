@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -88,6 +90,20 @@ def test_workIsNoStall(awake: AwakeClock, reactor: Reactor) -> None:
     """A busy server's turns are late all the time."""
     reactor.pump([BEAT_SECONDS + 0.2] * 20)
     assert awake.stalled == 0
+
+
+def test_aCallThatWasMadeLeavesNoCircle(awake: AwakeClock, reactor: Reactor) -> None:
+    """Thousands of timers would wait for the garbage collection otherwise."""
+    call = awake.callLater(1, lambda: None)
+    reactor.turn(2)
+    gone = weakref.ref(call)
+    assert not call.active()
+    gc.disable()
+    try:
+        del call
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_callsWaitOutAStall(awake: AwakeClock, reactor: Reactor) -> None:

@@ -11,14 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from twisted.internet.base import DelayedCall
 from twisted.internet.interfaces import IDelayedCall, IReactorCore, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
-
-if TYPE_CHECKING:
-    from twisted.internet.base import DelayedCall
 
 #: How long one peer's messages are dispatched before the others get their turn, in
 #: seconds: a MiB can hold 90,000 commands.
@@ -186,11 +184,20 @@ class AwakeClock:
         self._beatAgain()
 
 
+def _nothing(call: object) -> None:
+    """Have nothing to do with a call that is over."""
+
+
+#: Any call that has been made: it can be neither cancelled nor put off.
+_CALLED = DelayedCall(0.0, _nothing, (), {}, _nothing, _nothing)
+_CALLED.called = True
+
+
 @implementer(IDelayedCall)
 class _AwakeCall:
     """A call that waits for an L{AwakeClock}."""
 
-    __slots__ = ("_call", "_clock", "_due", "_reactor", "_run")
+    __slots__ = ("__weakref__", "_call", "_clock", "_due", "_reactor", "_run")
 
     _call: DelayedCall
 
@@ -214,6 +221,7 @@ class _AwakeCall:
             return
         run = self._run
         del self._run
+        self._call = _CALLED  # the reactor's knows this one: no circle is left
         try:
             run()
         finally:
