@@ -16,6 +16,7 @@ from twisted_rtmp.auth import AllowList
 from twisted_rtmp.disk import IDiskReactor
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.fields import BadField
+from twisted_rtmp.freeing import IFreeingReactor, MemoryFreeing
 from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.live.policy import Policy
 from twisted_rtmp.live.registry import Registry
@@ -47,7 +48,9 @@ if TYPE_CHECKING:
 _log = Logger()
 
 
-class IServerReactor(IProcessReactor, IServiceReactor, IDiskReactor, IPipeReactor):
+class IServerReactor(
+    IFreeingReactor, IProcessReactor, IServiceReactor, IDiskReactor, IPipeReactor
+):
     """The parts of a reactor that a whole server needs."""
 
 
@@ -91,7 +94,9 @@ def makeService(
     if settings.once:
         server.factory.streamEnded.append(lambda stream: process.leave())
     service = MultiService()
-    parts: tuple[IService, ...] = (process, server)
+    budget = server.factory.registry.budget
+    freeing = MemoryFreeing(reactor, lambda: budget.used)
+    parts: tuple[IService, ...] = (process, server, freeing)
     for part in parts:
         part.setServiceParent(service)
     return service

@@ -1,0 +1,83 @@
+"""Memory that is given back after a peak."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+from twisted.internet.testing import MemoryReactorClock
+
+from twisted_rtmp.freeing import FALLEN_BYTES, LOOK_SECONDS, MemoryFreeing, trim
+from twisted_rtmp.wire.limits import MIB
+
+
+class Peers:
+    """What peers take, as a test says."""
+
+    def __init__(self) -> None:
+        self.used = 0
+        self.trims = 0
+        self.reactor = MemoryReactorClock()
+        self.service = MemoryFreeing(self.reactor, lambda: self.used, self.trim)
+
+    def trim(self) -> None:
+        self.trims += 1
+
+    def take(self, size: int) -> int:
+        """Take so many bytes from here on: how often memory was given back since."""
+        self.used = size
+        before = self.trims
+        self.reactor.advance(LOOK_SECONDS)
+        return self.trims - before
+
+
+@pytest.fixture
+def peers() -> Iterator[Peers]:
+    peers = Peers()
+    peers.service.startService()
+    peers.reactor.run()
+    yield peers
+    peers.service.stopService()
+    gc.unfreeze()
+    assert not peers.reactor.getDelayedCalls()
+
+
+def test_memoryIsGivenBackOnceAPeakIsOver(peers: Peers) -> None:
+    assert peers.take(160 * MIB) == 0
+    assert peers.take(100 * MIB) == 0
+    assert peers.take(79 * MIB) == 1
+    assert peers.take(79 * MIB) == 0
+    assert peers.take(0) == 1
+    assert peers.take(0) == 0
+
+
+def test_aFewConnectionsAreNoPeak(peers: Peers) -> None:
+    for _ in range(10):
+        assert peers.take(FALLEN_BYTES - 1) == 0
+        assert peers.take(0) == 0
+
+
+def test_garbageIsNotSearchedForWhileManyAreThere(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collections: list[None] = []
+    monkeypatch.setattr(gc, "collect", lambda: collections.append(None))
+    peers.take(1000 * MIB)
+    assert peers.take(400 * MIB) == 1
+    assert not collections
+    assert peers.take(10 * MIB) == 1
+    assert len(collections) == 1
+
+
+def test_nothingIsLookedForBeforeTheReactorRuns() -> None:
+    """Nor if the service was stopped by then."""
+    peers = Peers()
+    peers.service.startService()
+    peers.service.stopService()
+    peers.reactor.run()
+    assert not peers.reactor.getDelayedCalls()
+
+
+def test_theLibraryCanBeAsked() -> None:
+    trim()

@@ -1,0 +1,101 @@
+"""
+Memory given back to the system after a peak.
+
+What peers have made a server keep is free when they are gone, but Python and the C
+library keep most of it for the next ones: a server that has had 10,000 connections
+would look for ever as if it still had half of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from collections.abc import Callable
+
+from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorCore, IReactorTime
+from twisted.internet.task import LoopingCall
+
+from twisted_rtmp.wire.limits import MIB
+
+#: How often it is looked whether a peak is over, in seconds.
+LOOK_SECONDS = 5.0
+
+#: By how much what peers take has to have fallen since its peak, in bytes, and to which
+#: part of it, before memory is given back: that takes some milliseconds.
+FALLEN_BYTES = 8 * MIB
+FALLEN_TO = 1 / 2
+
+#: As long as peers take more than this, in bytes, the lists of free objects that Python
+#: keeps are left alone: they are freed with a collection of garbage, which looks at
+#: each object of each connection.
+COLLECTED_BYTES = 16 * MIB
+
+
+class IFreeingReactor(IReactorCore, IReactorTime):
+    """The parts of a reactor that L{MemoryFreeing} needs."""
+
+
+def trim() -> None:
+    """Let the C library give its free memory back; only glibc can be told."""
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
+
+
+class MemoryFreeing(Service):
+    """
+    Looks now and then whether a peak is over, and gives its memory back.
+
+    For a process that is nothing but a server.  When it has started, all objects that
+    there are stay for good, and no collection of garbage looks at them any more.
+
+    @ivar freed: how often memory was given back.
+    """
+
+    def __init__(
+        self,
+        reactor: IFreeingReactor,
+        used: Callable[[], int],
+        trim: Callable[[], object] = trim,
+    ) -> None:
+        """
+        @param used: tells how many bytes peers take.
+        @param trim: gives the C library's memory back.
+        """
+        self.freed = 0
+        self._reactor = reactor
+        self._used = used
+        self._trim = trim
+        self._peak = 0
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = reactor
+
+    def startService(self) -> None:
+        Service.startService(self)
+        self._reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        if self.running:
+            gc.collect()
+            gc.freeze()
+            self._looking.start(LOOK_SECONDS, now=False)
+
+    def stopService(self) -> None:
+        Service.stopService(self)
+        if self._looking.running:
+            self._looking.stop()
+
+    def _look(self) -> None:
+        used = self._used()
+        self._peak = max(self._peak, used)
+        if self._peak - used < FALLEN_BYTES or used > self._peak * FALLEN_TO:
+            return
+        self._peak = used
+        self.freed += 1
+        if used <= COLLECTED_BYTES:
+            gc.collect()
+        self._trim()
