@@ -108,7 +108,7 @@ class IAuthorizer(Interface):
 
 
 class TrackFacts(Protocol):
-    """What has come of one track of a stream."""
+    """The facts of one track of a stream."""
 
     @property
     def kind(self) -> str:

@@ -1,7 +1,7 @@
 """
 PROXY headers, with which a proxy in front of the server tells whom it speaks for.
 
-Twisted reads them (C{haproxy:} endpoints).  What stands before it here sees to it that
+Twisted reads them (C{haproxy:} endpoints).  What stands before it here makes sure that
 a header comes in one piece and can be read, says in the log why it cannot, and lets
 C{PROXY UNKNOWN} through, which proxies send to look whether the server is there.
 """

@@ -63,7 +63,7 @@ class AuthChallenge:
 
     @property
     def known(self) -> bool:
-        """Whether L{answer} can answer it."""
+        """Tell whether L{answer} can answer it."""
         return self.mod in (ADOBE, LIMELIGHT)
 
 

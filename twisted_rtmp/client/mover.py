@@ -124,7 +124,7 @@ class Mover:
 
     @property
     def active(self) -> bool:
-        """Whether there is a next connection, or one is being made."""
+        """Tell whether there is a next connection, or one is being made."""
         return self.next is not None or self.connecting is not None
 
     def follow(self, client: RTMPClient) -> None:

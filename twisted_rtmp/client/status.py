@@ -99,7 +99,7 @@ class Status:
 
     @property
     def saysNo(self) -> bool:
-        """Whether it is a refusal."""
+        """Tell whether it is a refusal."""
         return self.level == "error" or self.code.endswith(_SAYS_NO)
 
     @property

@@ -274,7 +274,7 @@ class FLVSink:
             self._begin()
 
     def _begin(self) -> None:
-        """Where the time begins is known: write the head, and all that waits."""
+        """Write the head, and all that waits: it is known where the time begins."""
         self._begun = True
         messages, self._waiting = self._waiting, []
         frame = messages[-1]

@@ -217,7 +217,7 @@ class Publication(ClientStream):
 
     @property
     def congested(self) -> bool:
-        """Whether the server takes less than it is given."""
+        """Tell whether the server takes less than it is given."""
         return self.client.congested
 
     def send(self, message: Message) -> None:

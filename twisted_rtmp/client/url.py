@@ -171,7 +171,7 @@ class RTMPURL:
 
     @property
     def secure(self) -> bool:
-        """Whether the connection is encrypted with TLS."""
+        """Tell whether the connection is encrypted with TLS."""
         return self.scheme == "rtmps"
 
     @property

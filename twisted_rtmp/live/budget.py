@@ -121,7 +121,7 @@ class Share:
 
 class _Address:
     """
-    What is kept for the connections of one address.
+    The memory kept for the connections of one address.
 
     @ivar host: see L{hostOf<twisted_rtmp.live.addresses.hostOf>}.
     @ivar limit: its bound, in bytes.

@@ -7,8 +7,7 @@ So when there is much to do, each publisher is read at most once a tick: what ca
 meanwhile waits in the kernel and is taken by one system call, and what one read
 brought goes to each player in one write.
 
-Knows no protocol, and must not import any: only what can be paused, resumed and
-flushed.
+It knows no protocol: only what can be paused, resumed and flushed.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from twisted_rtmp.live.tracks import Ended, Track
 
 #: Bytes that are written to a player at once, which its transport may have to copy and
-#: keep: larger messages and batches are written by and by.
+#: keep: larger messages and batches are written bit by bit.
 QUEUE_WRITE_BYTES = 128 * 1024
 
 #: How far a stream goes on, in bytes, before what waits for its players is charged
@@ -509,7 +509,7 @@ class Player:
             self._lost(loss)
 
     def _lost(self, loss: Loss) -> None:
-        """See to it that what comes can be decoded, or end it."""
+        """Go on where what comes can be decoded, or end it."""
         if not self._lossLogged:
             self._lossLogged = True
             self.log.warn(

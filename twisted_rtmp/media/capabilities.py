@@ -1,5 +1,5 @@
 """
-What a peer says in C{connect} that it can do, and what we say.
+The capabilities that a peer tells in C{connect}, and those that we tell.
 
 A peer that names codecs takes those and, enhanced, no others: "support for a FourCC
 codec MUST be signaled via the enhanced connect command" (E-RTMP v2).  One that names
@@ -146,8 +146,8 @@ class Capabilities:
     @property
     def readsTracks(self) -> bool:
         """
-        Whether it can be sent several tracks: it says so, or is of E-RTMP v2 by the
-        codecs that it names and says nothing about it.
+        Tell whether it can be sent several tracks: it says so, or says nothing about it
+        and is of E-RTMP v2 by the codecs that it names.
 
         FFmpeg's players never send C{capsEx}.  Since 8.0 they read several tracks, and
         can be told to name the codecs of version 2; from 6.1 on they name those of
@@ -176,7 +176,7 @@ class Capabilities:
 
     def takesVideo(self, codec: int | str) -> bool:
         """
-        Whether it may be sent a codec.
+        Tell whether it may be sent a codec.
 
         @param codec: as L{VideoHeader<twisted_rtmp.media.video.VideoHeader>} has it.
             Legacy codecs, which cannot be announced, go to everybody.
@@ -196,7 +196,7 @@ class Capabilities:
 
     def _names(self, infoMap: Mapping[str, int] | None, fourCC: str) -> bool:
         """
-        Whether the list names a codec, which is what older clients send, or a map
+        Tell whether the list names a codec, which is what older clients send, or a map
         does.  A wildcard adds its flags to those of each codec.
         """
         if self.fourCcList is not None and not self.fourCcList.isdisjoint(

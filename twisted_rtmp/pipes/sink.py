@@ -203,7 +203,7 @@ class PipeSink(Stateful[_State]):
 
     @property
     def running(self) -> bool:
-        """Whether its child takes media."""
+        """Tell whether its child takes media."""
         return self.state is _State.RUNNING
 
     def _start(self) -> bool:

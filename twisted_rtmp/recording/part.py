@@ -222,7 +222,7 @@ class RecordedFile:
 
     @property
     def path(self) -> str:
-        """Where the file is; empty as long as there is none."""
+        """The path of the file; empty as long as there is no file."""
         return self._file.path
 
     @property

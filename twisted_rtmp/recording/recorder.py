@@ -176,7 +176,7 @@ class FLVRecorder(Stateful[_State]):
 
     @property
     def timelineBreaks(self) -> int:
-        """How often a file's time line could not go on as the stream's did."""
+        """The times that a file's time line could not go on as the stream's did."""
         part = self._part
         return self._pastBreaks + (part.muxer.timeline.breaks if part else 0)
 

@@ -130,7 +130,7 @@ class _Scan:
 
     @property
     def end(self) -> int:
-        """Where the last whole tag ends."""
+        """The position at which the last whole tag ends."""
         return self.ranges[-1][1] if self.ranges else self.headEnd
 
     @property

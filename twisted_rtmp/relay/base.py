@@ -473,7 +473,7 @@ class Relay(Stateful[RelayState]):
 
     @property
     def moving(self) -> bool:
-        """Whether the next attempt has its connection already, or is about to."""
+        """Tell whether the next attempt has its connection already, or is about to."""
         return not self._stopping and self._mover.active
 
     # For the server

@@ -211,7 +211,7 @@ class Pull(Relay):
 
     @property
     def heard(self) -> float:
-        """When audio or video came last, in the seconds of the registry's clock."""
+        """The time when audio or video came last, by the registry's clock."""
         now = self.registry.clock.seconds()
         if self._subscription is None:
             return now
@@ -219,7 +219,7 @@ class Pull(Relay):
 
     @property
     def unread(self) -> bool:
-        """Whether bytes of the source have come that nobody has looked at yet."""
+        """Tell whether bytes of the source have come that nobody has looked at yet."""
         return self._client is not None and self._client.unread
 
     def unpaid(self) -> int:

@@ -58,12 +58,12 @@ class _Feed(Stateful[FeedState]):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more is added to what is queued."""
+        """Tell whether nothing more is added to what is queued."""
         return self.state not in (FeedState.LIVE, FeedState.LEAVING)
 
     @property
     def complete(self) -> bool:
-        """Whether there is nothing left to send."""
+        """Tell whether there is nothing left to send."""
         return self.state is FeedState.COMPLETE
 
     def streamEnded(self) -> None:
@@ -122,7 +122,7 @@ class PushOutlet:
 
     @property
     def congested(self) -> bool:
-        """Whether the target takes nothing for now."""
+        """Tell whether the target takes nothing for now."""
         publication = self._push.publication
         return publication is None or publication.congested
 
@@ -200,7 +200,7 @@ class Push(Relay):
 
     @property
     def ending(self) -> bool:
-        """Whether its stream has ended, or it has been told to L{finish}."""
+        """Tell whether its stream has ended, or it has been told to L{finish}."""
         return self._feed.ended
 
     @property

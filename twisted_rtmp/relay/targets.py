@@ -50,7 +50,7 @@ class PushTarget:
 
     @property
     def fixed(self) -> bool:
-        """Whether all streams have one address."""
+        """Tell whether all streams have one address."""
         url = self.url
         return bool(url.name) and _STREAM not in url.application + url.name
 

@@ -263,7 +263,7 @@ class Channel(HTTPChannel):
 
     @property
     def _isLast(self) -> bool:
-        """Whether the request that is being answered is the connection's last one."""
+        """Tell whether the present request is the connection's last one."""
         return self._complete and not self.persistent
 
     def _charge(self) -> None:
@@ -437,7 +437,7 @@ class Channel(HTTPChannel):
 
     @property
     def isPublishing(self) -> bool:
-        """Whether others depend on the connection: nobody publishes over HTTP."""
+        """Tell whether others depend on the connection: nobody publishes over HTTP."""
         return False
 
     def giveUp(self, why: str) -> None:

@@ -150,7 +150,7 @@ class Origins:
 
     @property
     def open(self) -> bool:
-        """Whether pages of any origin may play."""
+        """Tell whether pages of any origin may play."""
         return ANY in self.allowed
 
     def check(self, request: Request) -> None:

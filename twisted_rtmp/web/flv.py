@@ -115,7 +115,7 @@ def playOptions(query: str, agent: bytes | None, gopDefault: bool) -> PlayOption
 
 
 class State(Enum):
-    """How far an answer has come."""
+    """The states of an answer."""
 
     ASKING = "being decided"
     WAITING = "waiting for the stream"
