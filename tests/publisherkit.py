@@ -33,6 +33,9 @@ class StubPublisher:
         """How often it has been paused."""
         return self.calls.count("pause")
 
+    def unpaid(self) -> int:
+        return 0
+
     def pauseProducing(self) -> None:
         assert self._mayBeHeld, "the publisher is held"
         assert not self.paused

@@ -258,9 +258,9 @@ class MemoryTransport:
         self.queued += data
         self.most = max(self.most, len(self.queued))
         producer = self._producer
-        if producer and len(self.queued) > self.bufferSize and not self._producerPaused:
+        if producer and len(self.queued) > self.bufferSize:
             self._producerPaused = True
-            producer.pauseProducing()
+            producer.pauseProducing()  # at each write, as Twisted's do
 
     def writeSequence(self, data: list[bytes]) -> None:
         self.write(b"".join(data))

@@ -990,6 +990,9 @@ class Encoder:
     heard = 0.0
     unread = False
 
+    def unpaid(self):
+        return 0
+
     def __init__(self, factory, reactor):
         self.connection = self
         self._factory = factory

@@ -347,6 +347,9 @@ class LateSubscription:
     heard = 5.0
     unread = False
 
+    def unpaid(self):
+        return 0
+
     def __init__(self):
         self.paused = False
         self.closed = False

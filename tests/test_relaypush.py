@@ -512,6 +512,9 @@ class Local:
     heard = 0.0
     unread = False
 
+    def unpaid(self):
+        return 0
+
     def __init__(self):
         self.connection = self
 

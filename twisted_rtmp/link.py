@@ -303,6 +303,8 @@ class Link(Stateful[LinkState], Protocol):
         It is read on, until it has caused too many replies: each end of a connection
         would else wait for the other one where both send media.
         """
+        if self.congested:
+            return  # a transport says so at each write
         self.setCongested(True)
         self._untaken = 0
         if self.state not in (LinkState.CLOSING, LinkState.CLOSED):

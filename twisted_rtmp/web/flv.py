@@ -418,8 +418,8 @@ class FLVPlay:
 
     def pauseProducing(self) -> None:
         """Let the player queue, since the peer does not take what it asked for."""
-        if self._state is not State.PLAYING:
-            return
+        if self._state is not State.PLAYING or self.congested:
+            return  # a transport says so at each write
         self.congested = True
         self._drain.start(self._channel.transport, self._notDrained)
 
