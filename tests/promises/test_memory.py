@@ -396,7 +396,7 @@ def test_costlyBytesLeaveOthersTheirTurn(server, honest):
     """
     Chunks of 1 byte, each of another chunk stream, are the most work a byte.
 
-    Four peers send 256 KiB each of them; with each turn of the server's loop another
+    Four peers send 512 KiB each of them; with each turn of the server's loop another
     peer is answered once, so few answers mean long turns.
     """
     turn = b"".join(basicHeader(3, csid) + b"\x00" for csid in range(4, 60))
@@ -409,7 +409,7 @@ def test_costlyBytesLeaveOthersTheirTurn(server, honest):
             for csid in range(4, 60):
                 peer.send(header(csid, VIDEO, 1 * MIB) + b"\x17")
             peer.ping(1)
-            data = turn * (256 * KIB // len(turn))
+            data = turn * (512 * KIB // len(turn))
             senders.append(threading.Thread(target=sendAndWait, args=(peer, data)))
         for sender in senders:
             sender.start()
