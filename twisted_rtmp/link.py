@@ -95,7 +95,7 @@ class LinkState(Enum):
     CLOSED = "closed"
 
 
-#: The phases that may follow each phase.
+#: The states that may follow each state.
 TRANSITIONS = {
     LinkState.HANDSHAKE: {LinkState.CONNECTING, LinkState.CLOSING, LinkState.CLOSED},
     LinkState.CONNECTING: {LinkState.CONNECTED, LinkState.CLOSING, LinkState.CLOSED},
@@ -106,7 +106,7 @@ TRANSITIONS = {
 
 
 class Hold(Enum):
-    """Why nothing is read from a peer for now."""
+    """The reasons for which nothing is read from a peer for now."""
 
     DECISION = "a decision is awaited"
     REPLIES = "the peer does not take its replies"
@@ -316,9 +316,7 @@ class Link(Stateful[LinkState], Protocol):
         self.setCongested(False)
         began = self._clock.seconds()
         self.drained()
-        seconds = self._clock.seconds() - began
-        if seconds > NOTED_SECONDS:
-            self._turns.took(seconds, self.peer, "writing")
+        self._turns.took(self._clock.seconds() - began, self.peer, "writing")
         if not self.congested:
             self._settle()
             self._drain.stop()
@@ -517,9 +515,7 @@ class Link(Stateful[LinkState], Protocol):
         self._turns.waits(-1)
         began = self._clock.seconds()
         self.release(Hold.TURN)
-        seconds = self._clock.seconds() - began
-        if seconds > NOTED_SECONDS:
-            self._turns.took(seconds, self.peer, "reading")
+        self._turns.took(self._clock.seconds() - began, self.peer, "reading")
 
     @property
     def unread(self) -> bool:

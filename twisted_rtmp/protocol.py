@@ -203,7 +203,7 @@ class RTMPProtocol(Link):
         else:
             self.close()
 
-    # Phases, deadlines and the end
+    # States, deadlines and the end
 
     def deadline(self) -> tuple[float, str]:
         if self._steps is not None:

@@ -205,8 +205,8 @@ class HangUp:
     @property
     def final(self) -> bool:
         """Tell whether it has, and nothing that it sent is left to be read."""
-        isTLS = ISSLTransport.providedBy(self._transport)
-        return bool(self) and unreadBy(self._transport) <= isTLS * _CLOSE_NOTIFY
+        goodbye = _CLOSE_NOTIFY if ISSLTransport.providedBy(self._transport) else 0
+        return bool(self) and unreadBy(self._transport) <= goodbye
 
 
 class DrainWatch:

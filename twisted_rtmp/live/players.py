@@ -592,7 +592,7 @@ class PlayerGroup:
         self.gop = GOPCache(limits or GOPLimits(), account.share())
         self._account = account
         self._waiting = account.share()
-        # How far the stream was when what waits was charged.
+        # How far the stream is, in bytes, when what waits is charged next.
         self._countAt = COUNTED_BYTES
         # Players that have not taken all of the stream, which has ended, and the calls
         # that end them if they do not within a time.
@@ -783,7 +783,7 @@ class PlayerGroup:
 
     @property
     def _position(self) -> int:
-        """The bytes of the stream so far."""
+        """The bytes of the stream's audio and video so far."""
         return self._received.videoSize + self._received.audioSize
 
     def chargeQueues(self) -> None:

@@ -81,6 +81,7 @@ class Turns:
         """
         Note how long a turn was.
 
+        @param seconds: by the clock; short ones cost nothing but the call.
         @param peer: whom it was for; empty if for nobody in particular.
         @param what: what was done: C{"reading"}.
         """
