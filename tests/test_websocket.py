@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+
 import h11
 import pytest
+from fuzzkit import REQUESTS
 from httpclient import Connection, Getter, Socket
 from rtmpclient import AVC_KEY_FRAME, VIDEO, decideBy
 from twisted.internet.defer import Deferred
@@ -147,6 +150,38 @@ def test_aCloseFrameAndMoreBehindIt(factory, site):
     client.pump()
     assert client.closed == 1000
     assert client.transport.disconnected
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x89\xfe",  # part of a header
+        b"\x82\xff" + (1 << 20).to_bytes(8, "big") + bytes(4 + 1000),  # of a message
+        b"\xc1\x80\0\0\0\0",  # a reserved bit
+        b"\x88\x82\0\0\0\0\x03\xe8",  # a close
+    ],
+)
+def test_nothingIsLeftOfAParser(factory, site, data):
+    """What reads the frames goes with the connection, without a garbage collection."""
+    Publisher(factory)
+    gc.collect()
+    gc.disable()
+    try:
+        before = countParsers()
+        client = Connection(site)
+        client.sendBytes(REQUESTS[2])
+        assert countParsers() == before + 1
+        client.sendBytes(data)
+        client.leave()
+        client.protocol = None
+        assert countParsers() == before
+    finally:
+        gc.enable()
+
+
+def countParsers():
+    return sum(isinstance(each, FrameProtocol) for each in gc.get_objects())
 
 
 def test_aPeerThatDoesNotAnswerACloseIsAborted(clock, factory, site):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from types import GeneratorType
 from typing import TYPE_CHECKING
 
 from h11 import ProtocolError as HTTPError
@@ -60,6 +61,19 @@ def isUpgrade(request: Request) -> bool:
 
 def _nothing() -> None:
     """Do nothing, where nobody is told any more."""
+
+
+def _closeParser(connection: Connection) -> None:
+    """
+    Let the memory of a WebSocket go with it, without a garbage collection.
+
+    The parser of wsproto 1.3 is a generator that keeps the object which has it, and
+    there is no other way to close it.
+    """
+    protocol = getattr(connection, "_proto", None)
+    parser = getattr(protocol, "_parse_more", None)
+    if isinstance(parser, GeneratorType):
+        parser.close()
 
 
 def frameHeader(size: int) -> bytes:
@@ -156,6 +170,7 @@ class WebSocket:
         self._ended = True
         self._drain.stop()
         self._peerEnded = _nothing  # or else each keeps the other
+        _closeParser(self._connection)
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes that the peer has sent."""
