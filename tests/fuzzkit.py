@@ -91,6 +91,9 @@ CONNECT = {
     "capsEx": 15,
 }
 
+#: The command with it, which most conversations begin with.
+CONNECTING = command("connect", 1, CONNECT)
+
 METADATA = amf0.encode(
     "@setDataFrame",
     "onMetaData",
@@ -170,7 +173,7 @@ def made() -> list[bytes]:
     )
     commands = b"".join(
         [
-            command("connect", 1, CONNECT),
+            CONNECTING,
             command("createStream", 2, None, type=17),
             command("publish", 3, None, "name?token=1", "live", stream=1),
             inChunks(4, METADATA, type=18, stream=1),
@@ -181,7 +184,7 @@ def made() -> list[bytes]:
             command("deleteStream", 5, None, 1.0),
         ]
     )
-    tracks = command("connect", 1, CONNECT)
+    tracks = CONNECTING
     tracks += command("publish", 3, None, "n", stream=1)
     for n, (typeId, payload) in enumerate(MEDIA):
         tracks += inChunks(4 + n % 3, payload, type=typeId, time=20 * n, stream=1)
@@ -336,7 +339,7 @@ def conversation(rng: random.Random) -> bytes:
     """Commands in any order with arguments of any type, and media in between."""
     data = b""
     if rng.random() < 0.9:
-        data += command("connect", 1, CONNECT)
+        data += CONNECTING
     for _ in range(rng.randrange(20)):
         stream = rng.choice([0, 1, 1, 1, 2, 3, 2**32 - 1])
         if rng.random() < 0.3:

@@ -15,7 +15,6 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection as TCPConnection
-from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -347,8 +346,6 @@ def test_memoryGoesWithTheConnection(how):
     client.__dict__.clear()
     gc.disable()
     try:
-        # Before a program begins to log, its last lines are kept, with who said them.
-        globalLogBeginner._initialBuffer._buffer.clear()
         assert protocol() is None
     finally:
         gc.enable()

@@ -24,7 +24,6 @@ from recordingkit import (
     video,
 )
 from rtmpclient import AVC_HEADER, AVC_KEY_FRAME, VIDEO
-from twisted.logger import globalLogBeginner
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp import disk
@@ -383,8 +382,6 @@ def test_whatWasRecordedIsFreeWithoutACollection(tmp_path):
         assert world.finished
         stream.forget()
         del stream
-        # Before a program begins to log, its last lines are kept, with who said them.
-        globalLogBeginner._initialBuffer._buffer.clear()
         assert sys.getrefcount(payload) == own
     finally:
         gc.enable()
