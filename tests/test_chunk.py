@@ -16,6 +16,7 @@ from feeding import (
     basic,
     bytewise,
     chunk,
+    outcome,
     payloadOf,
     readChunks,
     setChunkSize,
@@ -311,6 +312,13 @@ class TestVectors:
             result = readChunks(pieces)
             assert result.events == messages, how
             assert result.error is None
+
+    def test_theLongWay(self, data, messages):
+        """What is read quickly where that goes is no other than what all else is."""
+        for how, pieces in ways(data):
+            reader = ChunkReader()
+            result = outcome(reader.feed, reader.nextOther, pieces)
+            assert result.events == messages, how
 
     def test_trailing(self, data, messages):
         """What comes after a message, whole or not, changes nothing in it."""

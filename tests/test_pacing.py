@@ -20,17 +20,27 @@ class Publisher:
     def __init__(self, name=b"", log=None):
         self.name = name
         self.calls = [] if log is None else log
+        self.paced = False
+        self.isAhead = True
+        self.took = []
 
     def holdPace(self):
         self.calls.append("hold")
+        self.paced = True
 
     def readPaced(self):
         self.calls.append("read")
         return self.name
 
-    def takePaced(self, data):
+    def takePaced(self, data, now):
         assert data == self.name
         self.calls.append("take")
+        if self.isAhead:
+            self.paced = False
+        return 1
+
+    def tookLong(self, seconds):
+        self.took.append(seconds)
 
 
 def busy(pacer, clock, publisher):
@@ -196,25 +206,20 @@ def test_aGroupThatFailsStopsNoOther(clock):
     assert not clock.getDelayedCalls()
 
 
-class Connection:
-    def __init__(self, log):
-        self.log = log
-
-    def sendGathered(self):
-        self.log.append("send")
-
-
 def test_aTickReadsDispatchesAndSends(clock):
     """In turns of many publishers, each turn to its end."""
     log = []
     pacer = Pacer(clock)
     busy(pacer, clock, Publisher())
 
+    class Playing(Group):
+        def flush(self):
+            log.append("send")
+
     class Played(Publisher):
-        def takePaced(self, data):
-            Publisher.takePaced(self, data)
-            assert pacer.gathering
-            pacer.gather(Connection(log))
+        def takePaced(self, data, now):
+            pacer.pending(Playing())
+            return Publisher.takePaced(self, data, now)
 
     for _ in range(TICK_BATCH + 2):
         pacer.readDone(Played(b"media", log), 1000, 1, clock.seconds(), 0.0, False)
@@ -228,4 +233,64 @@ def test_aTickReadsDispatchesAndSends(clock):
         *["take"] * 2,
         *["send"] * 2,
     ]
-    assert not pacer.gathering
+    assert not clock.getDelayedCalls(), "the reactor reads all of them again"
+
+
+def test_whoSendsOnIsReadAtEachTick(clock):
+    """And by nobody else meanwhile: the reactor is not told of it each time."""
+    pacer = Pacer(clock)
+    busy(pacer, clock, Publisher())
+    publisher = Publisher(b"media")
+    publisher.isAhead = False
+    pacer.readDone(publisher, 1000, 1, clock.seconds(), 0.0, False)
+    for _ in range(3):
+        clock.advance(LATENCY_SECONDS)
+    assert publisher.calls == ["hold", *["read", "take"] * 3]
+    publisher.name = b""
+    clock.advance(LATENCY_SECONDS)
+    clock.advance(LATENCY_SECONDS)
+    assert publisher.calls[7:] == ["read"]
+    assert not clock.getDelayedCalls()
+
+
+def test_aGroupThatFailsInATickStopsNoPublisher(clock, loggedFailures):
+    class Failing(Group):
+        def flush(self):
+            raise ZeroDivisionError
+
+    class Played(Publisher):
+        def takePaced(self, data, now):
+            pacer.pending(Failing() if self is publishers[0] else Group())
+            return Publisher.takePaced(self, data, now)
+
+    pacer = Pacer(clock)
+    busy(pacer, clock, Publisher())
+    publishers = [Played(b"media") for _ in range(TICK_BATCH + 1)]
+    for publisher in publishers:
+        publisher.isAhead = False
+        pacer.readDone(publisher, 1000, 1, clock.seconds(), 0.0, False)
+    clock.advance(LATENCY_SECONDS)
+    clock.advance(LATENCY_SECONDS)
+    assert {tuple(each.calls) for each in publishers} == {
+        ("hold", *("read", "take") * 2)
+    }
+    assert len(loggedFailures.take(ZeroDivisionError)) == 2
+
+
+def test_whoTakesLongIsTold(clock):
+    class Slow(Publisher):
+        def takePaced(self, data, now):
+            clock.rightNow += 0.03
+            return Publisher.takePaced(self, data, now)
+
+    pacer = Pacer(clock)
+    busy(pacer, clock, Publisher())
+    publishers = [Publisher(b"media"), Slow(b"media"), Publisher(b"media")]
+    for publisher in publishers:
+        pacer.readDone(publisher, 1000, 1, clock.seconds(), 0.0, False)
+    clock.advance(LATENCY_SECONDS)
+    assert [publisher.took for publisher in publishers] == [
+        [],
+        [pytest.approx(0.03)],
+        [],
+    ]

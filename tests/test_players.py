@@ -751,3 +751,26 @@ def test_aGOPIsPaidForByItsMessages(stream, group):
     )
     group.add(player)
     assert costs[0] > MESSAGE_BYTES * len(messages)
+
+
+def test_aPlayerThatFailsEndsAloneInItsGroup(group, stream, loggedFailures):
+    """A bug in what one player needs is logged, and costs no other player anything."""
+
+    def broken(data):
+        raise ZeroDivisionError
+
+    begin(stream)
+    first, firstPeer = join(group)
+    _, peer = join(group)
+    vars(peer).update(writeMedia=broken)
+    _, lastPeer = join(group)
+    firstPeer.writes.clear()
+    lastPeer.writes.clear()
+    sent = send(stream, key(40), inter(80))
+    assert len(loggedFailures.take(ZeroDivisionError)) >= 1
+    assert peer.reasons
+    assert [m.timestamp for m in firstPeer.messages()] == [m.timestamp for m in sent]
+    assert [m.timestamp for m in lastPeer.messages()] == [m.timestamp for m in sent]
+    assert len(group) == 2
+    group.remove(first)
+    assert len(group) == 1

@@ -1,4 +1,4 @@
-"""A connection among others: turns, paced reads, gathered writes."""
+"""A connection among others: turns, paced reads, replies that are sent together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from protocolkit import Ask
-from rtmpclient import AAC_FRAME, AUDIO, VIDEO, Client
+from rtmpclient import AAC_FRAME, AUDIO, Client
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -21,10 +21,10 @@ from zope.interface import implementer
 from twisted_rtmp.auth import AllowList
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.interfaces import IMediaSink
-from twisted_rtmp.link import GATHERED_BYTES, TURN_MESSAGES
+from twisted_rtmp.link import GATHERED_BYTES, TURN_MESSAGES, Hold
 from twisted_rtmp.live.turns import ROUND_SECONDS, TURN_SECONDS
-from twisted_rtmp.wire.chunk import encodeMessage
 from twisted_rtmp.wire.connection import Connection, Role
+from twisted_rtmp.wire.constants import NEED_DATA
 from twisted_rtmp.wire.handshake import ClientHandshake
 from twisted_rtmp.wire.messages import Message
 
@@ -115,6 +115,9 @@ class ConnectedSocket(TCPConnection):
     def stopReading(self):
         self.reading = False
 
+    def getPeer(self):
+        return IPv4Address("TCP", "192.0.2.1", 1)
+
     def setTcpNoDelay(self, enabled):
         """A socket of a pair has no such option."""
 
@@ -129,7 +132,7 @@ def pair(clock: Clock) -> Iterator[PacedPair]:
     pair.close()
 
 
-def test_aPacedReadTakesWhatHasCome(pair: PacedPair) -> None:
+def test_aPacedReadTakesWhatHasCome(pair: PacedPair, clock: Clock) -> None:
     pair.protocol.holdPace()
     assert not pair.transport.reading
     client = Connection(Role.CLIENT, handshake=ClientHandshake(digest=False))
@@ -138,7 +141,7 @@ def test_aPacedReadTakesWhatHasCome(pair: PacedPair) -> None:
     data = pair.protocol.readPaced()
     assert len(data) == 1537
     assert not pair.transport.reading
-    pair.protocol.takePaced(data)
+    pair.protocol.takePaced(data, clock.seconds())
     assert pair.transport.reading
 
 
@@ -166,59 +169,79 @@ def test_aPacedReadThatFailsEndsTheConnection(pair: PacedPair, clock: Clock) -> 
 
 
 def test_aBugInAPacedReadEndsItsConnectionOnly(
-    pair: PacedPair, loggedFailures: Any, monkeypatch: Any
+    pair: PacedPair, clock: Clock, loggedFailures: Any, monkeypatch: Any
 ) -> None:
     def broken(data: bytes) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(pair.protocol, "dataReceived", broken)
+    monkeypatch.setattr(pair.protocol.wire, "feed", broken)
     pair.protocol.holdPace()
     pair.peer.sendall(b"x")
-    pair.protocol.takePaced(pair.protocol.readPaced())
+    pair.protocol.takePaced(pair.protocol.readPaced(), clock.seconds())
     assert not pair.transport.connected
     assert len(loggedFailures.take(ZeroDivisionError)) == 1
 
 
-def test_whatIsGatheredIsSentBehindWhatWasWritten(clock: Clock) -> None:
-    factory = RTMPFactory(clock)
-    client = Client(factory)
+def test_aPublisherStaysWithThePacer(pair: PacedPair, clock: Clock) -> None:
+    """As long as it sends, and nothing else speaks against it."""
+    client = Connection(Role.CLIENT, handshake=ClientHandshake(digest=False))
+    client.start()
+
+    def exchange() -> None:
+        pair.peer.sendall(client.dataToSend())
+        pair.protocol.dataReceived(pair.transport.socket.recv(65536))
+        client.feed(pair.peer.recv(65536))
+        while client.nextEvent() is not NEED_DATA:
+            pass
+
+    exchange()
+    client.sendCommand("connect", 1, {"app": "live"})
+    client.sendCommand("publish", 0, None, "key", "live", streamId=1)
+    exchange()
+    protocol = pair.protocol
+    assert protocol.receivers
+    protocol.pacer.active = True
+    protocol.holdPace()
+    for time in range(3):
+        client.sendMessage(Message(AUDIO, time, 1, AAC_FRAME), 4)
+        pair.peer.sendall(client.dataToSend())
+        data = protocol.readPaced()
+        assert protocol.takePaced(data, clock.seconds()) == 1
+        assert protocol.paced
+        assert not pair.transport.reading
+    # A sink that is behind goes before: its release lets the reactor read.
+    protocol.hold(Hold.SINK)
+    assert protocol.readPaced() == b""
+    assert not pair.transport.reading
+    protocol.release(Hold.SINK)
+    assert pair.transport.reading
+
+
+# Replies
+
+
+def answersTo(commands: int, clock: Clock) -> list[bytes]:
+    """Let a connection come with so many commands at once, and take what is written."""
+    client = Client(RTMPFactory(clock))
     client.connect()
-    client.command("createStream", 2, None)
     client.take()
-    protocol = client.protocol
-    pacer = factory.registry.pacer
-    with pacer.gatheredWrites():
-        protocol.writeMedia(encodeMessage(4, AUDIO, 1, 1, AAC_FRAME, 65536))
-        protocol.wire.sendUserControl(0, 7)
-        protocol.flush()
-        protocol.writeMedia(encodeMessage(4, AUDIO, 2, 1, AAC_FRAME, 65536))
-        assert client.take() == []
-    assert [reply.typeId for reply in client.take()] == [AUDIO, 4, AUDIO]
-    protocol.sendGathered()
-    assert client.take() == []
+    writes: list[bytes] = []
+    client.transport.write = writes.append
+    for number in range(commands):
+        client.connection.sendCommand("getStreamLength", number + 1, None, "key")
+    client.protocol.dataReceived(client.connection.dataToSend())
+    return writes
 
 
-def test_whatIsGatheredIsSentBeforeTheEnd(clock: Clock) -> None:
-    factory = RTMPFactory(clock)
-    client = Client(factory)
-    client.connect()
-    client.take()
-    with factory.registry.pacer.gatheredWrites():
-        client.protocol.writeMedia(encodeMessage(4, AUDIO, 1, 1, AAC_FRAME, 65536))
-        client.protocol.close()
-        assert [reply.typeId for reply in client.take()] == [AUDIO]
-    assert client.transport.disconnected
+def test_repliesToOneReadAreSentTogether(clock: Clock) -> None:
+    assert len(answersTo(3, clock)) == 1
 
 
-def test_muchIsNotGathered(clock: Clock) -> None:
-    factory = RTMPFactory(clock)
-    client = Client(factory)
-    client.connect()
-    client.take()
-    frame = bytes(GATHERED_BYTES)
-    with factory.registry.pacer.gatheredWrites():
-        client.protocol.writeMedia(encodeMessage(6, VIDEO, 1, 1, frame, 65536))
-        assert [len(reply.payload) for reply in client.take()] == [GATHERED_BYTES]
+def test_aFloodIsAnsweredBeforeAllOfItIsLookedAt(clock: Clock) -> None:
+    [reply] = answersTo(1, clock)
+    replies = answersTo(GATHERED_BYTES, clock)
+    assert sum(map(len, replies)) >= GATHERED_BYTES * (len(reply) - 4)
+    assert max(map(len, replies)) <= GATHERED_BYTES + len(reply)
 
 
 # Bytes that mean nothing

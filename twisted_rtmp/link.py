@@ -76,9 +76,9 @@ READ_STEP = 4
 #: anything else it is looked at once: 10,000 AMF values take 20 to 40 ms.
 TURN_MESSAGES = 64
 
-#: What is gathered for one peer, in bytes, before it is sent.  It is a frame or two;
-#: more of them gain nothing by being sent together.
-GATHERED_BYTES = 64 * 1024
+#: Replies to what one read brought are sent together; from so many bytes on at once, so
+#: that a flood of commands is answered, and held up, before it is all looked at.
+GATHERED_BYTES = 4 * 1024
 
 #: Bytes by which what is kept for a peer has to change, before that is charged: seldom
 #: for those that send small messages.
@@ -111,11 +111,9 @@ class Hold(Enum):
     DECISION = "a decision is awaited"
     REPLIES = "the peer does not take its replies"
     SINK = "a recording or another sink is behind"
-    PACE = "reads are gathered"
     TURN = "others have their turn"
 
 
-_PACE = (Hold.PACE, None)
 _TURN = (Hold.TURN, None)
 _DECISION = (Hold.DECISION, None)
 _REPLIES = (Hold.REPLIES, None)
@@ -158,6 +156,7 @@ class Link(Stateful[LinkState], Protocol):
     @ivar state: how far the connection has come.
     @ivar openedAt: when it began, in the clock's seconds.
     @ivar congested: whether more is queued for the peer than it takes.
+    @ivar paced: whether the pacer reads it, and the reactor does not.
     @ivar receivers: what takes the media that come, by message stream id.
     """
 
@@ -192,6 +191,7 @@ class Link(Stateful[LinkState], Protocol):
         self.state = LinkState.HANDSHAKE
         self.openedAt = 0.0
         self.congested = False
+        self.paced = False
         # Bytes of replies that were written since the peer took no more.
         self._untaken = 0
         self.receivers: dict[int, MediaReceiver] = {}
@@ -203,11 +203,9 @@ class Link(Stateful[LinkState], Protocol):
         self._drain = DrainWatch(clock, drainSeconds)
         self._dispatching = True
         self._running = False
-        # Each hold, with whom it is for.
+        # Each hold, with whom it is for; and whether the reactor reads.
         self._holds: set[tuple[Hold, object]] = set()
-        # What is sent at the end of a tick.
-        self._gathered: list[bytes] = []
-        self._gatheredBytes = 0
+        self._reads = True
         self._direct: DirectSocket | None = None
         self._readSize = min(SMALL_READ_SIZE, queuedBytes)
         self._hangUp: HangUp | None = None
@@ -256,10 +254,16 @@ class Link(Stateful[LinkState], Protocol):
             seconds = self._clock.seconds() - now
             if self.receivers:
                 pacer.readDone(self, size, messages, now, seconds, full)
-        if full or seconds > SLOW_READ_SECONDS:
+        if full:
             self._fitReads(full, seconds)
         if seconds > NOTED_SECONDS:
-            self._turns.took(seconds, self.peer, "reading")
+            self.tookLong(seconds)
+
+    def tookLong(self, seconds: float) -> None:
+        """Note a read that took long; the next one is to take less."""
+        if seconds > SLOW_READ_SECONDS:
+            self._fitReads(False, seconds)
+        self._turns.took(seconds, self.peer, "reading")
 
     def _fitReads(self, full: bool, seconds: float) -> None:
         """
@@ -283,6 +287,7 @@ class Link(Stateful[LinkState], Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         wasClosing = self.state is LinkState.CLOSING
         self._enter(LinkState.CLOSED)
+        self.paced = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -336,9 +341,8 @@ class Link(Stateful[LinkState], Protocol):
         """Read nothing from the peer until the same hold is released."""
         if self.state in (LinkState.CLOSING, LinkState.CLOSED):
             return
-        if not self._holds:
-            self.transport.pauseProducing()
         self._holds.add((reason, holder))
+        self._setReading()
         self._setDispatching()
 
     def release(self, reason: Hold, holder: object = None) -> None:
@@ -354,15 +358,24 @@ class Link(Stateful[LinkState], Protocol):
             now = self._clock.seconds()
             for receiver in self.receivers.values():
                 receiver.heard = now
-        if not self._holds:
-            self.transport.resumeProducing()
+        self._setReading()
         self._run(self._clock.seconds())
 
-    def holdPace(self) -> None:
-        """Put the next read off."""
-        if not self._holds and self.state is not LinkState.CLOSED:
+    def _setReading(self) -> None:
+        """Let the reactor read, unless something speaks against it."""
+        reads = not self._holds and not self.paced
+        if reads is self._reads or self.state is LinkState.CLOSED:
+            return
+        self._reads = reads
+        if reads:
+            self.transport.resumeProducing()
+        else:
             self.transport.pauseProducing()
-        self._holds.add(_PACE)
+
+    def holdPace(self) -> None:
+        """Leave the reading to the pacer: it calls L{readPaced}."""
+        self.paced = True
+        self._setReading()
 
     def readPaced(self) -> bytes:
         """
@@ -371,38 +384,51 @@ class Link(Stateful[LinkState], Protocol):
 
         No more than what a paced read may bring: many reads are kept at a time, and
         each has as much memory at first as it may take.
+
+        @return: what L{takePaced} is to be given; empty if the reactor reads on.
         """
-        self._holds.discard(_PACE)
-        if self._holds or self.state is LinkState.CLOSED:
-            return b""
-        if self._direct is not None:
+        if self.paced and not self._holds and self._direct is not None:
             data = self._direct.receive(LARGE_READ)
-            if data is None:
-                self._direct.lose()
-                return b""
             if data:
                 return data
+            if data is None:
+                self._direct.lose()
         # Also at the end of what comes: that is for the reactor to find.
-        self.transport.resumeProducing()
+        self._readOn()
         return b""
 
-    def takePaced(self, data: bytes) -> None:
-        """Take what L{readPaced} has read, and read on if nothing holds that."""
-        if self.state is LinkState.CLOSED:
-            return
+    def takePaced(self, data: bytes, now: float) -> int:
+        """
+        Take what L{readPaced} has read; L{paced} tells whether the pacer reads on.
+
+        @param now: the clock's time.
+        @return: how many audio, video and data messages there were.
+        """
+        messages = 0
         try:
-            self.dataReceived(data)
+            if self.state is not LinkState.CLOSED:
+                self._heard = now
+                self.wire.feed(data)
+                messages = self._run(now)
         # As where the reactor reads: a bug is logged, and ends one connection only.
         except Exception:
             self.log.failure("{peer}: reading failed", peer=self.peer)
             assert self._direct is not None
             self._direct.lose()
-        self._readOn()
+        size = len(data)
+        full = size >= self._readSize
+        if full:
+            self._fitReads(full, self._clock.seconds() - now)
+        pacer = self.pacer
+        isAhead = full or size >= LARGE_READ
+        if isAhead or pacer is None or not pacer.active or not self.receivers:
+            self._readOn()
+        return messages
 
     def _readOn(self) -> None:
-        """Let the reactor read, unless something speaks against it."""
-        if not self._holds and self.state is not LinkState.CLOSED:
-            self.transport.resumeProducing()
+        """Let the reactor read again, unless something speaks against it."""
+        self.paced = False
+        self._setReading()
 
     def _setDispatching(self) -> None:
         """Note whether events may be dispatched: asked once a message."""
@@ -428,7 +454,7 @@ class Link(Stateful[LinkState], Protocol):
             return 0
         self._running = True
         messages = 0
-        nextEvent: Callable[[], Any] = self.wire.nextEvent
+        wire = self.wire
         receivers = self.receivers
         until = now + self._turns.share
         event: Any = None
@@ -438,7 +464,7 @@ class Link(Stateful[LinkState], Protocol):
                     self._waitForTurn()
                     break
                 for _ in _TURN_RANGE:
-                    event = nextEvent()
+                    event = wire.nextFrame() or wire.nextEvent()
                     if event.__class__ is Message:
                         messages += 1
                         receiver = receivers.get(event.streamId)
@@ -453,7 +479,8 @@ class Link(Stateful[LinkState], Protocol):
                         break
                     else:
                         _EVENTS[event.__class__](self, event)
-                        self.flush()
+                        if wire.outgoingBytes > GATHERED_BYTES:
+                            self.flush()
                         break
                     if not self._dispatching:
                         break  # type: ignore[unreachable]  # an event may end it
@@ -464,9 +491,10 @@ class Link(Stateful[LinkState], Protocol):
         if messages:
             for receiver in receivers.values():
                 receiver.noteHeard(now)
-        self.flush()
+        if wire.outgoing:
+            self.flush()
         if self._kept is not None:
-            change = self.wire.reader.unfinished - self._kept.bytes
+            change = wire.reader.unfinished - self._kept.bytes
             if (
                 self._unsettled
                 or not self._dispatching
@@ -571,46 +599,30 @@ class Link(Stateful[LinkState], Protocol):
         data = self.wire.dataToSend()
         if not data or self._hangUp:
             return
-        self._unsettled = True
         if self.congested:
             self._untaken += len(data)
             if self._untaken > self._queuedBytes:
                 self.hold(Hold.REPLIES)
-        if self.receivers or self._gathered:
-            self._write(data)
-        else:
-            self.transport.write(data)
-
-    def writeMedia(self, data: bytes) -> None:
-        """Send media that are chunks already, behind all that the wire has."""
-        if self.wire.hasDataToSend:
-            self.flush()
-        self.wire.bytesSent += len(data)
         self._write(data)
 
     def _write(self, data: bytes) -> None:
-        """Write: at once, or when all is dispatched that was read in a tick."""
-        pacer = self.pacer
-        if pacer is None or not pacer.gathering:
-            self._writeNow(data)
-        else:
-            if not self._gathered:
-                pacer.gather(self)
-            self._gathered.append(data)
-            self._gatheredBytes += len(data)
-            if self._gatheredBytes > GATHERED_BYTES:
-                self.sendGathered()
-
-    def sendGathered(self) -> None:
-        """Send what was gathered for the peer, if it has not been sent yet."""
-        gathered = self._gathered
-        if gathered:
-            self._gathered = []
-            self._gatheredBytes = 0
-            self._writeNow(b"".join(gathered) if len(gathered) > 1 else gathered[0])
-
-    def _writeNow(self, data: bytes) -> None:
         """Write, at once as far as that goes."""
+        if self._direct is not None:
+            data = self._direct.send(data)
+        if data:
+            self.transport.write(data)
+            self._unsettled = True
+
+    def writeMedia(self, data: bytes) -> None:
+        """
+        Send media that are chunks already, behind all that the wire has: at once as far
+        as that goes.
+        """
+        wire = self.wire
+        if wire.outgoing:
+            self.flush()
+        wire.bytesSent += len(data)
+        # As L{_write} does, which would be one call more for each player.
         if self._direct is not None:
             data = self._direct.send(data)
         if data:
@@ -711,13 +723,11 @@ class Link(Stateful[LinkState], Protocol):
         self._enter(LinkState.CLOSING)
         self.ending()
         self.flush()
-        self.sendGathered()
         self._drain.stop()
         self.transport.unregisterProducer()
-        if self._holds:
-            # TLS ends only when the peer's answer to its end can be read.
-            self._holds.clear()
-            self.transport.resumeProducing()
+        # TLS ends only when the peer's answer to its end can be read.
+        self._holds.clear()
+        self._readOn()
         self.transport.loseConnection()
         self.setTimer()
 

@@ -35,6 +35,8 @@ class StreamConnection(Protocol):
     See L{RTMPProtocol<twisted_rtmp.protocol.RTMPProtocol>} and L{Link} for each.
     """
 
+    usefulAt: float
+
     @property
     def registry(self) -> Registry: ...
     @property
@@ -75,7 +77,6 @@ class StreamConnection(Protocol):
     def watchHangUp(self) -> None: ...
     def setTimer(self) -> None: ...
     def idle(self) -> None: ...
-    def useful(self, now: float) -> None: ...
     def note(self, format: str, **fields: object) -> None: ...  # noqa: A002
     def warn(self, format: str, **fields: object) -> None: ...  # noqa: A002
     def chargeStreams(self) -> None: ...
@@ -231,8 +232,7 @@ class NetStream:
         frames = counts.video + counts.audio
         if frames != self._frames:
             self._frames = frames
-            self.heard = now
-            self.protocol.useful(now)
+            self.heard = self.protocol.usefulAt = now
 
     def stopPublishing(self) -> None:
         """The peer ends its publication, if there is one, and stays."""
@@ -433,7 +433,7 @@ class NetStream:
 
     def _beUseful(self) -> None:
         """There is a stream for the player: its connection is of use."""
-        self.protocol.useful(self.protocol.registry.clock.seconds())
+        self.protocol.usefulAt = self.protocol.registry.clock.seconds()
 
     def abort(self, why: str) -> None:
         """The player is too far behind: close at once, whatever is queued."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -90,6 +92,7 @@ class RTMPProtocol(Link):
     @ivar application: the application of C{connect}.
     @ivar policy: that application's, as it was then.
     @ivar capabilities: what the peer announced there.
+    @ivar usefulAt: when media were sent or played last, in the clock's seconds.
     @ivar wantsSampleAccess: whether its players are told that they may read samples,
         as Flash Player wants it.
     """
@@ -122,15 +125,16 @@ class RTMPProtocol(Link):
         self.policy = registry.policy
         self._limits = limits
         self._request: ConnectRequest | None = None
+        self._requestBytes = 0
         self._netStreams: dict[int, NetStream] = {}
         self._lastStreamId = 0
         self._steps: Deferred[None] | None = None
         self._lookCall: IDelayedCall | None = None
         self._idleSince = 0.0
-        # When media were sent or played last; and how much of the time that decisions
-        # take is not yet counted as the server's.
-        self._usefulAt = 0.0
-        self._patience = 0.0
+        self.usefulAt = 0.0
+        # How long decisions have taken since then, and when that was.
+        self._decided = 0.0
+        self._decidedFor = 0.0
         self._askedAt = 0.0
         self._unpublished = 0
         self._paid = 0
@@ -266,7 +270,18 @@ class RTMPProtocol(Link):
         limits = self._limits
         waiting = max(limits.publisherIdleSeconds, limits.playerWaitSeconds)
         seconds = limits.idleSeconds + waiting
-        return self._usefulAt + seconds, f"no media, sent or played, for {seconds:g} s"
+        return (
+            self.usefulAt + self._decisionSeconds + seconds,
+            f"no media, sent or played, for {seconds:g} s",
+        )
+
+    @property
+    def _decisionSeconds(self) -> float:
+        """
+        Tell how long decisions have taken since it was of use: they are not its fault,
+        up to the time limit of one.
+        """
+        return self._decided if self._decidedFor == self.usefulAt else 0.0
 
     def noteCut(self, why: str) -> None:
         self.registry.counters.cut += 1
@@ -280,15 +295,6 @@ class RTMPProtocol(Link):
         """Note that what was done on a message stream has ended: now it is idle."""
         self._idleSince = self._clock.seconds()
         self.setTimer()
-
-    def useful(self, now: float) -> None:
-        """
-        Take note of media that the peer has sent or is sent.
-
-        @param now: the clock's time.
-        """
-        self._usefulAt = now
-        self._patience = self._limits.decisionSeconds
 
     def ending(self) -> None:
         self.wire.forget()
@@ -325,7 +331,12 @@ class RTMPProtocol(Link):
         @param steps: they begin at once, are cancelled when the peer leaves, and end by
             themselves when it is refused.
         """
-        deferred = Deferred.fromCoroutine(steps)
+        context = copy_context()  # as a Deferred gives each coroutine its own
+        try:
+            awaited = context.run(steps.send, None)
+        except (StopIteration, CancelledError):
+            return
+        deferred = context.run(Deferred.fromCoroutine, _resumed(steps, awaited))
         deferred.addErrback(_unlessCancelled)
         if deferred.called:
             failures: list[Failure] = []
@@ -368,9 +379,9 @@ class RTMPProtocol(Link):
         if self.state is LinkState.CONNECTED:
             # The peer could not go on: it has not been idle.
             self.idle()
-            seconds = min(self._clock.seconds() - self._askedAt, self._patience)
-            self._patience -= seconds
-            self._usefulAt += seconds
+            seconds = self._decisionSeconds + self._clock.seconds() - self._askedAt
+            self._decided = min(seconds, self._limits.decisionSeconds)
+            self._decidedFor = self.usefulAt
         self.flush()
         self.release(Hold.DECISION)
 
@@ -512,14 +523,15 @@ class RTMPProtocol(Link):
         if len(kept) < len(request.properties):
             request = replace(request, properties=kept)
         self._request = request
-        self._account.share(forAddress=True).set(_bytesOf(request.properties))
+        self._requestBytes = _bytesOf(request.properties)
+        self.chargeStreams()
         self.application = request.application
         self.policy = self.registry.policyOf(request.application)
         self._limits = self.policy.limits
         self.capabilities = Capabilities.fromProperties(request.properties)
         self.wantsSampleAccess = not _isFFmpeg(request.properties)
         self._enter(LinkState.CONNECTED)
-        self.useful(self._clock.seconds())
+        self.usefulAt = self._clock.seconds()
         self.idle()
         connection = self.wire
         # In this order: peers size their buffers before they read on, and
@@ -737,9 +749,10 @@ class RTMPProtocol(Link):
         self._account.close()
 
     def chargeStreams(self) -> None:
-        """Charge what publications and plays cost by themselves."""
+        """Charge what the connect, publications and plays cost by themselves."""
         self._streamShare.set(
-            PLAY_BYTES
+            self._requestBytes
+            + PLAY_BYTES
             * sum(
                 netStream.live is not None or netStream.player is not None
                 for netStream in self._netStreams.values()
@@ -778,6 +791,23 @@ COMMANDS: dict[str, Callable[[RTMPProtocol, Command], None]] = {
     for name, method in vars(RTMPProtocol).items()
     if name.startswith("command_")
 }
+
+
+async def _resumed(
+    steps: Coroutine[Deferred[Any], Any, None], awaited: Deferred[Any]
+) -> None:
+    """Go on with steps that have begun, and await something."""
+    while True:
+        try:
+            result = await awaited
+        except BaseException as error:
+            resume = partial(steps.throw, error)
+        else:
+            resume = partial(steps.send, result)
+        try:
+            awaited = resume()
+        except StopIteration:
+            return
 
 
 def _unlessCancelled(failure: Failure) -> None:

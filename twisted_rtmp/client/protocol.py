@@ -636,7 +636,7 @@ class RTMPClient(Link):
         when, name = self._calls.nextDue()
         why, seconds = f"the answer to {name}", limits.commandSeconds
         # A server that is not read from is not silent; a pace holds for an instant.
-        if limits.silenceSeconds and not self._holds - {(Hold.PACE, None)}:
+        if limits.silenceSeconds and not self._holds:
             for receiver in self.receivers.values():
                 # 0 before it has started.
                 due = receiver.heard + limits.silenceSeconds

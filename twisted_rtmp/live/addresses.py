@@ -34,21 +34,17 @@ class TokenBucket:
         self.tokens = tokens
         self.since = now
 
-    def _refill(self, burst: float, rate: float, now: float) -> None:
-        self.tokens = min(burst, self.tokens + (now - self.since) * rate)
-        self.since = now
-
     def take(self, burst: float, rate: float, now: float, count: float = 1) -> bool:
         """Take tokens, if there are as many."""
-        self._refill(burst, rate, now)
-        if self.tokens < count:
-            return False
-        self.tokens -= count
-        return True
+        tokens = min(burst, self.tokens + (now - self.since) * rate)
+        self.since = now
+        isEnough = tokens >= count
+        self.tokens = tokens - count if isEnough else tokens
+        return isEnough
 
     def wait(self, burst: float, rate: float, now: float) -> float:
         """Tell in how many seconds there is a token; a little later at most."""
-        self._refill(burst, rate, now)
+        self.take(burst, rate, now, 0)
         # Less than that is lost when it is added to the clock's seconds.
         return max(0.001, (1 - self.tokens) / rate)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.logger import Logger, LogLevel, formatEvent
+from twisted.logger import Logger, LogLevel
 
 from twisted_rtmp.live.addresses import Addresses
 from twisted_rtmp.live.counters import Counters
@@ -47,12 +47,14 @@ class PeerLog:
             <twisted_rtmp.live.addresses.hostOf>}.
         @param received: bytes that came from the peer and have paid for no line yet.
         """
-        text = formatEvent({"log_format": format, **fields})
+        text = format.format_map(fields)
         size = len(text.encode("utf-8", "replace")) + LINE_BYTES
         leftOut = self.addresses.mayLog(host, size, received)
         if leftOut is None:
             self.counters.linesLeftOut += 1
             return
         if leftOut:
-            format += " ({leftOut} lines on this address were left out before)"  # noqa: A001
-        log.emit(level, format, leftOut=leftOut, **fields)
+            text += f" ({leftOut} lines on this address were left out before)"
+        # What is written has no field left: Twisted takes 30 us to fill one in.
+        text = text.replace("{", "{{").replace("}", "}}")
+        log.emit(level, text, leftOut=leftOut, **fields)

@@ -361,6 +361,11 @@ class Player:
         self._lost(Loss.VIDEO)
         self.drain()
 
+    def fail(self) -> None:
+        """End it: a bug keeps it from going on."""
+        self._flow = _Flow.PAUSED
+        self._outlet.abort("the server cannot send it its stream")
+
     def tooLate(self) -> None:
         """End it: it has not taken the rest of a stream that ended long ago."""
         seconds = self.queue.limits.slowSeconds
@@ -654,9 +659,7 @@ class PlayerGroup:
             [(packaging, players)] = self.players.items()
             if not packaging.selection.asksForOtherTracks:
                 # The usual case: all players get all of it, in one form.
-                data = packaging.encodeAll(messages)
-                for player in list(players):
-                    player.deliver(messages, data)
+                self._deliver(players, messages, packaging.encodeAll(messages))
                 return
         batches: dict[Hashable, Batch] = {}
         for packaging, players in list(self.players.items()):
@@ -668,11 +671,28 @@ class PlayerGroup:
                 for player in players:
                     player.refuse(batch.refused)
             if batch.messages:
-                data = batch.writtenFor(packaging)
-                for player in list(players):
-                    player.deliver(batch.messages, data)
+                self._deliver(players, batch.messages, batch.writtenFor(packaging))
         if self.stream.enhanced:
             forgetParts(messages)
+
+    def _deliver(
+        self, players: Iterable[Player], messages: list[Message], data: bytes
+    ) -> None:
+        """Give messages, as they are written, to all players of one packaging."""
+        for player in list(players):
+            try:
+                player.deliver(messages, data)
+            # A bug ends the player that it is in; the others go on.
+            except Exception:  # noqa: PERF203  costs nothing where there is none
+                self._playerFailed(player)
+
+    def _playerFailed(self, player: Player) -> None:
+        """Take a player off that raised; its error goes to the log."""
+        player.log.failure(
+            "{peer}: {name} cannot be sent on", peer=player.peer, name=player.label
+        )
+        self.remove(player)
+        player.fail()
 
     def _choose(
         self, selection: Selection, messages: list[Message]

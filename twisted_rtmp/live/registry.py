@@ -145,6 +145,8 @@ class Registry:
         @param application: for a stream, all of its path but the last part, however
             its peer divides it: nobody gets round an application's rules so.
         """
+        if not self.policies:
+            return self.policy
         for path in parentsOf(application):
             policy = self.policies.get(path)
             if policy is not None:
@@ -153,6 +155,8 @@ class Registry:
 
     def policyFor(self, application: str, name: str) -> Policy:
         """Look up the rules of the application that a stream is in."""
+        if not self.policies:
+            return self.policy
         return self.policyOf(pathOf(application, name).rpartition("/")[0])
 
     # Decisions

@@ -234,7 +234,15 @@ class LiveStream:
             if flags & HEADER and not self._headers.keep(message):
                 self._discard("too large a header", f"{len(message.payload)} bytes")
                 return
-        self._passOn(message)
+        # As L{_passOn} does.
+        sinks = self._sinks
+        for sink in sinks:
+            if sinks is not self._sinks and sink not in self._sinkNames:
+                continue
+            try:
+                sink.mediaReceived(message)
+            except Exception:
+                self._sinkFailed(sink)
 
     def _placeMessage(self, message: Message, time: MediaTime) -> None:
         """Give its time to what is not a frame that just follows the one before."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ClassVar, NoReturn
 
 from twisted_rtmp.wire.amf3 import (
@@ -290,6 +291,10 @@ class AMF0Reader(AMF3Reader):
     )
 
 
+#: Names of so many characters at most are kept as they are written, in memory.
+_KNOWN_LENGTH = 32
+
+
 # -- writing ---------------------------------------------------------------
 
 
@@ -352,7 +357,17 @@ def _writeDate(out: bytearray, value: Date, depth: int) -> None:
     out += data
 
 
+@lru_cache(maxsize=256)
+def _knownName(name: str) -> bytes:
+    """Encode a short name; what is written has the same few names again and again."""
+    data = encodeText(bytearray(), name)
+    return _U16.pack(len(data)) + data
+
+
 def _writeName(out: bytearray, name: AMFValue) -> None:
+    if name.__class__ is str and len(name) <= _KNOWN_LENGTH:
+        out += _knownName(name)
+        return
     data = encodeText(out, checkedName(name))
     if len(data) > MAX_NAME_LENGTH:
         raise UsageError(f"an AMF0 name longer than {MAX_NAME_LENGTH} bytes")

@@ -56,6 +56,8 @@ SWALLOWED_CHUNKS = 64
 # Timestamp, length and type: high byte and low half of each 24-bit field.
 _FORMAT_0 = Struct(">BBHBHB4s")
 _FORMAT_1 = Struct(">BHBHB")
+# The same with the basic header.
+_CHUNK_1 = Struct(">BBHBHB")
 _UNSIGNED_32 = Struct(">I")
 _STREAM_ID = Struct("<I")
 _SET_CHUNK_SIZE: int = MessageType.SET_CHUNK_SIZE
@@ -202,6 +204,10 @@ class ChunkReader:
         @raise ChunkError: the chunk stream cannot be followed any further.
         @raise LimitError: the peer wants more than its limits allow.
         """
+        return self.nextFrame() or self.nextOther()
+
+    def nextOther(self) -> Message | Literal[NeedData.NEED_DATA] | None:
+        """Take the next whole message, of any form: see L{nextMessage}."""
         left = self._swallowed
         while True:
             if left is not None:
@@ -210,9 +216,6 @@ class ChunkReader:
                 left -= 1
             stream = self._current
             if stream is None:
-                message = self._readFrame()
-                if message is not None:
-                    return message
                 stream = self._readHeader()
                 if stream is None:
                     # Not to keep a whole read for the piece of a header.
@@ -238,19 +241,26 @@ class ChunkReader:
                 continue
             return Message(typeId, timestamp, stream.streamId, payload)
 
-    def _readFrame(self) -> Message | None:
+    def nextFrame(self) -> Message | Literal[NeedData.NEED_DATA] | None:
         """
         Take an audio or video message that is one whole chunk with a format 1 header:
         all but the first of most encoders' audio, and many a video frame.
 
-        The same as what L{_readHeader} and L{_readData} do of it, in half the time:
-        with hundreds of small streams the server does little else.
+        The same as what L{nextOther} does of it, in half the time: with hundreds of
+        small streams the server does little else.
 
-        @return: the message; or L{None} if it is anything else, or not whole.
+        @return: the message; L{None} if it is anything else, or not whole.
         """
         data = self._data
         at = self._at
-        if len(data) - at < 8:
+        have = len(data) - at
+        if have < 8:
+            if have or self._current is not None:
+                return None
+            self._data = b""
+            self._at = 0
+            return NEED_DATA
+        if self._current is not None:
             return None
         basic = data[at]
         if not _FIRST_OF_FORMAT_1 <= basic <= _LAST_OF_FORMAT_1:
@@ -631,11 +641,22 @@ def encodeMessage(
     if (
         length <= chunkSize
         and length <= MAX_MESSAGE_LENGTH
-        and streamId is not None
         and 0 <= timestamp < EXTENDED_TIMESTAMP
         and FIRST_CHUNK_STREAM_ID <= csid < 64
     ):
-        # Most messages: one chunk, and a header of one form.
+        # Most messages: one chunk, and a header of one of two forms.
+        if streamId is None:
+            return (
+                _CHUNK_1.pack(
+                    0x40 | csid,
+                    timestamp >> 16,
+                    timestamp & 0xFFFF,
+                    length >> 16,
+                    length & 0xFFFF,
+                    typeId,
+                )
+                + payload
+            )
         return (
             _FORMAT_0.pack(
                 csid,

@@ -6,7 +6,7 @@ Imports the standard library and its own package.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
 from enum import Enum
@@ -73,6 +73,10 @@ _MEDIA = frozenset(
 )
 
 
+def _noFrame() -> None:
+    """Have no message that comes before what L{Connection.nextEvent} tells."""
+
+
 _SWALLOWED = Swallowed()
 _SWALLOWED_RANGE = range(SWALLOWED_MESSAGES)
 
@@ -101,6 +105,10 @@ class Connection:
         bits.
     @ivar window: bytes after which the peer wants an acknowledgement; 0 until it
         has asked for any.
+    @ivar outgoing: what L{dataToSend} gives next, in pieces: always the same list.
+    @ivar outgoingBytes: how much that is.
+    @ivar nextFrame: gives the next audio or video message where that is quick work, and
+        else something false, L{NEED_DATA} or L{None}: then L{nextEvent} tells.
     @ivar reader: the chunk reader, for its counters.
     @ivar writer: the chunk writer.
     @ivar takesData: whether data messages are wanted; those that are not are given out
@@ -141,7 +149,10 @@ class Connection:
         self._aggregate: Iterator[Message] | None = None
         self._aggregateBytes = 0
         self._error: ProtocolError | None = None
-        self._outgoing: list[bytes] = []
+        self.nextFrame: Callable[[], Message | Literal[NeedData.NEED_DATA] | None]
+        self.nextFrame = _noFrame
+        self.outgoing: list[bytes] = []
+        self.outgoingBytes = 0
 
     # Bytes in, events out
 
@@ -172,7 +183,7 @@ class Connection:
             for _ in _SWALLOWED_RANGE:
                 message: Message | Literal[NeedData.NEED_DATA] | None
                 if self._aggregate is None:
-                    message = self.reader.nextMessage()
+                    message = self.reader.nextOther()
                     if message is None:
                         break
                 else:
@@ -190,6 +201,7 @@ class Connection:
             # would keep all that has come until a garbage collection.
             self._error = copy(error)
             self.forget()
+            self.nextFrame = _noFrame
             raise
 
     @property
@@ -202,7 +214,7 @@ class Connection:
     def forget(self) -> None:
         """Free what has come and was not returned: nothing more is read."""
         self.reader.forget()
-        self._aggregate = None
+        self._closeAggregate()
 
     def _shakeHands(
         self, handshake: ServerHandshake | ClientHandshake
@@ -210,23 +222,30 @@ class Connection:
         """Go on with the handshake; at its end, begin with chunks."""
         reply = handshake.dataToSend()
         if reply:
-            self._outgoing.append(reply)
+            self._add(reply)
         if not handshake.done:
             return NEED_DATA
         self._handshake = None
         self.handshakeDone = True
         self.reader.feed(handshake.trailing())
+        self.nextFrame = self.reader.nextFrame
         return HandshakeDone(handshake.digest)
 
     def _nextOfAggregate(self, aggregate: Iterator[Message]) -> Message | None:
         """The next message of the open aggregate that is media or data."""
         message = next(aggregate, None)
         if message is None:
-            self._aggregate = None
+            self._closeAggregate()
         elif message.typeId not in _MEDIA:
             self._countIgnored(message.typeId)
             return None
         return message
+
+    def _closeAggregate(self) -> None:
+        """Go on with what comes behind the open aggregate, if there is one."""
+        if self._aggregate is not None:
+            self._aggregate = None
+            self.nextFrame = self.reader.nextFrame
 
     def _dispatch(self, message: Message) -> Event | None:
         """Anything but audio and video."""
@@ -254,6 +273,7 @@ class Connection:
         if typeId == MessageType.AGGREGATE:
             self._aggregate = splitAggregate(message)
             self._aggregateBytes = len(payload)
+            self.nextFrame = _noFrame
             return None
         if typeId == MessageType.USER_CONTROL:
             return self._userControl(payload)
@@ -344,32 +364,33 @@ class Connection:
 
     # Bytes out
 
-    @property
-    def hasDataToSend(self) -> bool:
-        """Tell whether L{dataToSend} would give anything."""
-        return bool(self._outgoing)
-
     def dataToSend(self) -> bytes:
         """Take the bytes to be sent to the peer now; each is given once."""
-        outgoing = self._outgoing
+        outgoing = self.outgoing
         if not outgoing:
             return b""
         data = b"".join(outgoing) if len(outgoing) > 1 else outgoing[0]
         outgoing.clear()
+        self.outgoingBytes = 0
         self.bytesSent += len(data)
         return data
+
+    def _add(self, data: bytes) -> None:
+        """Send something behind all else."""
+        self.outgoing.append(data)
+        self.outgoingBytes += len(data)
 
     def start(self) -> None:
         """Begin the handshake, if it is this end that speaks first."""
         if self._handshake is not None:
-            self._outgoing.append(self._handshake.dataToSend())
+            self._add(self._handshake.dataToSend())
 
     def _send(self, csid: int, typeId: int, payload: bytes, streamId: int = 0) -> None:
-        self._outgoing.append(self.writer.encode(csid, typeId, 0, streamId, payload))
+        self._add(self.writer.encode(csid, typeId, 0, streamId, payload))
 
     def sendMessage(self, message: Message, csid: int) -> None:
         """Send an audio, video or data message, at its own time."""
-        self._outgoing.append(
+        self._add(
             self.writer.encode(
                 csid,
                 message.typeId,
