@@ -382,7 +382,7 @@ class TestRefusals:
         assert [event["name"] for event in told] == ["live/key"] * 2
         viewer.leave()
         (told,) = [
-            e for e in logged if "got {sent} messages" in (e["log_format"] or "")
+            e for e in logged if "not announce their codecs" in (e["log_format"] or "")
         ]
         assert (told["sent"], told["dropped"], told["refused"]) == (13, 0, 6)
 
