@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import gc
+import re
+import sys
 from collections.abc import Iterator
 
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
-from twisted_rtmp.freeing import FALLEN_BYTES, LOOK_SECONDS, MemoryFreeing, trim
+from twisted_rtmp.freeing import (
+    FALLEN_BYTES,
+    LOOK_SECONDS,
+    NUMBERS,
+    MemoryFreeing,
+    collect,
+    roomForNumbers,
+    trim,
+)
 from twisted_rtmp.wire.limits import MIB
 
 
@@ -81,3 +91,32 @@ def test_nothingIsLookedForBeforeTheReactorRuns() -> None:
 
 def test_theLibraryCanBeAsked() -> None:
     trim()
+
+
+def test_noNameOfAnAttributeIsKept() -> None:
+    """Each would keep a MiB of memory around it."""
+    names = [f"{part}attribute" for part in range(100)]
+    counts = [sys.getrefcount(name) for name in names]
+    assert not any(map(hasattr, [collect] * len(names), names))
+    collect()
+    assert [sys.getrefcount(name) for name in names] == counts
+
+
+def test_numbersOfAPeakLieInTheirRoom(capfd: pytest.CaptureFixture[str]) -> None:
+    """They take none of the memory that is given back after it."""
+    if not hasattr(sys, "_debugmallocstats"):
+        pytest.skip("this Python does not tell of its memory")
+
+    def pools() -> int:
+        sys._debugmallocstats()
+        found = re.search(r"^ +\d+ +32 +(\d+) ", capfd.readouterr().err, re.MULTILINE)
+        if found is None:
+            pytest.skip("this Python has no pools for objects of 32 bytes")
+        return int(found[1])
+
+    room = roomForNumbers()
+    before = pools()
+    numbers = [float(number) for number in range(NUMBERS * 9 // 10)]
+    assert pools() == before
+    assert room
+    assert numbers
