@@ -121,6 +121,13 @@ _REPLIES = (Hold.REPLIES, None)
 _TURN_RANGE = range(TURN_MESSAGES)
 
 
+#: When a connection is to be cut, in the clock's seconds; why, for the log; and how
+#: long it has had, in seconds, which goes behind that: C{"no audio or video for"}, 15.
+Deadline = tuple[float, str, float]
+
+NO_DEADLINE: Deadline = (math.inf, "", 0.0)
+
+
 class MediaReceiver(typing.Protocol):
     """
     A receiver of the media of one message stream.
@@ -648,12 +655,12 @@ class Link(Stateful[LinkState], Protocol):
         self._since = self._clock.seconds()
         self._setDispatching()
 
-    def deadline(self) -> tuple[float, str]:
+    def deadline(self) -> Deadline:
         """
-        Tell when this connection is to be cut, in the clock's time, and why; asked
-        as long as it is neither closing nor held up by its peer.
+        Tell when this connection is to be cut; asked as long as it is neither closing
+        nor held up by its peer.
         """
-        return math.inf, ""
+        return NO_DEADLINE
 
     def setTimer(self) -> None:
         """Look at the deadline when it is due."""
@@ -662,7 +669,7 @@ class Link(Stateful[LinkState], Protocol):
         if self.state is LinkState.CLOSING:
             when = self._since + self._drain.seconds
         else:
-            when, _ = self.deadline()
+            when = self.deadline()[0]
         if when == math.inf:
             return  # a timer that is due meanwhile sets no other one
         if self._timer is not None:
@@ -683,7 +690,7 @@ class Link(Stateful[LinkState], Protocol):
             else:
                 self.transport.abortConnection()
         elif _REPLIES not in self._holds:  # or else L{resumeProducing} sets it again
-            when, why = self.deadline()
+            when, why, seconds = self.deadline()
             if now < when:
                 self.setTimer()
             elif not isLastLook and self.unread:
@@ -692,7 +699,7 @@ class Link(Stateful[LinkState], Protocol):
                 self._timer = self._clock.callLater(0, self._timerDue)
                 return
             else:
-                self.noteCut(why)
+                self.noteCut(f"{why} {seconds:g} s")
                 self.close()
 
     def notDrained(self) -> None:

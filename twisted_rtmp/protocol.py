@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from dataclasses import replace
@@ -16,8 +14,16 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from twisted_rtmp.connectobject import agentOf, bytesOf, isFFmpegPlayer, keptOf
 from twisted_rtmp.interfaces import ConnectRequest, Refused, StreamRequest
-from twisted_rtmp.link import Hold, Link, LinkState, MediaReceiver
+from twisted_rtmp.link import (
+    NO_DEADLINE,
+    Deadline,
+    Hold,
+    Link,
+    LinkState,
+    MediaReceiver,
+)
 from twisted_rtmp.live.addresses import TokenBucket, hostOf
 from twisted_rtmp.live.budget import PLAY_BYTES
 from twisted_rtmp.live.connections import Description, connectionId
@@ -62,17 +68,8 @@ LEAVE_LOOK_SECONDS = 0.5
 #: encoders look for it.
 SERVER_PROPERTIES = {"fmsVer": "FMS/3,0,1,123", "capabilities": 31.0, "mode": 1.0}
 
-#: What is kept of a C{connect} object, in characters and in values.  OBS' has 200
-#: characters and 11 values, FFmpeg's with all codecs twice that; tokens in a tcUrl may
-#: have some KiB.
-KEPT_CHARACTERS = 16_384
-KEPT_VALUES = 200
-
 #: Unknown commands that are logged of one connection.  Encoders have two or three.
 TOLD_COMMANDS = 32
-
-#: How ffmpeg's flashVer ends when it plays, behind the name of a system.
-FFMPEG_PLAYER = " 9,0,124,2"
 
 #: Commands that are replies to ours: they are not answered.
 REPLIES = frozenset(("_result", "_error", "onStatus", "onBWDone", "close"))
@@ -209,27 +206,22 @@ class RTMPProtocol(Link):
 
     # States, deadlines and the end
 
-    def deadline(self) -> tuple[float, str]:
+    def deadline(self) -> Deadline:
         if self._steps is not None:
             # What it waits for has a time limit of its own, and a reason to tell.
-            return math.inf, ""
+            return NO_DEADLINE
         limits = self._limits
         if self.state is LinkState.HANDSHAKE:
-            return (
-                self._since + limits.handshakeSeconds,
-                f"no complete handshake within {limits.handshakeSeconds:g} s",
-            )
+            seconds = limits.handshakeSeconds
+            return self._since + seconds, "no complete handshake within", seconds
         if self.state is LinkState.CONNECTING:
-            return (
-                self._since + limits.connectSeconds,
-                f"not connected within {limits.connectSeconds:g} s",
-            )
+            seconds = limits.connectSeconds
+            return self._since + seconds, "not connected within", seconds
         return min(self._presentDeadline(), self._lastDeadline())
 
-    def _presentDeadline(self) -> tuple[float, str]:
+    def _presentDeadline(self) -> Deadline:
         """Find the deadline of what the connection does at present."""
         limits = self._limits
-        seconds = 0.0
         if self.receivers:
             now = self._clock.seconds()
             heard = min(
@@ -237,26 +229,24 @@ class RTMPProtocol(Link):
                 for n in self._netStreams.values()
                 if n.live is not None
             )
-            return (
-                heard + limits.publisherIdleSeconds,
-                f"no audio or video for {limits.publisherIdleSeconds:g} s",
-            )
-        waiting = self._idleSince
+            seconds = limits.publisherIdleSeconds
+            return heard + seconds, "no audio or video for", seconds
+        since = self._idleSince
+        isPlayer = False
         for netStream in self._netStreams.values():
             player = netStream.player
             if player is not None:
                 if player.group is not None:
-                    return math.inf, ""
-                waiting = max(waiting, player.since)
-                seconds = limits.playerWaitSeconds
-        if seconds:
-            return waiting + seconds, f"no stream to play for {seconds:g} s"
-        return (
-            self._idleSince + limits.idleSeconds,
-            f"neither publishes nor plays for {limits.idleSeconds:g} s",
-        )
+                    return NO_DEADLINE
+                since = max(since, player.since)
+                isPlayer = True
+        if isPlayer:
+            seconds = limits.playerWaitSeconds
+            return since + seconds, "no stream to play for", seconds
+        seconds = limits.idleSeconds
+        return since + seconds, "neither publishes nor plays for", seconds
 
-    def _lastDeadline(self) -> tuple[float, str]:
+    def _lastDeadline(self) -> Deadline:
         """
         Find the deadline that no command puts off: publishing again without media, or
         playing one missing stream after the other.
@@ -266,14 +256,12 @@ class RTMPProtocol(Link):
             if (live is not None and live.throttled) or (
                 player is not None and player.group is not None
             ):
-                return math.inf, ""
+                return NO_DEADLINE
         limits = self._limits
         waiting = max(limits.publisherIdleSeconds, limits.playerWaitSeconds)
         seconds = limits.idleSeconds + waiting
-        return (
-            self.usefulAt + self._decisionSeconds + seconds,
-            f"no media, sent or played, for {seconds:g} s",
-        )
+        due = self.usefulAt + self._decisionSeconds + seconds
+        return due, "no media, sent or played, for", seconds
 
     @property
     def _decisionSeconds(self) -> float:
@@ -519,17 +507,17 @@ class RTMPProtocol(Link):
             self._connectAllowed(command, request)
 
     def _connectAllowed(self, command: Command, request: ConnectRequest) -> None:
-        kept = _kept(request.properties)
+        kept = keptOf(request.properties)
         if len(kept) < len(request.properties):
             request = replace(request, properties=kept)
         self._request = request
-        self._requestBytes = _bytesOf(request.properties)
+        self._requestBytes = bytesOf(request.properties)
         self.chargeStreams()
         self.application = request.application
         self.policy = self.registry.policyOf(request.application)
         self._limits = self.policy.limits
         self.capabilities = Capabilities.fromProperties(request.properties)
-        self.wantsSampleAccess = not _isFFmpeg(request.properties)
+        self.wantsSampleAccess = not isFFmpegPlayer(request.properties)
         self._enter(LinkState.CONNECTED)
         self.usefulAt = self._clock.seconds()
         self.idle()
@@ -815,69 +803,9 @@ def _unlessCancelled(failure: Failure) -> None:
     failure.trap(CancelledError)
 
 
-def _kept(properties: dict[str, Any]) -> dict[str, Any]:
-    """
-    Give what is kept of a peer's C{connect} as long as its connection lasts.
-
-    Texts, numbers and short lists and maps of these, in the order in which they came,
-    up to L{KEPT_CHARACTERS} of text and L{KEPT_VALUES} values: all of any real client.
-    """
-    kept: dict[str, Any] = {}
-    left = KEPT_CHARACTERS
-    values = KEPT_VALUES
-    for name, value in properties.items():
-        characters, count = _sizeOf(value)
-        characters += len(name)
-        if characters <= left and count <= values:
-            kept[name] = value
-            left -= characters
-            values -= count
-    return kept
-
-
-def _sizeOf(value: object) -> tuple[int, int]:
-    """Count the characters and the values of what came in a command, nested or not."""
-    if isinstance(value, str):
-        return len(value), 1
-    items: list[object] = []
-    characters = 0
-    if isinstance(value, dict):
-        items = list(value.values())
-        characters = sum(map(len, value))
-    elif isinstance(value, list):
-        items = value
-    sizes = [_sizeOf(item) for item in items]
-    return (
-        characters + sum(size[0] for size in sizes),
-        1 + sum(size[1] for size in sizes),
-    )
-
-
-def _bytesOf(value: object) -> int:
-    """Measure the memory of what came in a command, nested or not."""
-    size = sys.getsizeof(value)
-    if isinstance(value, dict):
-        size += sum(map(sys.getsizeof, value)) + sum(map(_bytesOf, value.values()))
-    elif isinstance(value, list):
-        size += sum(map(_bytesOf, value))
-    return size
-
-
 def _isStreamId(value: object) -> TypeGuard[float]:
     """Tell whether an AMF number can be a message stream id."""
     return isinstance(value, (int, float)) and 0 <= value < 1 << 32
-
-
-def _isFFmpeg(properties: dict[str, Any]) -> bool:
-    """Recognize ffmpeg as a player: it makes an empty stream of unknown data."""
-    agent = properties.get("flashVer")
-    return isinstance(agent, str) and agent.endswith(FFMPEG_PLAYER)
-
-
-def agentOf(properties: dict[str, Any]) -> str:
-    """Give the peer's software as it names it, printable; empty if it does not."""
-    agent = properties.get("flashVer")
-    return printable(agent) if isinstance(agent, str) else ""
 
 
 def _reasonOf(reason: Failure) -> str:

@@ -50,7 +50,7 @@ from twisted_rtmp.client.streams import (
     StreamState,
     Subscription,
 )
-from twisted_rtmp.link import Hold, Link, LinkState
+from twisted_rtmp.link import Deadline, Hold, Link, LinkState
 from twisted_rtmp.live.addresses import TokenBucket
 from twisted_rtmp.media.capabilities import clientProperties
 from twisted_rtmp.names import printable
@@ -611,17 +611,8 @@ class RTMPClient(Link):
 
     # Time limits and the end
 
-    def deadline(self) -> tuple[float, str]:
-        when, why, _ = self._limit()
-        return when, why
-
-    def _limit(self) -> tuple[float, str, float]:
-        """
-        Find the limit that is due next.
-
-        @return: the clock's time, in seconds; what the server has not done by then; the
-            time that it has for that, in seconds.
-        """
+    def deadline(self) -> Deadline:
+        """Find the limit that is due next, and what the server has not done by then."""
         limits = self._limits
         if self._farewell != math.inf:
             # As long as it sends anything it may still be reading.
@@ -635,7 +626,7 @@ class RTMPClient(Link):
             )
         when, name = self._calls.nextDue()
         why, seconds = f"the answer to {name}", limits.commandSeconds
-        # A server that is not read from is not silent; a pace holds for an instant.
+        # A server that is not read from is not silent.
         if limits.silenceSeconds and not self._holds:
             for receiver in self.receivers.values():
                 # 0 before it has started.
@@ -645,7 +636,7 @@ class RTMPClient(Link):
         return when, why, seconds
 
     def noteCut(self, why: str) -> None:
-        _, awaited, seconds = self._limit()
+        _, awaited, seconds = self.deadline()
         if not self._wanted:
             text = f"Waited {seconds:g} s for {awaited}."
             self._failWith(TimeLimitPassed(text, seconds=seconds))

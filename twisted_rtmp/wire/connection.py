@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import replace
 from enum import Enum
 from typing import Literal
 
@@ -127,9 +126,6 @@ class Connection:
     ) -> None:
         self.role = role
         self._limits = limits
-        self._commandLimits = replace(
-            limits, amfValues=min(limits.amfValues, limits.commandValues)
-        )
         self._handshake: ServerHandshake | ClientHandshake | None = handshake or (
             ServerHandshake() if role is Role.SERVER else ClientHandshake()
         )
@@ -320,7 +316,7 @@ class Connection:
                 limit=MAX_COMMAND_SIZE,
                 got=len(payload),
             )
-        values = amf0.decode(payload, self._commandLimits)
+        values = amf0.decode(payload, self._limits.forCommands)
         if not values or not isinstance(values[0], str):
             raise MessageError(
                 "a command begins with no name", section="RTMP 1.0, 7.1.1"

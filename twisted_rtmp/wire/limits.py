@@ -6,7 +6,8 @@ Imports the standard library only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 MIB = 1024 * 1024
 
@@ -58,6 +59,11 @@ class WireLimits:
     amfDepth: int = MAX_AMF_DEPTH
     amfValues: int = MAX_AMF_VALUES
     commandValues: int = MAX_COMMAND_VALUES
+
+    @cached_property
+    def forCommands(self) -> WireLimits:
+        """The same bounds, with those of a command's values."""
+        return replace(self, amfValues=min(self.amfValues, self.commandValues))
 
 
 #: The bounds of a connection that was given none.
