@@ -38,7 +38,7 @@ class GOPCache:
         self._markMessages = 0
         self.messages: list[Message] = []
         self.bytes = 0
-        self._since = 0
+        self._until = 0.0
         # What was chosen for the newest newcomer, out of how many messages, and how
         # many tracks it was refused.
         self._selection: Selection | None = None
@@ -57,17 +57,18 @@ class GOPCache:
         self._forgetChosen()
         self.messages = [*headers, keyFrame]
         self.bytes = sum(len(message.payload) for message in self.messages)
-        self._since = keyFrame.timestamp
+        self._until = keyFrame.timestamp + self.limits.seconds * 1000
         self._charge()
 
     def append(self, message: Message) -> None:
         """Take a message of the GOP; give up where it grows past its limits."""
-        self.messages.append(message)
-        self.bytes += len(message.payload)
+        messages = self.messages
+        messages.append(message)
+        self.bytes = size = self.bytes + len(message.payload)
         if (
-            self.bytes > self._markBytes
-            or len(self.messages) > self._markMessages
-            or message.timestamp - self._since > self.limits.seconds * 1000
+            size > self._markBytes
+            or len(messages) > self._markMessages
+            or message.timestamp > self._until
         ):
             self._markPassed(message)
 
@@ -77,7 +78,7 @@ class GOPCache:
         if (
             self.bytes > limits.bytes
             or len(self.messages) > limits.messages
-            or message.timestamp - self._since > limits.seconds * 1000
+            or message.timestamp > self._until
         ):
             self.clear()
         else:

@@ -168,7 +168,7 @@ class ChunkReader:
         """
         self._limits = limits
         self._swallowed = swallowed
-        self.chunkSize = DEFAULT_CHUNK_SIZE
+        self.chunkSize = min(DEFAULT_CHUNK_SIZE, max(limits.messageSize, 1))
         self.unfinished = 0
         self.dropped = 0
         self.droppedBytes = 0
@@ -277,8 +277,7 @@ class ChunkReader:
             end > len(data)
             or typeId not in _MEDIA
             or field == EXTENDED_TIMESTAMP
-            or length > self.chunkSize
-            or length > self._limits.messageSize
+            or length > self.chunkSize  # which is no more than a message may have
         ):
             return None
         stream.length = length
