@@ -36,7 +36,7 @@ from twisted_rtmp.client import (
 )
 from twisted_rtmp.factory import RTMPFactory
 from twisted_rtmp.limits import QUEUED_REPLY_BYTES
-from twisted_rtmp.live.players import Player
+from twisted_rtmp.live.player import Player
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.amfvalues import ECMAArray
 from twisted_rtmp.wire.constants import UserControlType

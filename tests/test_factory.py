@@ -26,7 +26,7 @@ from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
 from twisted_rtmp.limits import STOP_SECONDS, AddressLimits, ServerLimits
 from twisted_rtmp.live.connections import TURNED_AWAY_LOG_SECONDS
 from twisted_rtmp.live.packaging import FLVPackaging
-from twisted_rtmp.live.players import Player
+from twisted_rtmp.live.player import Player
 from twisted_rtmp.live.policy import TakeOver
 from twisted_rtmp.live.streams import LiveStream
 

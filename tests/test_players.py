@@ -19,7 +19,7 @@ from twisted_rtmp.live import queue as queueModule
 from twisted_rtmp.live.budget import MESSAGE_BYTES
 from twisted_rtmp.live.pacing import Pacer
 from twisted_rtmp.live.packaging import FLVPackaging, RTMPPackaging
-from twisted_rtmp.live.players import QUEUE_WRITE_BYTES, Player
+from twisted_rtmp.live.player import QUEUE_WRITE_BYTES, Player
 from twisted_rtmp.live.policy import Policy
 from twisted_rtmp.live.selection import Selection
 from twisted_rtmp.live.streams import LiveStream

@@ -15,7 +15,7 @@ from twisted_rtmp.live.addresses import hostOf
 from twisted_rtmp.live.connections import Connections
 from twisted_rtmp.live.counters import Counters
 from twisted_rtmp.live.pacing import LATENCY_SECONDS
-from twisted_rtmp.live.players import Player
+from twisted_rtmp.live.player import Player
 from twisted_rtmp.live.policy import Policy, TakeOver
 from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.live.streams import LiveStream

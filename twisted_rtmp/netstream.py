@@ -13,7 +13,7 @@ from twisted_rtmp.link import Hold, LinkState, MediaReceiver
 from twisted_rtmp.live.decisions import Action
 from twisted_rtmp.live.directory import NameTaken
 from twisted_rtmp.live.packaging import RTMPPackaging
-from twisted_rtmp.live.players import PlayedStream, Player
+from twisted_rtmp.live.player import PlayedStream, Player
 from twisted_rtmp.live.playoptions import PlayOptions
 from twisted_rtmp.live.policy import Policy
 from twisted_rtmp.live.registry import Registry

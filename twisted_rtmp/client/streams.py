@@ -192,7 +192,7 @@ class ClientStream(Stateful[StreamState]):
 class Publication(ClientStream):
     """
     A stream that this client publishes; also an L{Outlet
-    <twisted_rtmp.live.players.Outlet>} of a player.
+    <twisted_rtmp.live.player.Outlet>} of a player.
 
     While it is L{congested}, the server takes less than it is given: send nothing more
     until L{drained} is called or L{whenReady} fires, or it is queued without bound.

@@ -8,7 +8,7 @@ from twisted_rtmp.flv.kinds import BOTH, NEITHER, Kinds, promisedKinds
 from twisted_rtmp.wire.constants import MessageType
 
 if TYPE_CHECKING:
-    from twisted_rtmp.live.players import PlayedStream
+    from twisted_rtmp.live.player import PlayedStream
     from twisted_rtmp.live.selection import Selection
 
 #: Frames after which a stream has shown what it has, whatever its metadata promise:

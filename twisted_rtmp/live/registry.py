@@ -30,7 +30,7 @@ from twisted_rtmp.live.directory import IDirectory, LocalDirectory
 from twisted_rtmp.live.pacing import LATENCY_SECONDS, Pacer
 from twisted_rtmp.live.paths import ByPath, Key
 from twisted_rtmp.live.peerlog import PeerLog
-from twisted_rtmp.live.players import Player
+from twisted_rtmp.live.player import Player
 from twisted_rtmp.live.policy import Policy, TakeOver
 from twisted_rtmp.live.shares import Payer, Shares
 from twisted_rtmp.live.streams import LiveStream, Publisher

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.live.budget import Budget
-from twisted_rtmp.live.players import Player
+from twisted_rtmp.live.player import Player
 from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.live.streams import LiveStream
 from twisted_rtmp.live.tracks import Track

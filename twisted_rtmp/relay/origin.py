@@ -33,7 +33,7 @@ from twisted_rtmp.relay.states import RelayState
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-    from twisted_rtmp.live.players import Player
+    from twisted_rtmp.live.player import Player
     from twisted_rtmp.live.registry import Registry
     from twisted_rtmp.live.streams import LiveStream
 

@@ -15,7 +15,7 @@ from twisted_rtmp.client.streams import Publication
 from twisted_rtmp.client.url import RTMPURL
 from twisted_rtmp.limits import QueueLimits
 from twisted_rtmp.live.packaging import Packaging, RTMPPackaging
-from twisted_rtmp.live.players import PlayedStream, Player
+from twisted_rtmp.live.player import PlayedStream, Player
 from twisted_rtmp.relay.base import Connect, Relay
 from twisted_rtmp.relay.states import RelayCounters, RelayState
 from twisted_rtmp.states import Stateful

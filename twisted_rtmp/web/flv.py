@@ -2,7 +2,7 @@
 Live streams as FLV over HTTP, in the body of a response or in a WebSocket's binary
 messages.
 
-A peer that plays over HTTP is a L{Player<twisted_rtmp.live.players.Player>}: it joins,
+A peer that plays over HTTP is a L{Player<twisted_rtmp.live.player.Player>}: it joins,
 is bounded, loses frames and is counted like one over RTMP.
 """
 
@@ -30,7 +30,7 @@ from twisted_rtmp.live.connections import Description
 from twisted_rtmp.live.decisions import Action, Undecided
 from twisted_rtmp.live.kinds import StreamKinds
 from twisted_rtmp.live.packaging import FLVPackaging
-from twisted_rtmp.live.players import PlayedStream, Player
+from twisted_rtmp.live.player import PlayedStream, Player
 from twisted_rtmp.live.playoptions import PlayOptions
 from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.live.selection import EVERYTHING, Selection
