@@ -730,6 +730,11 @@ class RTMPProtocol(Link):
             for netStream in self._netStreams.values()
         )
 
+    @property
+    def inUse(self) -> bool:
+        """Tell whether it publishes or plays something that is there."""
+        return bool(self.receivers) or self.sendsMedia
+
     def giveUp(self, why: str) -> None:
         """Cut the peer: it takes too much memory."""
         self.expel(why)

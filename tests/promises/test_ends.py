@@ -139,6 +139,30 @@ def test_sigtermFinishesRecordings(tmp_path):
             assert _number(metadata, "filesize") == len(recorded)
 
 
+def test_sigtermLosesNothingThatHasBeenSent(tmp_path):
+    """What waits in the kernel when the signal comes is recorded."""
+    count = 800  # 90 kB: a kernel takes as much of each connection, whoever reads
+    with Server(tmp_path) as server, contextlib.ExitStack() as peers:
+        publishers = [peers.enter_context(Peer(server.port)) for _ in range(3)]
+        for number, publisher in enumerate(publishers):
+            publisher.publishes(f"last{number}")
+            publisher.sendMedia(VIDEO, numberedFrame(0, 100))
+            server.waitFor(f"Recording live/last{number} to")
+        server.signal(signal.SIGSTOP)
+        for publisher in publishers:
+            for number in range(1, count):
+                publisher.sendMedia(VIDEO, numberedFrame(number, 100), 40 * number)
+        server.signal(signal.SIGTERM)
+        server.signal(signal.SIGCONT)
+        assert server.wait() == 0
+        server.noTraceback()
+        assert server.count("are lost") == 0
+        for number in range(len(publishers)):
+            recorded = server.recorded(f"live/last{number}-")
+            times = [tag[1] for tag in tagsOf(recorded) if tag[0] == VIDEO]
+            assert times == [40 * number for number in range(count)]
+
+
 def test_sigtermAmidAFlood(tmp_path):
     """A peer that never reads and never stops does not hold the end up."""
     with Server(tmp_path) as server:

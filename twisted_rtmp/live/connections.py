@@ -71,6 +71,10 @@ class Connection(Protocol):
     def host(self) -> str:
         """The address that it counts for; see L{hostOf}.  Empty if for none."""
 
+    @property
+    def inUse(self) -> bool:
+        """Tell whether it publishes or plays something that is there."""
+
     def describe(self) -> Description:
         """Say what it is and does."""
 
@@ -195,6 +199,13 @@ class Connections:
         if self._allClosed is not None:
             allClosed, self._allClosed = self._allClosed, None
             allClosed.callback(None)
+
+    def closeUnused(self) -> None:
+        """Take no new connections, and close those that are in nobody's use."""
+        self._closing = True
+        for connection in self:
+            if not connection.inUse:
+                connection.close()
 
     def close(self) -> Deferred[None]:
         """

@@ -23,10 +23,11 @@ from twisted_rtmp.interfaces import (
 from twisted_rtmp.limits import ServerLimits
 from twisted_rtmp.live.addresses import Addresses, hostOf
 from twisted_rtmp.live.budget import SHORT, Budget
-from twisted_rtmp.live.connections import Connections
+from twisted_rtmp.live.connections import Connection, Connections
 from twisted_rtmp.live.counters import Counters
 from twisted_rtmp.live.decisions import Action, Undecided, checkNames, decide, inTime
 from twisted_rtmp.live.directory import IDirectory, LocalDirectory
+from twisted_rtmp.live.lastreads import LastReads
 from twisted_rtmp.live.pacing import LATENCY_SECONDS, Pacer
 from twisted_rtmp.live.paths import ByPath, Key
 from twisted_rtmp.live.peerlog import PeerLog
@@ -573,9 +574,7 @@ class Registry:
         self.pacer.stop()
         for stream in list(self._orphans):
             self._endOrphan(stream)
-        closed = self.connections.close()
-        waiting = [_after(ended) for ended in self._ending]
-        waiting.append(closed)
+        self.connections.closeUnused()
         stopped: Deferred[None] = Deferred()
         # By the reactor's own clock: whoever stops the server waits through its stalls.
         timer: IDelayedCall = self._reactor.callLater(
@@ -587,8 +586,20 @@ class Registry:
                 timer.cancel()
                 stopped.callback(None)
 
-        DeferredList(waiting).addCallback(done)
+        def isRead(_: object) -> None:
+            closed = self.connections.close()
+            waiting = [_after(ended) for ended in self._ending]
+            DeferredList([*waiting, closed]).addCallback(done)
+
+        lastReads = LastReads(self._reactor, self.streams.values, self._letGo)
+        lastReads.start().addCallback(isRead)
         return stopped
+
+    def _letGo(self, publisher: Publisher) -> None:
+        """Close the connection of a publisher, if it is one of ours."""
+        connection = publisher.connection
+        if connection in self.connections:
+            cast("Connection", connection).close()
 
     def _abortAll(self, stopped: Deferred[None]) -> None:
         """End what has not ended by itself in the time to stop."""

@@ -481,6 +481,11 @@ class Relay(Stateful[RelayState]):
     def close(self) -> None:
         self.stop()
 
+    @property
+    def inUse(self) -> bool:
+        """Tell that its stream is wanted until it is stopped."""
+        return True
+
     def describe(self) -> Description:
         """Describe the relay, with all its connections together."""
         clients = self._clients()

@@ -440,6 +440,11 @@ class Channel(HTTPChannel):
         """Tell whether others depend on the connection: nobody publishes over HTTP."""
         return False
 
+    @property
+    def inUse(self) -> bool:
+        """Tell whether it may be playing: a request under way may be one to play."""
+        return True
+
     def giveUp(self, why: str) -> None:
         """Cut the peer, since it takes too much memory."""
         self.noteCut(why)
