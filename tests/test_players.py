@@ -57,6 +57,9 @@ class Outlet:
         assert player.group.stream is stream
         self.started.append(again)
 
+    def warn(self, format, **fields):  # noqa: A002
+        Player.log.warn(format, peer=self.peer, **fields)
+
     def streamEnded(self, player):
         self.ended += 1
 

@@ -435,6 +435,10 @@ class NetStream:
         """There is a stream for the player: its connection is of use."""
         self.protocol.usefulAt = self.protocol.registry.clock.seconds()
 
+    def warn(self, format: str, **fields: object) -> None:  # noqa: A002
+        """Log something that the player loses."""
+        self.protocol.warn(format, **fields)
+
     def abort(self, why: str) -> None:
         """The player is too far behind: close at once, whatever is queued."""
         self.protocol.abort(why)

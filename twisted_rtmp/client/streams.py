@@ -100,6 +100,9 @@ class StreamOwner(Protocol):
     def disconnect(self) -> Deferred[None]:
         """End all streams, then the connection."""
 
+    def warn(self, format: str, **fields: object) -> None:  # noqa: A002
+        """Log something that the server loses, C{peer} in the format."""
+
     def abort(self, why: str) -> None:
         """End the connection at once, for a reason."""
 
@@ -299,6 +302,10 @@ class Publication(ClientStream):
     def streamEnded(self, player: object) -> None:
         """End the publication behind all that has been sent."""
         self.close()
+
+    def warn(self, format: str, **fields: object) -> None:  # noqa: A002
+        """Log something that the server loses."""
+        self.client.warn(format, **fields)
 
     def abort(self, why: str) -> None:
         """End the connection at once: the server is too far behind."""

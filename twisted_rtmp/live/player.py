@@ -114,6 +114,9 @@ class Outlet(Protocol):
     def streamEnded(self, player: Player) -> None:
         """Tell the peer that the stream has ended; all of it has been handed over."""
 
+    def warn(self, format: str, **fields: object) -> None:  # noqa: A002
+        """Log something that the peer loses, C{peer} in the format."""
+
     def abort(self, why: str) -> None:
         """Close at once, whatever is queued: the player is too far behind."""
 
@@ -471,10 +474,9 @@ class Player:
     def refuse(self, tracks: int) -> None:
         """Count what is not sent since the player cannot decode it."""
         if not self.refusedTracks:
-            self.log.warn(
+            self._outlet.warn(
                 "{peer} is not sent all of {name}: it did not announce that it decodes"
                 " the codec; further messages are counted only",
-                peer=self._outlet.peer,
                 name=self.label,
             )
         self.refusedTracks += tracks
@@ -528,10 +530,9 @@ class Player:
         """Go on where what comes can be decoded, or end it."""
         if not self._lossLogged:
             self._lossLogged = True
-            self.log.warn(
+            self._outlet.warn(
                 "{peer} does not keep up with {name}: it loses frames up to the next"
                 " key frame; further losses are counted only",
-                peer=self._outlet.peer,
                 name=self.label,
             )
         if loss is Loss.VIDEO:

@@ -139,6 +139,10 @@ class PushOutlet:
         """End the publication behind all that has been sent."""
         self._push.allSent()
 
+    def warn(self, format: str, **fields: object) -> None:  # noqa: A002
+        """Log something that the target loses."""
+        self._push.log.warn(format, peer=self.peer, **fields)
+
     def abort(self, why: str) -> None:
         """Publish again from the current GOP on: the target is too far behind."""
         self._push.startAgain(why)

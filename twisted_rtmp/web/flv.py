@@ -409,6 +409,10 @@ class FLVPlay:
         self._over()
         self._body.end(CloseReason.NORMAL_CLOSURE)
 
+    def warn(self, format: str, **fields: object) -> None:  # noqa: A002
+        """Log something that the player loses."""
+        self._channel.warn(format, **fields)
+
     def abort(self, why: str) -> None:
         """Close at once, whatever is queued."""
         self._channel.noteCut(why)
