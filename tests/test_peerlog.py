@@ -113,3 +113,24 @@ def test_aPeerThatPlaysAgainAndAgain(clock: Clock, lines: list[str]) -> None:
     assert 0 < written <= received + 1000
     assert factory.counters.linesLeftOut > 1000
     client.leave()
+
+
+def test_aPlayerPaysForTheLinesOnWhatItLoses(clock: Clock, lines: list[str]) -> None:
+    """As for all others: it may join again and again to lose something."""
+    limits = ServerLimits(addresses=LIMITS)
+    factory = RTMPFactory(clock, limits=limits)
+    publisher = Client(factory)
+    publisher.publish("key")
+    player = Client(factory)
+    player.connect()
+    player.command("createStream", 2, None)
+    player.command("play", 0, None, "key", streamId=1)
+    [playing] = factory.players("live", "key")
+    received = player.protocol.wire.bytesReceived
+    before = len(lines)
+    for _ in range(1000):
+        playing.refusedTracks = 0
+        playing.refuse(1)
+    told = [line for line in lines[before:] if "is not sent all of" in line]
+    assert 1 <= len(told) <= (LIMITS.logBurst + received) / LINE_BYTES
+    assert factory.counters.linesLeftOut == 1000 - len(told)
