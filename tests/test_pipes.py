@@ -35,6 +35,7 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp.flv import tags as flv
+from twisted_rtmp.flv.early import EARLY_MESSAGES
 from twisted_rtmp.flv.metadata import withoutFileFacts
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
 from twisted_rtmp.pipes import Command, PipeSinks, pipePlaces
@@ -356,9 +357,9 @@ def test_theChildReadsTheStream(world, lines):
     [
         ([audio(0)], 5),
         ([metadata(audiocodecid=10.0), audio(0)], 4),
-        ([metadata(audiocodecid=10.0), avcHeader()], 5),
+        ([metadata(audiocodecid=10.0), avcHeader(), video(0, True)], 5),
         ([metadata(a=1.0), audio(0)], 5),
-        ([metadata(width=640.0), avcHeader()], 1),
+        ([metadata(width=640.0), avcHeader(), video(0, True)], 1),
     ],
 )
 def test_theHeaderAnnouncesWhatComes(world, messages, flags):
@@ -367,6 +368,43 @@ def test_theHeaderAnnouncesWhatComes(world, messages, flags):
     (child,) = world.children
     world.run(0.02, child)
     assert child.data[4] == flags
+    child.exit()
+
+
+def test_withoutAFrameThereIsNoChild(world, lines):
+    """A peer that publishes names and headers only starts no process."""
+    stream = open_(world)
+    play(stream, [metadata(width=640.0), avcHeader(), aacHeader()])
+    world.advance(60)
+    assert world.children == []
+    assert stream.keptBytes > 0, "it is charged for what is kept meanwhile"
+    assert stream.end().called
+    assert lost(stream) == {"no media": 3}
+    assert lines == []
+    assert world.getDelayedCalls() == []
+
+
+def test_whatComesBeforeTheFirstFrameIsWritten(world):
+    """In its order; of the metadata the newest."""
+    stream = open_(world)
+    messages = [metadata(width=1.0), avcHeader(), metadata(width=2.0), video(0, True)]
+    play(stream, messages)
+    (child,) = world.children
+    world.run(0.02, child)
+    assert asTags(tagsOf(child.data)) == asTags(messages[1:])
+    assert stream.ledger.written["pipe"].messages == 4
+    child.exit()
+
+
+def test_ofTooManyHeadersTheNewestRemain(world):
+    stream = open_(world)
+    play(stream, [avcHeader()] * (EARLY_MESSAGES + 1))
+    assert lost(stream) == {"before any media": EARLY_MESSAGES}
+    play(stream, [video(0, True)])
+    (child,) = world.children
+    world.run(0.02, child)
+    assert [tag.typeId for tag in tagsOf(child.data)] == [9, 9, 9]
+    assert stream.ledger.written["pipe"].messages == 2
     child.exit()
 
 
@@ -402,7 +440,7 @@ def test_aSlowChildSlowsTheEncoder(world):
 
 def test_aChildThatDoesNotReadIsCutOff(world, lines):
     stream = open_(world)
-    play(stream, [aacHeader()])
+    play(stream, [aacHeader(), audio(0)])
     world.run(0.02, *world.children)
     (child,) = world.children
     for n in range(100):
@@ -415,7 +453,7 @@ def test_aChildThatDoesNotReadIsCutOff(world, lines):
     assert child.signals == ["TERM"]
     assert not stream.publisher.paused
     assert lost(stream) == {"pipe stalled": 100}
-    assert stream.ledger.written["pipe"].messages == 1
+    assert stream.ledger.written["pipe"].messages == 2
     assert "read nothing for 10 s" in lines[-1]
     # It goes on without the child, and without keeping anything.
     play(stream, [video(9000 + n, size=100_000) for n in range(100)])

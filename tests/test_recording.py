@@ -27,10 +27,10 @@ from rtmpclient import AVC_HEADER, AVC_KEY_FRAME, VIDEO
 from zope.interface.verify import verifyObject
 
 from twisted_rtmp import disk
+from twisted_rtmp.flv.early import EARLY_MESSAGES
 from twisted_rtmp.flv.head import HEAD_SIZE
 from twisted_rtmp.interfaces import IMediaSink, ISinkFactory
 from twisted_rtmp.recording import recorder
-from twisted_rtmp.recording.recorder import EARLY_MESSAGES
 from twisted_rtmp.wire import amf0
 from twisted_rtmp.wire.messages import Message
 

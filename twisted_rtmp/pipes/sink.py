@@ -21,11 +21,13 @@ from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
 from twisted_rtmp.flv import tags as flv
+from twisted_rtmp.flv.early import EarlyMessages
 from twisted_rtmp.flv.muxer import FLVMuxer
 from twisted_rtmp.flv.survey import MediaSurvey
 from twisted_rtmp.interfaces import ILiveStream, IMediaSink, ISinkFactory
 from twisted_rtmp.ledger import MediaCounts
 from twisted_rtmp.limits import PIPES, RECORDING_SHARE
+from twisted_rtmp.media.payloads import CODED
 from twisted_rtmp.names import printable
 from twisted_rtmp.pipes.child import ChildProtocol
 from twisted_rtmp.pipes.command import Command
@@ -156,6 +158,9 @@ class PipeSink(Stateful[_State]):
         self._throttled = False
         self._pending: list[Message] = []
         self._pendingBytes = 0
+        self._early = EarlyMessages()
+        self._superseded = MediaCounts()  # metadata before the newest early one
+        self._introduction: Sequence[Message] = ()
         self._batches: deque[_Batch] = deque()
         self._waiting = 0  # bytes in the batches
         self._kept = stream.share()
@@ -172,9 +177,15 @@ class PipeSink(Stateful[_State]):
     # IMediaSink
 
     def mediaReceived(self, message: Message) -> None:
-        if self.state is not _State.RUNNING and not self._start():
-            self._stream.ledger.discard(self._reason)
-            return
+        if self.state is not _State.RUNNING:
+            if self.state is _State.IDLE and not message.flags & CODED:
+                self._keepEarly(message)
+                return
+            if not self._start():
+                self._loseEarly(self._reason)
+                self._stream.ledger.discard(self._reason)
+                return
+            self._pending, self._superseded = self._early.take()
         if self._flushCall is None:
             self._flushCall = self._reactor.callLater(FLUSH_SECONDS, self._flushNow)
         self._pending.append(message)
@@ -189,6 +200,7 @@ class PipeSink(Stateful[_State]):
             self._enter(_State.ENDING)
             self._endInput()
         elif self.state is _State.IDLE:
+            self._loseEarly("no media")
             self._enter(_State.CLOSED)
         self._streamHasEnded = True
         if self._childHasEnded:
@@ -199,6 +211,23 @@ class PipeSink(Stateful[_State]):
         self._exited.append(exited)
         return exited
 
+    # Before the first frame
+
+    def _keepEarly(self, message: Message) -> None:
+        """Keep a message until the first frame comes: without one there is no child."""
+        if not self._early.add(message):
+            self._loseEarly("before any media")
+            self._introduction = self._stream.headers()
+            self._early.add(message)
+        self._kept.set(self._early.bytes)
+
+    def _loseEarly(self, reason: str) -> None:
+        messages, superseded = self._early.take()
+        lost = len(messages) + superseded.messages
+        if lost:
+            self._stream.ledger.discard(reason, lost)
+        self._kept.set(0)
+
     # The way to the child
 
     @property
@@ -207,7 +236,7 @@ class PipeSink(Stateful[_State]):
         return self.state is _State.RUNNING
 
     def _start(self) -> bool:
-        """Run the command when the first message has come."""
+        """Run the command when the first frame has come."""
         if self.state is not _State.IDLE:
             return False
         host = self._stream.host
@@ -287,14 +316,17 @@ class PipeSink(Stateful[_State]):
         self._pendingBytes = 0
         if not messages:
             return
-        counts = MediaCounts()
+        counts, self._superseded = self._superseded, MediaCounts()
         muxer = self._muxer
         first = muxer.timeline.base is None
         before = 0 if first else muxer.position
         buffers = muxer.mux(messages, counts)
-        if first:
-            buffers.insert(0, _header(messages))
         size = muxer.position - before
+        if first:
+            headers, self._introduction = self._introduction, ()
+            tags = [flv.encodeTag(m.typeId, 0, m.payload) for m in headers]
+            buffers[:0] = [_header([*headers, *messages]), *tags]
+            size += sum(map(len, tags))
         self._waiting += size
         self._kept.set(self._waiting)
         self._batches.append(_Batch(buffers, size, counts))

@@ -17,10 +17,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_rtmp.disk import BATCH_BYTES, DiskStalled, FileRemoved, LowSpace
+from twisted_rtmp.flv.early import EarlyMessages
 from twisted_rtmp.interfaces import IMediaSink, IStreamPart
 from twisted_rtmp.ledger import Ledger, MediaCounts
 from twisted_rtmp.media.cuts import Cuts
-from twisted_rtmp.media.metadata import isMetadata
 from twisted_rtmp.media.payloads import CODED, MULTITRACK
 from twisted_rtmp.recording.part import FinishedFile, RecordedFile, Shared
 from twisted_rtmp.states import Stateful
@@ -33,12 +33,6 @@ RETRY_SECONDS = 10.0
 
 #: Between two lines about failures of one stream's recording, in seconds.
 TELL_SECONDS = 10.0
-
-#: Messages that are kept until the first frame comes, and their bytes.  Encoders send
-#: metadata and a header of each track, seldom more than a KiB; past it all of them are
-#: lost, and the file begins with the newest headers.
-EARLY_MESSAGES = 256
-EARLY_BYTES = 256 * 1024
 
 _VIDEO: int = MessageType.VIDEO
 
@@ -159,7 +153,7 @@ class FLVRecorder(Stateful[_State]):
         self._part: RecordedFile | None = None
         self._pending: list[Message] = []
         self._pendingBytes = 0
-        self._early: list[Message] = []  # came before all media
+        self._early = EarlyMessages()
         self._superseded = MediaCounts()  # metadata before the newest early one
         self._host: str | None = None  # whose place this has
         seconds = shared.settings.rotateSeconds
@@ -267,29 +261,21 @@ class FLVRecorder(Stateful[_State]):
 
     def _keepEarly(self, message: Message) -> None:
         """Keep a message until the first frame comes: without one there is no file."""
-        early = self._early
-        if isMetadata(message):
-            for position, other in enumerate(early):
-                if isMetadata(other):
-                    self._superseded.count(early.pop(position))
-                    break
-        size = sum(len(other.payload) for other in early)
-        if len(early) >= EARLY_MESSAGES or size > EARLY_BYTES:
+        if not self._early.add(message):
             self._loseEarly("before any media")
             self._introduction = self._stream.headers()
-        self._early.append(message)
+            self._early.add(message)
 
     def _loseEarly(self, reason: str) -> None:
-        if self._early:
-            self._account.lost(reason, self._early, self._superseded.messages)
-        self._early = []
-        self._superseded = MediaCounts()
+        messages, superseded = self._early.take()
+        if messages:
+            self._account.lost(reason, messages, superseded.messages)
 
     def _beginFirst(self, message: Message) -> None:
         self._enter(_State.RECORDING)
         self._open(message, self._introduction, first=True)
-        if self._early:
-            self._pending, self._early = self._early, []
+        self._pending, self._superseded = self._early.take()
+        if self._pending:
             self._disk.wake(self.flush)
 
     def _mayResume(self, message: Message) -> bool:
