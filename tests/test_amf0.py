@@ -471,6 +471,25 @@ def test_depthIsThatOfBothVersions():
     assert amf0.decode(strict(b"\x11" + b"\x09\x03\x01" * 31 + b"\x01"))
 
 
+def test_propertiesAndContainersCountDouble():
+    """They take twice as long: one message must not hold everybody up."""
+    pair = b"\x00\x01a\x05"
+    assert amf0.decode(b"\x03" + pair * 4_999 + END)
+    assert amf0.decode(strict(*repeat(b"\x0a\0\0\0\0", 4_999)))
+    named = b"\x03a\x01"
+    assert amf0.decode(b"\x11\x09\x01" + named * 4_999 + b"\x01")
+    for data in (
+        b"\x03" + pair * 5_000 + END,
+        b"\x08" + bytes(4) + pair * 5_000 + END,
+        strict(*repeat(b"\x0a\0\0\0\0", 5_000)),
+        strict(*repeat(b"\x03" + END, 5_000)),
+        b"\x11\x09\x01" + named * 5_000 + b"\x01",
+        b"\x11\x0a\x0b\x01" + named * 5_000 + b"\x01",
+    ):
+        with pytest.raises(LimitError, match="5000 properties and containers"):
+            amf0.decode(data)
+
+
 def test_values():
     assert len(amf0.decode(b"\x05" * 10_000)) == 10_000
     with pytest.raises(LimitError) as caught:

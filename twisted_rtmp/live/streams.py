@@ -297,7 +297,9 @@ class LiveStream:
         self._timeline.placeHeader(message)
         self.ledger.received.count(message)
         try:
-            values = amf0.decode(message.payload)
+            values, message.values = message.values, None
+            if values is None:
+                values = amf0.decode(message.payload)
             if values and values[0] == "@setDataFrame":
                 message.payload = message.payload[
                     amf0.decodeFirst(message.payload)[1] :

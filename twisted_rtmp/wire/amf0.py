@@ -241,6 +241,9 @@ class AMF0Reader(AMF3Reader):
             if not name and position < end and data[position] == Marker.OBJECT_END:
                 self.position = position + 1
                 return
+            self._dear += 1
+            if self._dear > self._maxDear:
+                self._countDear(0)
             into[name] = self.readAMF0()
 
     def _readStrictArray(self) -> list[Any]:

@@ -190,6 +190,9 @@ class BoundedReader:
         self._maxValues = limits.amfValues
         self._maxSize = limits.messageSize
         self._values = 0
+        # Properties and containers.
+        self._dear = 0
+        self._maxDear = limits.dearValues
         self._referred = 0  # bytes that references stand for
         self._depth = 0
         self._deepest = 0
@@ -228,6 +231,16 @@ class BoundedReader:
             got=values,
         )
 
+    def _countDear(self, count: int = 1) -> None:
+        """Count properties or a container, which take longer than other values."""
+        self._dear += count
+        if self._dear > self._maxDear:
+            raise LimitError(
+                f"more than {self._maxDear} properties and containers in an AMF message",
+                limit=self._maxDear,
+                got=self._dear,
+            )
+
     def _tooDeep(self, depth: int) -> LimitError:
         return LimitError(
             f"AMF values nested deeper than {self._maxDepth}",
@@ -240,6 +253,7 @@ class BoundedReader:
         self._depth += 1
         if self._depth > self._maxDepth:
             raise self._tooDeep(self._depth)
+        self._countDear()
         # The marker and a count, at most 5 octets, are behind the position.
         size = self.position - 5 + self._referred
         shared = Shared(self._values - 1, size, self._deepest)
@@ -446,6 +460,7 @@ class AMF3Reader(BoundedReader):
         shared = self._enter(self._objects)
         named: dict[str, Any] = {}
         while name := self._readName():
+            self._countDear()
             named[name] = self.readAMF3()
         self._expect(head >> 1)
         dense = []
@@ -469,9 +484,11 @@ class AMF3Reader(BoundedReader):
             name = traits.className
             value = TypedObject(name) if name else {}
             self._expect(len(traits.names))
+            self._countDear(len(traits.names))
             for name in traits.names:
                 value[name] = self.readAMF3()
             while traits.dynamic and (name := self._readName()):
+                self._countDear()
                 value[name] = self.readAMF3()
         self._leave(shared, value)
         return value

@@ -44,21 +44,33 @@ def withoutAMF3(data: bytes, limits: WireLimits = DEFAULT_LIMITS) -> bytes:
         translated: it is malformed, or would be larger than L{MAX_TRANSLATED_SIZE}
         and L{MAX_GROWTH} allow.
     """
+    return inAMF0(data, limits)[0]
+
+
+def inAMF0(
+    data: bytes, limits: WireLimits = DEFAULT_LIMITS
+) -> tuple[bytes, list[AMFValue] | None]:
+    """
+    Do as L{withoutAMF3}, and keep what was read.
+
+    @return: also the values, where they had to be read and are those of what is
+        returned: they need not be read again.
+    """
     if _MARKER not in data:
-        return data
+        return data, None
     reader = amf0.AMF0Reader(data, limits)
     values = []
     try:
         while reader.position < len(data):
             values.append(reader.readAMF0())
         if not reader.switched:
-            return data
+            return data, values
         translated = amf0.encode(*map(_translated, values))
     except (ProtocolError, UsageError):
-        return data
+        return data, None
     if len(translated) > max(MAX_TRANSLATED_SIZE, MAX_GROWTH * len(data)):
-        return data
-    return translated
+        return data, None
+    return translated, None
 
 
 def _translated(value: AMFValue) -> AMFValue:

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Literal
 
 from twisted_rtmp.wire import amf0
-from twisted_rtmp.wire.amftranslation import withoutAMF3
+from twisted_rtmp.wire.amftranslation import inAMF0
 from twisted_rtmp.wire.chunk import SWALLOWED_CHUNKS, ChunkReader, ChunkWriter
 from twisted_rtmp.wire.constants import (
     NEED_DATA,
@@ -249,16 +249,16 @@ class Connection:
         payload = message.payload
         if typeId == MessageType.DATA_AMF0:
             if self.takesData:
-                message.payload = withoutAMF3(payload, self._limits)
+                message.payload, message.values = inAMF0(payload, self._limits)
             return message
         if typeId == MessageType.DATA_AMF3:
             # A byte that says AMF0, and AMF0 with AMF3 values marked as such.
             message.typeId = MessageType.DATA_AMF0
             if payload[:1] == b"\x00":
                 payload = payload[1:]
-            if self.takesData:
-                payload = withoutAMF3(payload, self._limits)
             message.payload = payload
+            if self.takesData:
+                message.payload, message.values = inAMF0(payload, self._limits)
             return message
         if typeId == MessageType.COMMAND_AMF0:
             return self._command(payload, message.streamId, amf3=False)

@@ -29,10 +29,13 @@ MAX_CHUNK_STREAMS = 64
 #: (E-RTMP's capability maps), onMetaData 4 (track maps).
 MAX_AMF_DEPTH = 32
 
-#: Values in one AMF message, keys not counted.  An index of key frames in
+#: Values in one AMF message.  An index of key frames in
 #: onMetaData has two numbers for each, so an hour at one a second fits.
 MAX_AMF_VALUES = 10_000
 
+#: The part of them that may be properties with a name, and containers: these take twice
+#: as long as others, and one message must not hold everybody up for more than 20 ms.
+DEAR_VALUES = 0.5
 
 #: Values in one command, keys not counted.  OBS' connect has 11, one with every
 #: capability of Enhanced RTMP some 40; each costs a hundred times its bytes for as long
@@ -59,6 +62,12 @@ class WireLimits:
     amfDepth: int = MAX_AMF_DEPTH
     amfValues: int = MAX_AMF_VALUES
     commandValues: int = MAX_COMMAND_VALUES
+
+    @cached_property
+    def dearValues(self) -> int:
+        """The properties and containers in one AMF message; few are always allowed."""
+        few = min(self.amfValues, self.commandValues)
+        return max(int(self.amfValues * DEAR_VALUES), few)
 
     @cached_property
     def forCommands(self) -> WireLimits:
