@@ -17,6 +17,7 @@ from twisted_rtmp.limits import (
 )
 from twisted_rtmp.live import queue as queueModule
 from twisted_rtmp.live.budget import MESSAGE_BYTES
+from twisted_rtmp.live.gop import CHARGED_MESSAGES
 from twisted_rtmp.live.pacing import Pacer
 from twisted_rtmp.live.packaging import FLVPackaging, RTMPPackaging
 from twisted_rtmp.live.player import QUEUE_WRITE_BYTES, Player
@@ -777,3 +778,27 @@ def test_aPlayerThatFailsEndsAloneInItsGroup(group, stream, loggedFailures):
     assert len(group) == 2
     group.remove(first)
     assert len(group) == 1
+
+
+def tracks(time, count, isKey=False):
+    """A video message of several tracks."""
+    frame = b"\0\0\0picture"  # composition time, and something to see
+    parts = (
+        bytes((track,)) + len(frame).to_bytes(3, "big") + frame
+        for track in range(count)
+    )
+    start = b"\x96" if isKey else b"\xa6"
+    return Message(9, time, 1, start + b"\x11avc1" + b"".join(parts))
+
+
+def test_aGOPIsBoundedByTheTracksOfItsMessages(group, stream):
+    """Out of which each newcomer's are chosen: a message may have 16 of them."""
+    group.gop.limits = GOPLimits(tracks=CHARGED_MESSAGES * 16)
+    send(stream, tracks(0, 16, isKey=True))
+    send(stream, *(tracks(10 * n, 16) for n in range(1, CHARGED_MESSAGES - 1)))
+    assert len(group.gop.messages) == CHARGED_MESSAGES - 1
+    send(stream, *(tracks(10 * n, 16) for n in range(1, CHARGED_MESSAGES + 1)))
+    assert group.gop.messages == []
+    send(stream, tracks(30_000, 1, isKey=True))
+    send(stream, *(tracks(30_000 + 10 * n, 1) for n in range(1, CHARGED_MESSAGES * 2)))
+    assert len(group.gop.messages) >= CHARGED_MESSAGES * 2

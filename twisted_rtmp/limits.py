@@ -110,6 +110,10 @@ GOP_BYTES = 8 * MIB
 GOP_MESSAGES = 2500
 GOP_SECONDS = 30.0
 
+#: The tracks of all messages of a GOP together, of which some have several: for each
+#: newcomer its tracks are chosen out of them, in a millisecond for each thousand.
+GOP_TRACKS = 8_000
+
 
 @dataclass(frozen=True)
 class QueueLimits:
@@ -153,11 +157,13 @@ class GOPLimits:
     @ivar bytes: L{GOP_BYTES}
     @ivar messages: L{GOP_MESSAGES}
     @ivar seconds: L{GOP_SECONDS}, by the times of the media.
+    @ivar tracks: L{GOP_TRACKS}
     """
 
     bytes: int = GOP_BYTES
     messages: int = GOP_MESSAGES
     seconds: float = GOP_SECONDS
+    tracks: int = GOP_TRACKS
 
 
 #: The share of all connections that one address may have.  Load balancers, offices and

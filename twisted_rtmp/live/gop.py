@@ -7,6 +7,7 @@ from collections.abc import Callable
 from twisted_rtmp.limits import GOPLimits
 from twisted_rtmp.live.budget import MESSAGE_BYTES, Share
 from twisted_rtmp.live.selection import ChosenPart, Selection
+from twisted_rtmp.media.parts import trackIdsOf
 from twisted_rtmp.wire.messages import Message
 
 #: How many further bytes and messages are charged at a time.
@@ -39,6 +40,9 @@ class GOPCache:
         self.messages: list[Message] = []
         self.bytes = 0
         self._until = 0.0
+        # The tracks of the first messages, and how many these are.
+        self._tracks = 0
+        self._countedOf = 0
         # What was chosen for the newest newcomer, out of how many messages, and how
         # many tracks it was refused.
         self._selection: Selection | None = None
@@ -57,6 +61,7 @@ class GOPCache:
         self._forgetChosen()
         self.messages = [*headers, keyFrame]
         self.bytes = sum(len(message.payload) for message in self.messages)
+        self._tracks = self._countedOf = 0
         self._until = keyFrame.timestamp + self.limits.seconds * 1000
         self._charge()
 
@@ -75,10 +80,14 @@ class GOPCache:
     def _markPassed(self, message: Message) -> None:
         """Give up past a limit; otherwise charge what is kept."""
         limits = self.limits
+        uncounted = self.messages[self._countedOf :]
+        self._countedOf = len(self.messages)
+        self._tracks += sum(len(trackIdsOf(each)) for each in uncounted)
         if (
             self.bytes > limits.bytes
             or len(self.messages) > limits.messages
             or message.timestamp > self._until
+            or self._tracks > limits.tracks
         ):
             self.clear()
         else:

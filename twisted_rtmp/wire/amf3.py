@@ -236,7 +236,7 @@ class BoundedReader:
         self._dear += count
         if self._dear > self._maxDear:
             raise LimitError(
-                f"more than {self._maxDear} properties and containers in an AMF message",
+                f"more than {self._maxDear} properties and containers in a message",
                 limit=self._maxDear,
                 got=self._dear,
             )

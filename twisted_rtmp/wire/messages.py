@@ -85,8 +85,9 @@ class Message:
         """
         The AMF values of a data message whose payload has been decoded, or L{None}.
 
-        A connection gives those that it had to read to find AMF3.  A live stream keeps those of its present metadata only: they can take a hundred
-        times the memory of the payload.
+        A connection gives those that it had to read to find AMF3.  A live stream keeps
+        those of its present metadata only: they can take a hundred times the memory of
+        the payload.
         """
         try:
             return self._values
