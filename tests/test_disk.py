@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import struct
+from functools import partial
 
 import pytest
 from recordingkit import DiskClock, StepPool
@@ -16,6 +17,7 @@ from zope.interface.verify import verifyObject
 from twisted_rtmp import disk
 from twisted_rtmp.disk import Disk, DiskFile, FileWriter
 from twisted_rtmp.disk.file import IOV_MAX
+from twisted_rtmp.disk.thread import FLUSH_SECONDS, TICK_SECONDS
 from twisted_rtmp.disk.writer import ALL_HIGH_WATER, LEAST_HIGH_WATER
 from twisted_rtmp.wire.errors import UsageError
 from twisted_rtmp.wire.limits import MIB
@@ -83,6 +85,42 @@ def test_aTickHandsOverOnce(writing, tmp_path):
         assert writing.pool.handOvers == second
         writing.clock.advance(0.02)
         assert writing.pool.handOvers == second + 1
+
+
+def test_aTickThatTakesLongLeavesTheRestForLater(writing):
+    """All else has its turn between, and each party has its own soon."""
+    disk, clock = writing.disk, writing.clock
+    called = []
+
+    def flush(name):
+        called.append(name)
+        if len(called) % 10 == 1:
+            clock.callLater(0, called.append, "all else")
+        clock.rightNow += TICK_SECONDS / 9.5  # ten are just too long
+
+    for number in range(100):
+        disk.wake(partial(flush, f"many{number}"), "many")
+    disk.wake(partial(flush, "one"), "one")
+    clock.advance(FLUSH_SECONDS)
+    assert "one" in called[:2], "it does not wait for all of the other's"
+    for tick in range(9):
+        assert called[tick * 11 + 10] == "all else"
+    many = [name for name in called if name.startswith("many")]
+    assert many == [f"many{number}" for number in range(100)]
+
+
+def test_whatATickWakesIsForTheNext(writing):
+    called = []
+
+    def again():
+        called.append(writing.clock.seconds())
+        if len(called) < 3:
+            writing.disk.wake(again)
+
+    writing.disk.wake(again)
+    for count in (1, 2, 3, 3):
+        writing.clock.advance(FLUSH_SECONDS * 1.01)
+        assert len(called) == count
 
 
 def test_partOfAWriteIsGoneOnWith(writing, monkeypatch):

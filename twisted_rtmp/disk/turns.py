@@ -43,10 +43,11 @@ class Turns(Generic[_Job]):
         self._waiting: list[tuple[float, int, _Party[_Job]]] = []
         self._numbers = count()
         self._now = 0.0
+        self._count = 0
         self._prune = _KEPT_PARTIES
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+    def __len__(self) -> int:
+        return self._count
 
     def add(self, party: Hashable, cost: float, job: _Job) -> None:
         """
@@ -59,6 +60,7 @@ class Turns(Generic[_Job]):
             if len(self._parties) >= self._prune:
                 self._forget()
             known = self._parties[party] = _Party()
+        self._count += 1
         known.jobs.append((cost, job))
         if len(known.jobs) == 1:
             known.due = max(known.due, self._now)
@@ -72,6 +74,7 @@ class Turns(Generic[_Job]):
         """
         if not self._waiting:
             return None
+        self._count -= 1
         self._now, _, party = heappop(self._waiting)
         turn = party.jobs.popleft()
         party.due += turn[0]

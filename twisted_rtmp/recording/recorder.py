@@ -185,7 +185,7 @@ class FLVRecorder(Stateful[_State]):
             self._rotate(message)
         pending = self._pending
         if not pending:
-            self._disk.wake(self.flush)
+            self._disk.wake(self.flush, self._stream.connection)
         pending.append(message)
         self._pendingBytes += len(message.payload) + 15
         if self._pendingBytes >= BATCH_BYTES:
@@ -276,7 +276,7 @@ class FLVRecorder(Stateful[_State]):
         self._open(message, self._introduction, first=True)
         self._pending, self._superseded = self._early.take()
         if self._pending:
-            self._disk.wake(self.flush)
+            self._disk.wake(self.flush, self._stream.connection)
 
     def _mayResume(self, message: Message) -> bool:
         """Tell whether a new file may be tried, with this message as its first."""
