@@ -24,8 +24,11 @@ from twisted_rtmp.live.registry import Registry
 from twisted_rtmp.live.snapshot import snapshot
 from twisted_rtmp.live.turns import (
     BEAT_SECONDS,
+    LEAST_TURN_SECONDS,
     LONG_TURN_LOG_SECONDS,
     LONG_TURN_SECONDS,
+    ROUND_SECONDS,
+    TURN_SECONDS,
     AwakeClock,
     Turns,
     awakeClock,
@@ -300,3 +303,18 @@ def test_turnsOfTimersAreMeasured(reactor: Reactor) -> None:
     reactor.advance(1)
     assert registry.turns.longest == pytest.approx(0.2)
     assert "slow" in registry.turns.cause
+
+
+def test_theMoreARoundHasTakenTheShorterAreTheTurnsInIt(clock: Clock) -> None:
+    """Sixty peers whose bytes are dear, and who all come at once, are one round."""
+    turns = Turns(clock)
+    took = 0.0
+    for number in range(60):
+        share = turns.share
+        assert share <= TURN_SECONDS
+        turns.took(share, f"192.0.2.1:{number}", "reading")
+        took += share
+    assert ROUND_SECONDS <= took <= ROUND_SECONDS + 60 * LEAST_TURN_SECONDS
+    clock.advance(0)
+    assert turns.share == TURN_SECONDS
+    assert not clock.getDelayedCalls()

@@ -367,6 +367,7 @@ def test_aPeerThatLeavesBeforeItsTurnIsForgotten():
     client.sendBytes(b"HEAD / HTTP/1.1\r\n\r\n" * (REQUEST_SIZE // 19))
     client.leave()
     assert not factory.connections
+    clock.advance(0)  # its round ends
     assert clock.getDelayedCalls() == []
 
 

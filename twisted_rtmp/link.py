@@ -328,7 +328,9 @@ class Link(Stateful[LinkState], Protocol):
         self.setCongested(False)
         began = self._clock.seconds()
         self.drained()
-        self._turns.took(self._clock.seconds() - began, self.peer, "writing")
+        seconds = self._clock.seconds() - began
+        if seconds > NOTED_SECONDS:
+            self._turns.took(seconds, self.peer, "writing")
         if not self.congested:
             self._settle()
             self._drain.stop()
@@ -550,7 +552,9 @@ class Link(Stateful[LinkState], Protocol):
         self._turns.waits(-1)
         began = self._clock.seconds()
         self.release(Hold.TURN)
-        self._turns.took(self._clock.seconds() - began, self.peer, "reading")
+        seconds = self._clock.seconds() - began
+        if seconds > NOTED_SECONDS:
+            self._turns.took(seconds, self.peer, "reading")
 
     @property
     def unread(self) -> bool:

@@ -29,8 +29,9 @@ ROUND_SECONDS = 0.1
 #: The least share of a round, in seconds: some dozens of messages.
 LEAST_TURN_SECONDS = 0.001
 
-#: A turn is worth to be noted from so many seconds on.
-NOTED_SECONDS = 0.01
+#: A turn is worth to be noted from so many seconds on: shorter ones cost too little to
+#: count for a round.
+NOTED_SECONDS = LEAST_TURN_SECONDS
 
 #: A turn of so many seconds is logged, with whom it was for: at 25 frames a second,
 #: two frames of everybody else have waited.
@@ -56,7 +57,8 @@ class Turns:
     @ivar long: how many took L{LONG_TURN_SECONDS} or more.
     @ivar waiting: how many peers wait for their next turn now.
     @ivar share: how long one peer's messages may be dispatched now, in seconds: the
-        more peers wait for another turn, the shorter, so that nobody waits for all.
+        more peers wait for another turn, and the more time others have taken since all
+        were served last, the shorter, so that nobody waits for all.
     """
 
     log = Logger()
@@ -68,23 +70,39 @@ class Turns:
         self.waiting = 0
         self.share = TURN_SECONDS
         self._clock = clock
+        # What this round has taken, and the call that ends it.
+        self._spent = 0.0
+        self._roundCall: IDelayedCall | None = None
         self._logged: float | None = None
         self._unlogged = 0
 
     def waits(self, change: int) -> None:
         """Count one peer more, or less, that waits for another turn."""
         self.waiting += change
-        share = ROUND_SECONDS / (self.waiting + 1)
+        self._setShare()
+
+    def _setShare(self) -> None:
+        share = min(ROUND_SECONDS / (self.waiting + 1), ROUND_SECONDS - self._spent)
         self.share = min(TURN_SECONDS, max(LEAST_TURN_SECONDS, share))
+
+    def _roundEnds(self) -> None:
+        """Begin the next round: the reactor has been to all that there was to do."""
+        self._roundCall = None
+        self._spent = 0.0
+        self._setShare()
 
     def took(self, seconds: float, peer: str, what: str) -> None:
         """
         Note how long a turn was.
 
-        @param seconds: by the clock; short ones cost nothing but the call.
+        @param seconds: by the clock; L{NOTED_SECONDS} or more.
         @param peer: whom it was for; empty if for nobody in particular.
         @param what: what was done: C{"reading"}.
         """
+        self._spent += seconds
+        if self._roundCall is None:
+            self._roundCall = self._clock.callLater(0, self._roundEnds)
+        self._setShare()
         isLong = seconds >= LONG_TURN_SECONDS
         if not isLong and seconds <= self.longest:
             return
