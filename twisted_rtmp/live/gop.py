@@ -8,6 +8,7 @@ from twisted_rtmp.limits import GOPLimits
 from twisted_rtmp.live.budget import MESSAGE_BYTES, Share
 from twisted_rtmp.live.selection import ChosenPart, Selection
 from twisted_rtmp.media.parts import trackIdsOf
+from twisted_rtmp.media.payloads import MULTITRACK
 from twisted_rtmp.wire.messages import Message
 
 #: How many further bytes and messages are charged at a time.
@@ -81,8 +82,10 @@ class GOPCache:
         """Give up past a limit; otherwise charge what is kept."""
         limits = self.limits
         uncounted = self.messages[self._countedOf :]
-        self._countedOf = len(self.messages)
-        self._tracks += sum(len(trackIdsOf(each)) for each in uncounted)
+        self._countedOf += len(uncounted)
+        several = [each for each in uncounted if each.flags & MULTITRACK]
+        self._tracks += len(uncounted) - len(several)
+        self._tracks += sum(len(trackIdsOf(each)) for each in several)
         if (
             self.bytes > limits.bytes
             or len(self.messages) > limits.messages
