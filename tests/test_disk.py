@@ -17,8 +17,8 @@ from zope.interface.verify import verifyObject
 from twisted_rtmp import disk
 from twisted_rtmp.disk import Disk, DiskFile, FileWriter
 from twisted_rtmp.disk.file import IOV_MAX
-from twisted_rtmp.disk.thread import FLUSH_SECONDS, TICK_SECONDS
-from twisted_rtmp.disk.writer import ALL_HIGH_WATER, LEAST_HIGH_WATER
+from twisted_rtmp.disk.thread import FLUSH_SECONDS, REST_LOOK_SECONDS, TICK_SECONDS
+from twisted_rtmp.disk.writer import ALL_HIGH_WATER, LEAST_HIGH_WATER, REST_SECONDS
 from twisted_rtmp.wire.errors import UsageError
 from twisted_rtmp.wire.limits import MIB
 
@@ -417,7 +417,7 @@ def test_aFileThatNothingIsWrittenToRests(writing):
         writing.writer.write(b"one ")
         writing.clock.advance(1.9)
         assert len(descriptorsOf(writing.path)) == 1
-        writing.clock.advance(0.2)
+        writing.clock.advance(0.1 + REST_LOOK_SECONDS)
         assert descriptorsOf(writing.path) == []
         writing.clock.advance(3600)
     writing.writer.overwrite(b"two ", 4)
@@ -426,6 +426,26 @@ def test_aFileThatNothingIsWrittenToRests(writing):
     assert writing.writer.close(lambda size, mark, _: b"ONE").result is True
     assert writing.path.read_bytes() == b"ONE two one "
     assert descriptorsOf(writing.path) == []
+    assert writing.clock.getDelayedCalls() == []
+
+
+@needsProc
+def test_filesThatRestHaveOneTimer(writing, tmp_path):
+    """Each of its own would turn the loop for nothing, hundreds of times a second."""
+    others = [
+        FileWriter(writing.disk, DiskFile(str(tmp_path), [f"f{n}"]), pytest.fail)
+        for n in range(20)
+    ]
+    for writer in others:
+        writer.write(b"x")
+    assert len(writing.clock.getDelayedCalls()) == 1
+    writing.clock.advance(REST_SECONDS + REST_LOOK_SECONDS)
+    for n in range(20):
+        assert descriptorsOf(tmp_path / f"f{n}.flv") == []
+    assert writing.clock.getDelayedCalls() == []
+    for writer in others:
+        writer.write(b"x")
+        assert writer.close(lambda size, mark, _: b"y").result is True
     assert writing.clock.getDelayedCalls() == []
 
 

@@ -40,6 +40,10 @@ REPORT_SECONDS = 0.5
 #: follows then.  3,200 recordings take 0.2 s.
 TICK_SECONDS = 0.02
 
+#: How often it is looked which files may rest, in seconds: all at once, since a timer
+#: of each would turn the loop for nothing.
+REST_LOOK_SECONDS = 1.0
+
 _T = TypeVar("_T")
 
 
@@ -97,6 +101,18 @@ class _Job(NamedTuple):
 _Done = list[tuple[_Job, Any]]
 
 
+class Restful(Hashable, Protocol):
+    """Something that may rest when it has not been used for a while."""
+
+    def restsAt(self, now: float) -> bool:
+        """
+        Rest, if it has not been used lately.
+
+        @param now: the reactor's time, in seconds.
+        @return: whether it rests now.
+        """
+
+
 class Disk:
     """
     One thread for the writes of many files, and one tick.
@@ -124,6 +140,8 @@ class Disk:
         self._stopped = False
         self._woken: Turns[Callable[[], object]] = Turns()
         self._tick: IDelayedCall | None = None
+        self._awake: dict[Restful, None] = {}
+        self._restLook: IDelayedCall | None = None
         self._turns: Turns[_Job] = Turns()
         self._lock = Lock()  # of the turns, which both threads use
         self._gathering = False
@@ -162,6 +180,28 @@ class Disk:
                 delay = 0.0 if seconds() >= until else self._flushSeconds
                 self._tick = self.reactor.callLater(delay, self._ticked)
         self._handOver()
+
+    def watchRest(self, file: Restful) -> None:
+        """Let a file rest when it may."""
+        self._awake[file] = None
+        if self._restLook is None:
+            self._restLook = self.reactor.callLater(REST_LOOK_SECONDS, self._lookAtRest)
+
+    def unwatchRest(self, file: Restful) -> None:
+        """Let a file be: it rests, or is closed."""
+        self._awake.pop(file, None)
+        if not self._awake and self._restLook is not None:
+            self._restLook.cancel()
+            self._restLook = None
+
+    def _lookAtRest(self) -> None:
+        self._restLook = None
+        now = self.reactor.seconds()
+        for file in list(self._awake):
+            if file in self._awake and file.restsAt(now):
+                self._awake.pop(file, None)
+        if self._awake:
+            self._restLook = self.reactor.callLater(REST_LOOK_SECONDS, self._lookAtRest)
 
     def run(
         self, work: Callable[[], _T], party: Hashable = None, size: int = 0
@@ -250,6 +290,8 @@ class Disk:
             self._tick.cancel()
         self._tick = None
         self._woken = Turns()
+        for file in list(self._awake):
+            self.unwatchRest(file)
         finished: Deferred[bool] = Deferred()
         if not self._working:
             self._join()

@@ -99,7 +99,7 @@ class FileWriter:
         self._producer: Any = None
         self._paused = False
         self._stall: IDelayedCall | None = None
-        self._rest: IDelayedCall | None = None
+        self._isAwake = False
         now = self._reactor.seconds()
         self._sentAt: float | None = None
         self._lastSync = now
@@ -174,8 +174,9 @@ class FileWriter:
             size if self._sentAt is not None else size + FILE_BYTES,
         ).addBoth(self._taken, size)
         self._sentAt = now
-        if self._rest is None:
-            self._rest = self._reactor.callLater(REST_SECONDS, self._mayRest)
+        if not self._isAwake:
+            self._isAwake = True
+            self._disk.watchRest(self)
         self._checkWater()
         return sent
 
@@ -197,15 +198,14 @@ class FileWriter:
         self._disk.waiting += size
         self._kept(self.waiting)
 
-    def _mayRest(self) -> None:
+    def restsAt(self, now: float) -> bool:
         """Let the file rest, unless something has been written to it lately."""
-        self._rest = None
         assert self._sentAt is not None
-        left = self._sentAt + REST_SECONDS - self._reactor.seconds()
-        if left > 0:
-            self._rest = self._reactor.callLater(left, self._mayRest)
-        else:
-            self._disk.run(self.file.rest, self._party).addErrback(self._lost)
+        if now - self._sentAt < REST_SECONDS:
+            return False
+        self._isAwake = False
+        self._disk.run(self.file.rest, self._party).addErrback(self._lost)
+        return True
 
     def overwrite(self, data: bytes, offset: int) -> None:
         """Replace bytes that have been written, after all that was handed over."""
@@ -223,9 +223,7 @@ class FileWriter:
         """
         file = self.file
         sync = self._syncSeconds is not None
-        if self._rest is not None:
-            self._rest.cancel()
-            self._rest = None
+        self._disk.unwatchRest(self)
         closed = self._disk.run(
             lambda: file.finish(makeHead, sync=sync), self._party, FILE_BYTES
         )

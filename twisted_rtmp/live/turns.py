@@ -33,6 +33,10 @@ LEAST_TURN_SECONDS = 0.001
 #: count for a round.
 NOTED_SECONDS = LEAST_TURN_SECONDS
 
+#: The same of a timer: the work of a tick is everybody's, and no round has to wait for
+#: it.
+NOTED_TIMER_SECONDS = 0.01
+
 #: A turn of so many seconds is logged, with whom it was for: at 25 frames a second,
 #: two frames of everybody else have waited.
 LONG_TURN_SECONDS = 0.1
@@ -245,7 +249,7 @@ class _AwakeCall:
             run()
         finally:
             seconds = self._clock.seconds() - now
-            if seconds > NOTED_SECONDS:
+            if seconds > NOTED_TIMER_SECONDS:
                 what = getattr(run.func, "__qualname__", repr(run.func))
                 self._clock.turns.took(seconds, "", f"a timer called {what}")
 
