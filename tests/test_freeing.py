@@ -13,6 +13,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted_rtmp.freeing import (
     FALLEN_BYTES,
     LOOK_SECONDS,
+    LOOKS,
     NUMBERS,
     MemoryFreeing,
     collect,
@@ -38,7 +39,8 @@ class Peers:
         """Take so many bytes from here on: how often memory was given back since."""
         self.used = size
         before = self.trims
-        self.reactor.advance(LOOK_SECONDS)
+        for _ in range(LOOKS):
+            self.reactor.advance(LOOK_SECONDS)
         return self.trims - before
 
 
@@ -60,6 +62,15 @@ def test_memoryIsGivenBackOnceAPeakIsOver(peers: Peers) -> None:
     assert peers.take(79 * MIB) == 0
     assert peers.take(0) == 1
     assert peers.take(0) == 0
+
+
+def test_whatFallsAndRisesIsNoPeak(peers: Peers) -> None:
+    """As the GOPs of streams that began together do."""
+    for look in range(10 * LOOKS):
+        peers.used = 0 if look % LOOKS else 100 * MIB
+        peers.reactor.advance(LOOK_SECONDS)
+    assert peers.trims == 0
+    assert peers.take(0) == 1
 
 
 def test_aFewConnectionsAreNoPeak(peers: Peers) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+from collections import deque
 from collections.abc import Callable
 
 from twisted.application.service import Service
@@ -19,8 +20,11 @@ from twisted.internet.task import LoopingCall
 
 from twisted_rtmp.wire.limits import MIB
 
-#: How often it is looked whether a peak is over, in seconds.
-LOOK_SECONDS = 5.0
+#: How often it is looked whether a peak is over, in seconds, and how many looks in a
+#: row must find it so: the GOPs of streams that began together end together, every some
+#: seconds, and what they leave is needed again at once.
+LOOK_SECONDS = 2.0
+LOOKS = 4
 
 #: By how much what peers take has to have fallen since its peak, in bytes, and to which
 #: part of it, before memory is given back: that takes some milliseconds.
@@ -114,6 +118,7 @@ class MemoryFreeing(Service):
         self._used = used
         self._trim = trim
         self._peak = 0
+        self._recent: deque[int] = deque(maxlen=LOOKS)
         self._room: list[float] = []
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
@@ -135,7 +140,8 @@ class MemoryFreeing(Service):
             self._looking.stop()
 
     def _look(self) -> None:
-        used = self._used()
+        self._recent.append(self._used())
+        used = max(self._recent)
         self._peak = max(self._peak, used)
         if self._peak - used < FALLEN_BYTES or used > self._peak * FALLEN_TO:
             return
