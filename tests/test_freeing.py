@@ -91,6 +91,19 @@ def test_garbageIsNotSearchedForWhileManyAreThere(
     assert len(collections) == 1
 
 
+def test_allIsReadyBeforeAnythingListens() -> None:
+    """The collection of garbage takes some dozens of milliseconds."""
+    peers = Peers()
+    peers.service.privilegedStartService()
+    frozen = gc.get_freeze_count()
+    assert frozen > 0
+    peers.service.startService()
+    peers.reactor.run()
+    assert gc.get_freeze_count() == frozen
+    peers.service.stopService()
+    gc.unfreeze()
+
+
 def test_nothingIsLookedForBeforeTheReactorRuns() -> None:
     """Nor if the service was stopped by then."""
     peers = Peers()

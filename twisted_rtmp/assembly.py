@@ -96,7 +96,8 @@ def makeService(
     service = MultiService()
     budget = server.factory.registry.budget
     freeing = MemoryFreeing(reactor, lambda: budget.used)
-    parts: tuple[IService, ...] = (process, server, freeing)
+    # The server last: when it listens, all is ready.
+    parts: tuple[IService, ...] = (process, freeing, server)
     for part in parts:
         part.setServiceParent(service)
     return service

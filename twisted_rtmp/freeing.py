@@ -96,8 +96,8 @@ class MemoryFreeing(Service):
     """
     Looks now and then whether a peak is over, and gives its memory back.
 
-    For a process that is nothing but a server.  When it has started, all objects that
-    there are stay for good, and no collection of garbage looks at them any more; and
+    For a process that is nothing but a server.  When it starts, all objects that there
+    are stay for good, and no collection of garbage looks at them any more; and
     there is room for numbers that change.
 
     @ivar freed: how often memory was given back.
@@ -123,15 +123,24 @@ class MemoryFreeing(Service):
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
 
+    def privilegedStartService(self) -> None:
+        """Prepare before anything listens: it takes some dozens of milliseconds."""
+        Service.privilegedStartService(self)
+        self._prepare()
+
     def startService(self) -> None:
         Service.startService(self)
+        if not self._room:
+            self._prepare()
         self._reactor.callWhenRunning(self._begin)
+
+    def _prepare(self) -> None:
+        gc.collect()
+        self._room = roomForNumbers()
+        gc.freeze()
 
     def _begin(self) -> None:
         if self.running:
-            gc.collect()
-            self._room = roomForNumbers()
-            gc.freeze()
             self._looking.start(LOOK_SECONDS, now=False)
 
     def stopService(self) -> None:
