@@ -29,9 +29,9 @@ ROUND_SECONDS = 0.1
 #: The least share of a round, in seconds: some dozens of messages.
 LEAST_TURN_SECONDS = 0.001
 
-#: A turn is worth to be noted from so many seconds on: shorter ones cost too little to
-#: count for a round.
-NOTED_SECONDS = LEAST_TURN_SECONDS
+#: A turn is worth to be noted from so many seconds on: shorter ones are those of any
+#: publisher or newcomer, and cost too little to count for a round.
+NOTED_SECONDS = 0.002
 
 #: The same of a timer: the work of a tick is everybody's, and no round has to wait for
 #: it.
